@@ -1,0 +1,103 @@
+"""Made-up shapes: textured blobs on textured ground, drawn from a seed without any file.
+
+Every picture holds one to five shapes, one of which is the target; the others may lie over its
+edge, and keep a model from calling every blob the pet. Example i depends on the seed, i and the
+size alone.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from petsam_jax.data.sources import BACKGROUND, PET, Example
+
+KINDS = ("ellipse", "polygon", "star", "blob")
+MAX_OTHERS = 4
+# Half the width of a shape, as a part of the picture's.
+RADIUS = (0.12, 0.35)
+# A shape that would hide more of the target than this is left out.
+MAX_HIDDEN = 0.4
+# Directions in which an outline is tabulated.
+ANGLES = 256
+NOISE = 12
+
+
+class ShapesSource:
+    """`length` pictures of `size` x `size` pixels; the group is the kind of the target."""
+
+    def __init__(self, length: int, size: int = 128, seed: int = 0):
+        if length < 1 or size < 16 or seed < 0:
+            raise ValueError(
+                "shapes: want length >= 1, size >= 16 and seed >= 0, "
+                f"got length={length}, size={size}, seed={seed}"
+            )
+        self._length, self._size, self._seed = length, size, seed
+        self.names = tuple(f"shapes{seed}_{index:06d}" for index in range(length))
+        self.groups = tuple(KINDS[index % len(KINDS)] for index in range(length))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < self._length:
+            raise IndexError(f"shapes: index {index} is not in 0..{self._length - 1}")
+        rng = np.random.default_rng([self._seed, index])
+        kinds = list(rng.choice(KINDS, rng.integers(MAX_OTHERS + 1)))
+        target = int(rng.integers(len(kinds) + 1))
+        kinds.insert(target, self.groups[index])
+        image = _texture(rng, self._size, self._size)
+        mask = np.full((self._size, self._size), BACKGROUND, np.uint8)
+        for place, kind in enumerate(kinds):
+            inside, window = _shape(rng, str(kind), self._size)
+            under = mask[window]
+            if np.sum(under[inside] == PET) > MAX_HIDDEN * np.sum(mask == PET):
+                continue
+            image[window][inside] = _texture(rng, *inside.shape)[inside]
+            under[inside] = PET if place == target else BACKGROUND
+        return Example(image, mask, self.names[index], self.groups[index])
+
+
+def _shape(
+    rng: np.random.Generator, kind: str, size: int
+) -> tuple[Bool[np.ndarray, "h w"], tuple[slice, slice]]:
+    """A shape's pixels within a window, and that window; its centre is inside the picture."""
+    radius = rng.uniform(*RADIUS) * size
+    x, y = rng.uniform(0.15, 0.85, 2) * size
+    left, top = (max(int(centre - radius), 0) for centre in (x, y))
+    right, bottom = (min(int(centre + radius) + 2, size) for centre in (x, y))
+    dy, dx = np.ogrid[top:bottom, left:right]
+    dy, dx = dy - y, dx - x
+    outline = np.roll(_outline(rng, kind), rng.integers(ANGLES)) * radius
+    direction = ((np.arctan2(dy, dx) / (2 * np.pi)) % 1 * ANGLES).astype(int) % ANGLES
+    return np.hypot(dx, dy) <= outline[direction], (slice(top, bottom), slice(left, right))
+
+
+def _outline(rng: np.random.Generator, kind: str) -> Float[np.ndarray, " angles"]:
+    """Distance from the centre to the edge in each direction, at most 1."""
+    angle = np.linspace(0, 2 * np.pi, ANGLES, endpoint=False)
+    corners = int(rng.integers(3, 7))
+    if kind == "ellipse":
+        flat = rng.uniform(0.4, 1)
+        return flat / np.hypot(flat * np.cos(angle), np.sin(angle))
+    if kind == "polygon":
+        half = np.pi / corners
+        return np.cos(half) / np.cos(angle % (2 * half) - half)
+    if kind == "star":
+        wave = np.abs((angle * (corners + 1) / np.pi) % 2 - 1)
+        return 1 - rng.uniform(0.35, 0.6) * wave
+    waves = np.arange(1, 6)
+    phase = rng.uniform(0, 2 * np.pi, waves.size)
+    bumps = np.cos(np.outer(angle, waves) + phase) @ (rng.uniform(0, 1, waves.size) / waves)
+    return (1.8 + bumps) / (1.8 + bumps).max()
+
+
+def _texture(rng: np.random.Generator, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Two colours in waves of a random direction and pitch, warped, shaded and grainy."""
+    y, x = np.ogrid[:height, :width]
+    turn, bend = rng.uniform(0, 2 * np.pi, 2)
+    pitch = 2 * np.pi / rng.uniform(5, 40)
+    warp = rng.uniform(0, 3) * np.sin(pitch / 3 * (x * np.sin(bend) + y * np.cos(bend)))
+    blend = 0.5 + 0.5 * np.sin(pitch * (x * np.cos(turn) + y * np.sin(turn)) + warp)
+    first, second = rng.uniform(20, 235, (2, 3)).astype(np.float32)
+    colour = first + blend[..., None].astype(np.float32) * (second - first)
+    grain = rng.integers(-NOISE, NOISE + 1, (height, width, 1), np.int8)
+    return np.clip(colour + grain, 0, 255).astype(np.uint8)

@@ -1,0 +1,145 @@
+"""What every source of pictures looks like, sources mixed by weight, and the validation split.
+
+A source is a sequence of `Example`s that can be read in any order, as Grain wants it. Its names and
+groups are known without decoding a picture, so splits and breakdowns by group are cheap.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+
+BACKGROUND, PET, IGNORE = 0, 1, 2
+# Stands between the name of a picture and the number of an instance in it.
+INSTANCE_MARK = "#"
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One picture and the mask of one pet in it, both at the picture's own resolution."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    mask: UInt8[np.ndarray, "h w"]  # 0 background, 1 pet, 2 ignore
+    name: str
+    group: str  # e.g. the breed
+
+
+class Source(Protocol):
+    """Random access to examples; `names` and `groups` run parallel to the indices."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    @property
+    def groups(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+
+class Subset:
+    """Those examples of a source that `indices` lists, in that order."""
+
+    def __init__(self, source: Source, indices: Sequence[int]):
+        self._source = source
+        self._indices = [int(index) for index in indices]
+        self.names = tuple(source.names[index] for index in self._indices)
+        self.groups = tuple(source.groups[index] for index in self._indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._source[self._indices[index]]
+
+
+class MixedSource:
+    """Several sources in one: a share of `weights[i] / sum(weights)` comes from source i.
+
+    One pass shows every example of every source at least once. The source that is largest for its
+    weight is shown once, the others are repeated until they have their share (to within one
+    example), spread evenly over the pass.
+    """
+
+    def __init__(self, sources: Sequence[Source], weights: Sequence[float]):
+        """Raises ValueError for an empty source or a weight that is not a positive number."""
+        if not sources or len(sources) != len(weights):
+            raise ValueError(
+                f"weights: a mix wants one weight for each of its sources (at least one), "
+                f"got {len(sources)} sources and {len(weights)} weights"
+            )
+        shares = np.asarray(weights, np.float64)
+        if not (np.isfinite(shares) & (shares > 0)).all():
+            raise ValueError(
+                f"weights: must be positive numbers, got {list(weights)}; "
+                "leave a source out of the mix instead of giving it weight 0"
+            )
+        sizes = np.array([len(source) for source in sources])
+        if not sizes.all():
+            raise ValueError(f"sources: number {int(np.argmin(sizes))} of the mix is empty")
+        self._sources = list(sources)
+        counts = np.ceil(shares * (sizes / shares).max() - 1e-9).astype(int)
+        self._which = np.repeat(np.arange(len(sizes)), counts)
+        place = np.concatenate([np.arange(count) for count in counts])
+        # Example j of n belongs at (j + 1/2) / n of the pass, whichever its source.
+        order = np.argsort((place + 0.5) / np.repeat(counts, counts), kind="stable")
+        self._which = self._which[order]
+        self._index = (place % np.repeat(sizes, counts))[order]
+        self.names = self._collect(lambda source: source.names)
+        self.groups = self._collect(lambda source: source.groups)
+
+    def _collect(self, field: Callable[[Source], Sequence[str]]) -> tuple[str, ...]:
+        columns = [field(source) for source in self._sources]
+        return tuple(columns[w][i] for w, i in zip(self._which, self._index, strict=True))
+
+    def __len__(self) -> int:
+        return len(self._which)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._sources[self._which[index]][int(self._index[index])]
+
+
+def picture_name(name: str) -> str:
+    """The name of the picture that an example comes from: "cat#2" -> "cat"."""
+    stem, mark, number = name.rpartition(INSTANCE_MARK)
+    return stem if mark and number.isdigit() else name
+
+
+def name_hash(name: str, seed: int = 0) -> float:
+    """A number in [0, 1) that depends on the picture's name and the seed alone."""
+    key = f"{seed}/{picture_name(name)}".encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=6).digest(), "big") / 2**48
+
+
+def is_validation(
+    names: Sequence[str], groups: Sequence[str], share: float, seed: int = 0
+) -> list[bool]:
+    """Which examples are for validation: those whose name hashes below `share`.
+
+    The rule looks at one name at a time, so an example never changes sides when data is added. The
+    price is that the share is exact only on average: the hash knows nothing of the groups, so each
+    group is expected to give the same share, give or take sqrt(share * n). A group (of two pictures
+    or more) that would give none gives the picture with its smallest hash; that one picture, and no
+    other, may go back to training when the group grows. Instances of one picture stay together.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"share: the validation share must be in [0, 1), got {share}")
+    hashes = [name_hash(name, seed) for name in names]
+    limits = {}
+    for group in dict.fromkeys(groups):
+        of_group = {h for h, g in zip(hashes, groups, strict=True) if g == group}
+        rescued = share > 0 and len(of_group) > 1
+        limits[group] = max(share, np.nextafter(min(of_group), 1)) if rescued else share
+    return [h < limits[group] for h, group in zip(hashes, groups, strict=True)]
+
+
+def split_validation(source: Source, share: float, seed: int = 0) -> tuple[Subset, Subset]:
+    """The training and the validation part of a source, by `is_validation`."""
+    chosen = is_validation(source.names, source.groups, share, seed)
+    kept = [index for index, valid in enumerate(chosen) if not valid]
+    held_out = [index for index, valid in enumerate(chosen) if valid]
+    return Subset(source, kept), Subset(source, held_out)

@@ -1,0 +1,120 @@
+"""How good a mask is, and how many clicks it took.
+
+In: binary predictions and masks (0 background, 1 pet, 2 ignored), on JAX or numpy arrays. Out: IoU
+with ignored pixels left out, the contour score F of DAVIS (Perazzi et al. 2016), and RITM's number
+of clicks (NoC). Every score that meets ignored pixels says which convention it counts them by:
+`border_as_pet`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from scipy import ndimage
+
+PET, IGNORED = 1, 2
+
+AnyArray = jax.Array | np.ndarray
+
+
+def iou(
+    pred_mask: Bool[AnyArray, "*b h w"],
+    mask: UInt8[AnyArray, "*b h w"],
+    border_as_pet: bool = False,
+) -> Float[AnyArray | np.floating, "*b"]:
+    """Intersection over union for each picture; 1 where both are empty.
+
+    Pixels of value 2 are left out, or count as pet with `border_as_pet`. Runs under jit.
+    """
+    pet, counted = _truth(mask, border_as_pet)
+    common = (pred_mask & pet & counted).sum((-2, -1))
+    either = ((pred_mask | pet) & counted).sum((-2, -1))
+    both_empty = either == 0
+    return (common + both_empty) / (either + both_empty)
+
+
+def boundary_f(
+    pred_mask: Bool[AnyArray, "h w"],
+    mask: UInt8[AnyArray, "h w"],
+    border_as_pet: bool = False,
+    tolerance: float = 0.008,
+) -> float:
+    """F score of the contours, within `tolerance` of the picture's diagonal (rounded up to pixels).
+
+    Ignored pixels are cleared in both masks before the contours are drawn, as DAVIS does with void
+    pixels: a contour that runs inside the ignored band counts as exact. `border_as_pet` is the
+    strict form. Both contours empty: 1; one empty: 0.
+    """
+    pred_mask, mask = np.asarray(pred_mask), np.asarray(mask)
+    pet, counted = _truth(mask, border_as_pet)
+    found, true = _contour(pred_mask & counted), _contour(pet & counted)
+    if not found.any() or not true.any():
+        return float(found.any() == true.any())
+    reach = np.ceil(tolerance * np.hypot(*mask.shape))
+    precision = (ndimage.distance_transform_edt(~true)[found] <= reach).mean()
+    recall = (ndimage.distance_transform_edt(~found)[true] <= reach).mean()
+    if precision + recall == 0:
+        return 0.0
+    return float(2 * precision * recall / (precision + recall))
+
+
+class Noc(NamedTuple):
+    """Clicks needed by each picture, and whether it failed for as many as were allowed."""
+
+    clicks: Int[np.ndarray, " n"]
+    failed: Bool[np.ndarray, " n"]
+
+
+def noc(ious: Float[AnyArray, "n k"], target: float, max_clicks: int = 20) -> Noc:
+    """Number of clicks until the IoU first reaches `target`; `max_clicks` where it never does.
+
+    `ious[i, j]` is picture i after j + 1 clicks; NaN after the clicking was stopped is allowed.
+    RITM's column ">= 20" is `(clicks >= 20).sum()`: it also counts pictures that only the last
+    click solved, which `failed` does not. Raises ValueError with fewer than `max_clicks` columns.
+    """
+    ious = _columns(ious, max_clicks)[:, :max_clicks]
+    reached = ious >= target
+    solved = reached.any(axis=1)
+    return Noc(np.where(solved, reached.argmax(axis=1) + 1, max_clicks), ~solved)
+
+
+def iou_after_clicks(
+    ious: Float[AnyArray, "n k"], clicks: tuple[int, ...] = (1, 2, 3, 5)
+) -> dict[int, float]:
+    """Mean IoU over the pictures after each of these numbers of clicks.
+
+    Raises ValueError where `ious` has too few columns, or NaN among those asked for.
+    """
+    ious = _columns(ious, max(clicks))
+    means = {k: float(ious[:, k - 1].mean()) for k in clicks}
+    unknown = [k for k, mean in means.items() if np.isnan(mean)]
+    if unknown:
+        raise ValueError(f"ious has no value (NaN) for some pictures after {unknown} clicks")
+    return means
+
+
+def _truth(mask, border_as_pet):
+    """Which pixels are pet, and which count at all."""
+    if border_as_pet:
+        return (mask == PET) | (mask == IGNORED), mask == mask
+    return mask == PET, mask != IGNORED
+
+
+def _contour(region: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Pixels that differ from the one right, below or diagonally below: DAVIS's one-pixel contour.
+
+    Beyond the picture counts as the same, so a region cut off by the border has no contour there.
+    """
+    padded = np.pad(region, ((0, 1), (0, 1)), "edge")
+    right, below, diagonal = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    return (region ^ right) | (region ^ below) | (region ^ diagonal)
+
+
+def _columns(ious, clicks) -> Float[np.ndarray, "n k"]:
+    ious = np.asarray(ious)
+    if not 1 <= clicks <= ious.shape[1]:
+        raise ValueError(
+            f"ious holds {ious.shape[1]} clicks for each picture, but {clicks} are asked"
+        )
+    return ious
