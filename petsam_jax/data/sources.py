@@ -15,6 +15,8 @@ from jaxtyping import UInt8
 BACKGROUND, PET, IGNORE = 0, 1, 2
 # Stands between the name of a picture and the number of an instance in it.
 INSTANCE_MARK = "#"
+# Longest pass over a mix; beyond it, lists of names alone would fill the memory.
+MAX_PASS = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,12 @@ class Example:
 
 
 class Source(Protocol):
-    """Random access to examples; `names` and `groups` run parallel to the indices."""
+    """Random access to examples; `names` and `groups` run parallel to the indices.
+
+    Several threads may read at once. Pictures come at full resolution, with no way to ask for a
+    smaller JPEG decode: 98 % of the pets have a side under 512, so for 256-pixel training it would
+    save 4 % of the decoding (1.42 -> 1.36 ms) and cost crops their sharpness.
+    """
 
     @property
     def names(self) -> Sequence[str]: ...
@@ -82,12 +89,18 @@ class MixedSource:
         if not sizes.all():
             raise ValueError(f"sources: number {int(np.argmin(sizes))} of the mix is empty")
         self._sources = list(sources)
-        counts = np.ceil(shares * (sizes / shares).max() - 1e-9).astype(int)
-        self._which = np.repeat(np.arange(len(sizes)), counts)
+        counts = np.ceil(shares * (sizes / shares).max() - 1e-9)
+        if counts.sum() > MAX_PASS:
+            raise ValueError(
+                f"weights: {list(weights)} for sources of {sizes.tolist()} examples make a pass of "
+                f"{counts.sum():.0f} examples, more than {MAX_PASS:,}; a small source cannot weigh "
+                "that much, or the large one must be shortened"
+            )
+        counts = counts.astype(int)
         place = np.concatenate([np.arange(count) for count in counts])
         # Example j of n belongs at (j + 1/2) / n of the pass, whichever its source.
         order = np.argsort((place + 0.5) / np.repeat(counts, counts), kind="stable")
-        self._which = self._which[order]
+        self._which = np.repeat(np.arange(len(sizes)), counts)[order]
         self._index = (place % np.repeat(sizes, counts))[order]
         self.names = self._collect(lambda source: source.names)
         self.groups = self._collect(lambda source: source.groups)
@@ -129,12 +142,15 @@ def is_validation(
     if not 0 <= share < 1:
         raise ValueError(f"share: the validation share must be in [0, 1), got {share}")
     hashes = [name_hash(name, seed) for name in names]
-    limits = {}
-    for group in dict.fromkeys(groups):
-        of_group = {h for h, g in zip(hashes, groups, strict=True) if g == group}
-        rescued = share > 0 and len(of_group) > 1
-        limits[group] = max(share, np.nextafter(min(of_group), 1)) if rescued else share
-    return [h < limits[group] for h, group in zip(hashes, groups, strict=True)]
+    of_group: dict[str, set[float]] = {}
+    for value, group in zip(hashes, groups, strict=True):
+        of_group.setdefault(group, set()).add(value)
+    # What a group gives up: everything under the share, or else its smallest hash.
+    limits = {
+        group: max(share, np.nextafter(min(values), 1)) if share > 0 and len(values) > 1 else share
+        for group, values in of_group.items()
+    }
+    return [bool(h < limits[group]) for h, group in zip(hashes, groups, strict=True)]
 
 
 def split_validation(source: Source, share: float, seed: int = 0) -> tuple[Subset, Subset]:
