@@ -1,0 +1,362 @@
+"""What two or more components share, and the one home of what makes them fast on a CPU.
+
+XLA's matrix product is as good as anyone's on a CPU; what loses time is layout copies and unusual
+operations. So convolutions here are matrix products, attention keeps heads before tokens, and
+`dense`, `attention` and `depthwise` bring a backward pass that copies nothing into another layout.
+`python -m benchmarks.layers` shows what each is worth beside its plain formulation.
+
+Numbers: matrix products round their inputs to `dtype` and accumulate in float32; everything else,
+parameters and activations between layers included, is float32.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+# Finite, so that a row of nothing but masked keys is an even mix and not NaN.
+MASKED = -1e30
+
+gelu = partial(jax.nn.gelu, approximate=False)
+
+
+class Linear(nnx.Module):
+    """`x @ kernel + bias` over the last axis."""
+
+    def __init__(
+        self, in_features: int, out_features: int, *, dtype: DTypeLike = "float32", rngs: nnx.Rngs
+    ):
+        init = nnx.initializers.lecun_normal()
+        self.kernel = nnx.Param(init(rngs.params(), (in_features, out_features)))
+        self.bias = nnx.Param(jnp.zeros(out_features))
+        self.dtype = jnp.dtype(dtype)
+
+    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        return dense(x, self.kernel[...], self.bias[...], self.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Normalise the last axis; eps is 1e-6 in trunk, neck and convolutions, 1e-5 elsewhere."""
+
+    def __init__(self, features: int, *, eps: float):
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        x = x.astype(jnp.float32)
+        centred = x - x.mean(-1, keepdims=True)
+        inverse = lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
+        scale, bias = like(self.scale[...], x), like(self.bias[...], x)
+        return centred * inverse * scale + bias
+
+
+class Conv(nnx.Module):
+    """A strided convolution without overlap tricks: `kernel` h w i o, zero padding on all sides."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        size: int,
+        *,
+        stride: int,
+        padding: int = 0,
+        dtype: DTypeLike = "float32",
+        rngs: nnx.Rngs,
+    ):
+        init = nnx.initializers.lecun_normal()
+        self.kernel = nnx.Param(init(rngs.params(), (size, size, in_features, out_features)))
+        self.bias = nnx.Param(jnp.zeros(out_features))
+        self.stride, self.padding, self.dtype = stride, padding, jnp.dtype(dtype)
+
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b rows columns o"]:
+        return conv(x, self.kernel[...], self.bias[...], self.stride, self.padding, self.dtype)
+
+
+class UpConv(nnx.Module):
+    """A transposed convolution 2x2 of stride 2: each pixel becomes four. `kernel` is i h w o."""
+
+    def __init__(
+        self, in_features: int, out_features: int, *, dtype: DTypeLike = "float32", rngs: nnx.Rngs
+    ):
+        init = nnx.initializers.lecun_normal(in_axis=0, out_axis=3)
+        self.kernel = nnx.Param(init(rngs.params(), (in_features, 2, 2, out_features)))
+        self.bias = nnx.Param(jnp.zeros(out_features))
+        self.dtype = jnp.dtype(dtype)
+
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b 2*h 2*w o"]:
+        kernel = rearrange(self.kernel[...], "i y x o -> i (y x o)")
+        four = dense(x, kernel, jnp.tile(self.bias[...], 4), self.dtype)
+        return rearrange(four, "b h w (y x o) -> b (h y) (w x) o", y=2, x=2)
+
+
+class Depthwise(nnx.Module):
+    """A 7x7 convolution of each channel with its own kernel, zero padded to the same size."""
+
+    def __init__(self, features: int, size: int = 7, *, rngs: nnx.Rngs):
+        init = nnx.initializers.lecun_normal(in_axis=(0, 1), out_axis=2)
+        self.kernel = nnx.Param(init(rngs.params(), (size, size, features)))
+        self.bias = nnx.Param(jnp.zeros(features))
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        return depthwise(x, self.kernel[...]) + like(self.bias[...], x)
+
+
+class Mlp(nnx.Module):
+    """`depth` linear layers with an activation between them."""
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden: int,
+        out_features: int,
+        depth: int = 2,
+        *,
+        activation: Callable = jax.nn.relu,
+        dtype: DTypeLike = "float32",
+        rngs: nnx.Rngs,
+    ):
+        sizes = [in_features, *[hidden] * (depth - 1), out_features]
+        self.layers = nnx.List(
+            Linear(i, o, dtype=dtype, rngs=rngs) for i, o in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(x))
+        return self.layers[-1](x)
+
+
+class Attention(nnx.Module):
+    """Multi-head attention with separate projections, `inner` channels wide over all heads."""
+
+    def __init__(
+        self,
+        features: int,
+        num_heads: int,
+        *,
+        inner: int | None = None,
+        kv_features: int | None = None,
+        dtype: DTypeLike = "float32",
+        rngs: nnx.Rngs,
+    ):
+        """Raises ValueError if the heads do not divide `inner` (default `features`)."""
+        inner, kv_features = inner or features, kv_features or features
+        if inner % num_heads:
+            raise ValueError(f"num_heads: {num_heads} heads do not divide {inner} channels")
+        self.q_proj = Linear(features, inner, dtype=dtype, rngs=rngs)
+        self.k_proj = Linear(kv_features, inner, dtype=dtype, rngs=rngs)
+        self.v_proj = Linear(kv_features, inner, dtype=dtype, rngs=rngs)
+        self.out_proj = Linear(inner, features, dtype=dtype, rngs=rngs)
+        self.num_heads, self.dtype = num_heads, jnp.dtype(dtype)
+
+    def __call__(
+        self,
+        q: Float[Array, "b n c"],
+        k: Float[Array, "b s e"],
+        v: Float[Array, "b s e"],
+        mask: Bool[Array, "b s"] | None = None,
+    ) -> Float[Array, "b n c"]:
+        """`mask` is true for the keys that count."""
+        q, k, v = self.q_proj(q), self.k_proj(k), self.v_proj(v)
+        return self.attend(*(split_heads(x, self.num_heads) for x in (q, k, v)), mask)
+
+    def attend(self, q, k, v, mask):
+        """Attention over projected and split q, k, v, then the output projection."""
+        return self.out_proj(merge_heads(attention(q, k, v, mask, self.dtype)))
+
+
+def split_heads(x: Float[Array, "b n c"], num_heads: int) -> Float[Array, "b k n d"]:
+    return rearrange(x, "b n (k d) -> b k n d", k=num_heads)
+
+
+def merge_heads(x: Float[Array, "b k n d"]) -> Float[Array, "b n c"]:
+    return rearrange(x, "b k n d -> b n (k d)")
+
+
+def like(vector: Float[Array, " c"], x: Float[Array, "*b c"]) -> Float[Array, "*ones c"]:
+    """A vector of channels with axes of length 1 before it, so that it broadcasts over `x`."""
+    return vector.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + vector.shape)
+
+
+def drop_path(
+    x: Float[Array, "b *rest"], rate: float, key: PRNGKeyArray | None
+) -> Float[Array, "b *rest"]:
+    """Zero whole samples with probability `rate`, scale up the rest; without a key do nothing.
+
+    Stochastic depth (Huang et al. 2016).
+    """
+    if key is None or rate == 0:
+        return x
+    kept = jax.random.bernoulli(key, 1 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(kept, x / (1 - rate), 0.0)
+
+
+# Products whose gradients need no copy
+
+
+def _dot(a, b, contract_a, contract_b, dtype, batch=0):
+    """`dot_general` over the given axes with inputs of `dtype` and a float32 result."""
+    axes = tuple(range(batch))
+    dims = ((contract_a, contract_b), (axes, axes))
+    a, b = a.astype(dtype), b.astype(dtype)
+    return lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def dense(
+    x: Float[Array, "*b i"], kernel: Float[Array, "i o"], bias: Float[Array, " o"], dtype
+) -> Float[Array, "*b o"]:
+    """`x @ kernel + bias`. Its weight gradient comes in the kernel's own layout.
+
+    The derivative that JAX would make asks for it transposed, and XLA on a CPU then copies the
+    whole cotangent to get it so.
+    """
+    y = _dot(x, kernel, (x.ndim - 1,), (0,), dtype)
+    return y + like(bias, y)
+
+
+def _dense_forward(x, kernel, bias, dtype):
+    return dense(x, kernel, bias, dtype), (x.astype(dtype), kernel, bias)
+
+
+def _dense_backward(dtype, saved, grad):
+    x, kernel, bias = saved
+    leading = tuple(range(x.ndim - 1))
+    grad_x = _dot(grad, kernel, (grad.ndim - 1,), (1,), dtype)
+    grad_kernel = _dot(x, grad, leading, leading, dtype)
+    return grad_x, grad_kernel.astype(kernel.dtype), grad.sum(leading).astype(bias.dtype)
+
+
+dense.defvjp(_dense_forward, _dense_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def attention(
+    q: Float[Array, "b k n d"],
+    k: Float[Array, "b k s d"],
+    v: Float[Array, "b k s d"],
+    mask: Bool[Array, "b s"] | None,
+    dtype,
+) -> Float[Array, "b k n d"]:
+    """softmax(q k' / sqrt(d)) v, over the keys where `mask` is true; softmax in float32."""
+    return _attention_forward(q, k, v, mask, dtype)[0]
+
+
+def _attention_forward(q, k, v, mask, dtype):
+    # Dividing the output by the sum touches n x d numbers where a softmax would n x s.
+    q = (q * q.shape[-1] ** -0.5).astype(dtype)
+    k, v = k.astype(dtype), v.astype(dtype)
+    scores = _dot(q, k, (3,), (3,), dtype, batch=2)
+    if mask is not None:
+        scores = jnp.where(mask[:, None, None, :], scores, MASKED)
+    weights = jnp.exp(scores - scores.max(-1, keepdims=True))
+    inverse = 1 / weights.sum(-1, keepdims=True)
+    weights = weights.astype(dtype)
+    out = _dot(weights, v, (3,), (2,), dtype, batch=2) * inverse
+    return out, (q, k, v, weights, inverse, out)
+
+
+def _attention_backward(dtype, saved, grad):
+    q, k, v, weights, inverse, out = saved
+    # Rows of `weights` were not divided by their sum, so the gradient is.
+    scaled = (grad * inverse).astype(dtype)
+    grad_v = _dot(weights, scaled, (2,), (2,), dtype, batch=2)
+    shift = (grad * out).sum(-1, keepdims=True) * inverse
+    grad_scores = weights * (_dot(scaled, v, (3,), (3,), dtype, batch=2) - shift)
+    grad_scores = grad_scores.astype(dtype)
+    grad_q = _dot(grad_scores, k, (3,), (2,), dtype, batch=2) * q.shape[-1] ** -0.5
+    grad_k = _dot(grad_scores, q, (2,), (2,), dtype, batch=2)
+    return grad_q, grad_k, grad_v, None
+
+
+attention.defvjp(_attention_forward, _attention_backward)
+
+
+# Convolutions and pooling as products, slices and reshapes
+
+
+def conv(
+    x: Float[Array, "b h w i"],
+    kernel: Float[Array, "kh kw i o"],
+    bias: Float[Array, " o"],
+    stride: int,
+    padding: int,
+    dtype,
+) -> Float[Array, "b rows columns o"]:
+    """A convolution of a stride that divides the sides, as one matrix product.
+
+    Pixels are gathered in cells of stride x stride, and the kernel is filled up with zeros to
+    whole cells: a patch is then a few neighbouring cells, each a contiguous run of memory.
+    """
+    cells = math.ceil(kernel.shape[0] / stride)
+    fill = cells * stride - kernel.shape[0]
+    kernel = jnp.pad(kernel, ((0, fill), (0, fill), (0, 0), (0, 0)))
+    kernel = rearrange(
+        kernel, "(my y) (mx x) i o -> (my mx y x i) o", my=cells, mx=cells, y=stride, x=stride
+    )
+    b, h, w, i = x.shape
+    rows, columns = h // stride, w // stride
+    after = [(n + cells - 1) * stride - side - padding for n, side in ((rows, h), (columns, w))]
+    x = lax.pad(
+        x,
+        jnp.zeros((), x.dtype),
+        ((0, 0, 0), (padding, after[0], 0), (padding, after[1], 0), (0, 0, 0)),
+    )
+    x = rearrange(x, "b (h y) (w x) i -> b h w (y x i)", y=stride, x=stride)
+    shifted = [
+        x[:, my : my + rows, mx : mx + columns] for my in range(cells) for mx in range(cells)
+    ]
+    patches = shifted[0] if cells == 1 else jnp.concatenate(shifted, axis=-1)
+    return dense(patches, kernel, bias, dtype)
+
+
+@jax.custom_vjp
+def depthwise(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c"]
+) -> Float[Array, "b h w c"]:
+    """Each channel convolved with its own odd kernel, as a sum of shifted products."""
+    return sum(shifted * like(kernel[y, x_], x) for y, x_, shifted in _shifts(x, kernel.shape[0]))
+
+
+def _shifts(x, size):
+    """The zero-padded picture as each kernel element sees it."""
+    reach = size // 2
+    padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    for dy in range(size):
+        for dx in range(size):
+            yield dy, dx, padded[:, dy : dy + x.shape[1], dx : dx + x.shape[2]]
+
+
+def _depthwise_forward(x, kernel):
+    return depthwise(x, kernel), (x, kernel)
+
+
+def _depthwise_backward(saved, grad):
+    x, kernel = saved
+    size = kernel.shape[0]
+    grad_kernel = jnp.stack([(s * grad).sum((0, 1, 2)) for _, _, s in _shifts(x, size)])
+    return depthwise(grad, kernel[::-1, ::-1]), grad_kernel.reshape(kernel.shape)
+
+
+depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
+    """The largest of each 2x2; a reshape, since `reduce_window` has a slow gradient."""
+    return rearrange(x, "b (h y) (w x) c -> b h w (y x) c", y=2, x=2).max(3)
+
+
+def upsample_nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
+    b, h, w, c = x.shape
+    wide = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
+    return wide.reshape(b, 2 * h, 2 * w, c)
