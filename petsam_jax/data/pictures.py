@@ -8,8 +8,8 @@ import io
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from jaxtyping import Shaped, UInt8
+from PIL import ExifTags, Image
 
 from petsam_jax.data.sources import BACKGROUND, IGNORE, PET
 
@@ -26,6 +26,17 @@ MAX_GREY = 0.1
 BAD_TRIMAP = 255
 TRIMAP = np.full(256, BAD_TRIMAP, np.uint8)
 TRIMAP[[1, 2, 3]] = PET, BACKGROUND, IGNORE
+# EXIF orientation -> what turns the stored pixels upright (1 is upright already).
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)
 
 
 class UnfitPicture(ValueError):
@@ -49,7 +60,8 @@ def open_picture(file: Path | bytes, name: str = "") -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(data))
     except Image.UnidentifiedImageError as error:
-        raise UnfitPicture(name, "not a picture in a format that Pillow knows") from error
+        reason = "not a picture in a format that Pillow knows" if data else "an empty file"
+        raise UnfitPicture(name, reason) from error
     # Pillow's readers raise nearly anything on damaged files: struct.error, SyntaxError, EOFError.
     except Exception as error:
         raise UnfitPicture(name, f"cannot be opened as a picture: {error}") from error
@@ -73,16 +85,45 @@ def load(picture: Image.Image) -> Image.Image:
     return picture
 
 
-def check_whole(picture: Image.Image) -> None:
-    """Raise `UnfitPicture` if the pixels cannot be decoded to the end; uses the picture up."""
+def check_whole(picture: Image.Image) -> tuple[int, int]:
+    """(width, height) as a viewer shows it, once the pixels are known to decode to the end.
+
+    The picture is used up by it; a damaged one raises `UnfitPicture`.
+    """
+    size = picture.size
     # A JPEG at an eighth of its size is read to the end all the same, in a fraction of the time.
-    picture.draft("RGB", (1, 1))
+    reduced = picture.draft("RGB", (1, 1)) is not None
     load(picture)
+    size = size if reduced else picture.size
+    return size[::-1] if _orientation(picture) in SIDEWAYS else size
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """The picture in mode RGB: transparency is dropped, 16 bits become 8."""
-    load(picture)
+def decode_stored(file: Path | bytes, name: str = "") -> UInt8[np.ndarray, "h w 3"]:
+    """RGB pixels of a JPEG as they are stored, whatever EXIF says: as official trimaps are."""
+    return np.asarray(_to_rgb(load(open_picture(file, name))))
+
+
+def decode_picture(file: Path | bytes, name: str = "") -> UInt8[np.ndarray, "h w 3"]:
+    """RGB pixels the way a viewer shows them: turned and mirrored as EXIF says."""
+    picture = load(open_picture(file, name))
+    return np.asarray(_turn(_to_rgb(picture), _orientation(picture)))
+
+
+def _orientation(loaded: Image.Image) -> int:
+    """EXIF's orientation; only right after loading, as a TIFF is turned by the loading itself."""
+    try:
+        return loaded.getexif().get(ExifTags.Base.Orientation, 1)
+    # Viewers show a picture with damaged EXIF as it is stored.
+    except Exception:
+        return 1
+
+
+def _turn(picture: Image.Image, orientation: int) -> Image.Image:
+    return picture.transpose(TURNS[orientation]) if orientation in TURNS else picture
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    """A loaded picture in mode RGB: transparency is dropped, 16 bits become 8."""
     if picture.mode == "F":
         raise UnfitPicture(picture.filename, "holds floating-point numbers; save it as 8-bit RGB")
     if picture.mode.startswith("I"):
@@ -92,30 +133,6 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
     return picture if picture.mode == "RGB" else picture.convert("RGB")
-
-
-def decode_stored(file: Path | bytes, name: str = "") -> UInt8[np.ndarray, "h w 3"]:
-    """RGB pixels as they are stored, whatever EXIF says: how the official trimaps were drawn."""
-    return np.asarray(to_rgb(open_picture(file, name)))
-
-
-def decode_picture(file: Path | bytes, name: str = "") -> UInt8[np.ndarray, "h w 3"]:
-    """RGB pixels the way a viewer shows them: turned and mirrored as EXIF says."""
-    picture = open_picture(file, name)
-    return np.asarray(ImageOps.exif_transpose(to_rgb(_keep_exif(picture))))
-
-
-def upright_size(picture: Image.Image) -> tuple[int, int]:
-    """(width, height) once EXIF is applied, from the header alone."""
-    turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    return picture.size[::-1] if turned else picture.size
-
-
-def _keep_exif(picture: Image.Image) -> Image.Image:
-    """Read EXIF now: once a GIF or a TIFF is converted, the copy has lost it."""
-    orientation = picture.getexif().get(0x0112, 1)
-    load(picture).getexif()[0x0112] = orientation
-    return picture
 
 
 def decode_trimap(file: Path | bytes, name: str = "") -> UInt8[np.ndarray, "h w"]:
@@ -135,54 +152,65 @@ def decode_mask(file: Path | bytes, name: str = "") -> UInt8[np.ndarray, "h w"]:
     """A hand-made mask as 0 background, 1..100 the number of the instance, 255 ignore.
 
     Read are: black and white, soft edges and JPEG noise included (white is instance 1); the
-    values 0 and 1; instance numbers, as grey values or palette entries, with 255 for ignored pixels
-    beside them; and, where transparency varies, opaque as the pet. EXIF is applied. Anything else,
-    such as a colour picture or shades of grey, is refused rather than guessed at.
+    values 0 and 1; instance numbers, as grey values or palette entries, with white for ignored
+    pixels beside them; and, where transparency varies, opaque as the pet. EXIF is applied. Anything
+    else, such as a colour picture or shades of grey, is refused rather than guessed at.
     """
-    picture = open_picture(file, name)
-    lossy = picture.format in LOSSY
-    picture = ImageOps.exif_transpose(_keep_exif(picture))
-    picture.filename = name or str(file if isinstance(file, Path) else "mask")
-    values = _grey_values(picture)
-    found = np.unique(values)
-    if not lossy and found[-1] <= MAX_INSTANCES:
-        _refuse_trimap(found, picture.filename)
-        return values.astype(np.uint8)
-    numbers = found[(found > 0) & (found < VOID)]
-    if not lossy and numbers.size and found[-1] == VOID and numbers[-1] <= MAX_INSTANCES:
-        return values.astype(np.uint8)
-    if values.dtype != np.uint8:
-        values = np.clip(values // 257, 0, 255).astype(np.uint8)
-    if np.mean((values >= 64) & (values < 192)) > MAX_GREY:
+    picture = load(open_picture(file, name))
+    turned = _turn(picture, _orientation(picture))
+    turned.filename = picture.filename
+    values, white = _grey_values(turned)
+    found = np.flatnonzero(np.bincount(values.ravel()))
+    numbers = found[found < white]
+    if picture.format not in LOSSY and numbers.size and numbers[-1] <= MAX_INSTANCES:
+        _refuse_trimap(found, turned.filename)
+        # With nothing but black beside it, white is the pet; with numbers beside it, it is void.
+        if numbers[-1] > 0 or found[-1] < white:
+            return np.where(values == white, VOID, values).astype(np.uint8)
+    share = values / np.float32(white)
+    too_dark = MAX_INSTANCES < found[-1] < white / 2
+    if too_dark or np.mean((share >= 0.25) & (share < 0.75)) > MAX_GREY:
         raise UnfitPicture(
-            picture.filename,
+            turned.filename,
             f"neither black and white nor instance numbers from 1 to {MAX_INSTANCES}: "
             f"{found.size} values from {found[0]} to {found[-1]}; save it as a PNG of such values",
         )
-    return (values >= 128).astype(np.uint8)
+    return (share >= 0.5).astype(np.uint8)
 
 
-def _grey_values(picture: Image.Image) -> np.ndarray:
-    """The mask's values, h w, of whichever channel or palette entry they are in."""
+def _grey_values(picture: Image.Image) -> tuple[Shaped[np.ndarray, "h w"], int]:
+    """The mask's values, of whichever channel or palette entry they are in, and what is white."""
     if picture.mode == "P" and not _is_grey_palette(picture):
-        return np.asarray(picture)
+        indices = np.asarray(picture)
+        numbers = np.unique(indices[indices != VOID])
+        if numbers.size and numbers[-1] > MAX_INSTANCES:
+            reason = f"palette entry {numbers[-1]}; instance numbers go up to {MAX_INSTANCES}"
+            raise UnfitPicture(picture.filename, reason)
+        return indices, VOID
     if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
+        picture = _named(picture.convert("RGBA"), picture)
         alpha = np.asarray(picture)[..., 3]
         if alpha.min() != alpha.max():
-            return np.where(alpha >= 128, np.uint8(255), np.uint8(0))
-        picture = picture.convert("RGB")
+            return np.where(alpha >= 128, np.uint8(255), np.uint8(0)), 255
+        picture = _named(picture.convert("RGB"), picture)
     if picture.mode in ("1", "P"):
-        picture = picture.convert("L")
+        picture = _named(picture.convert("L"), picture)
     values = np.asarray(picture)
     if values.ndim == 3:
-        if picture.mode != "RGB" or np.ptp(values.astype(int), axis=2).max() > 8:
+        if picture.mode != "RGB" or np.ptp(values.astype(np.int16), axis=2).max() > 8:
             reason = "a mask in colour; save it as black and white or as instance numbers 1..n"
             raise UnfitPicture(picture.filename, reason)
         values = values[..., 1]
-    if values.dtype.kind not in "ui" or values.min(initial=0) < 0:
-        raise UnfitPicture(picture.filename, "mask values must be whole numbers from 0 up")
-    return values
+    if values.dtype.kind not in "ui" or values.min() < 0 or values.max() > 65535:
+        reason = "mask values must be whole numbers from 0 to 65535"
+        raise UnfitPicture(picture.filename, reason)
+    return values, 65535 if values.max() > 255 else 255
+
+
+def _named(picture: Image.Image, origin: Image.Image) -> Image.Image:
+    """Converting a picture loses the name of its file, which the messages want."""
+    picture.filename = origin.filename
+    return picture
 
 
 def _is_grey_palette(picture: Image.Image) -> bool:

@@ -1,0 +1,179 @@
+"""Oxford-IIIT Pet as a source: prepared with TFDS, or straight from the extracted archives.
+
+Both give pictures as they are stored, masks by the trimap (pet 1, background 0, border 2 ignore),
+names such as "Abyssinian_1" and the breed as the group.
+"""
+
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from petsam_jax.data.official import Entry, LayoutError, OfficialTree, breed, check
+from petsam_jax.data.pictures import UnfitPicture, decode_stored, decode_trimap
+from petsam_jax.data.sources import Example
+
+NAME, VERSION = "oxford_iiit_pet", "4.0.0"
+# How many of the pictures left out a log line names; the source's `skipped` has them all.
+MAX_LISTED = 10
+
+
+class MissingData(FileNotFoundError):
+    """There is no data set where it was looked for; the message says how to get one."""
+
+
+class DamagedData(ValueError):
+    """A prepared data set that cannot be read; the message says what to do."""
+
+
+def species(breed_or_name: str) -> str:
+    """ "cat" or "dog": the official names start cats with a capital letter and dogs without."""
+    return "cat" if breed_or_name[:1].isupper() else "dog"
+
+
+def default_data_dir() -> Path:
+    """Where TFDS keeps its data sets unless told otherwise."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def missing(place: str) -> MissingData:
+    """The error for a data set that is not at `place`, with every way to go on."""
+    return MissingData(
+        f"{place}: no Oxford-IIIT Pet data set there. Make it with internet (811 MB):\n"
+        "  python -m petsam_jax.data.prepare --download\n"
+        "or without, from its two archives or an extracted folder:\n"
+        "  python -m petsam_jax.data.prepare --src DIR\n"
+        "(with --data-dir for a place of your own). No data at all is needed by configs/tiny.py, "
+        "which trains on made-up shapes."
+    )
+
+
+def open_prepared(data_dir: Path):
+    """TFDS's builder for the prepared data set, known to be whole and readable.
+
+    Raises `MissingData` without importing TFDS, and `DamagedData` for records that are missing,
+    cut short or in a format that only TensorFlow reads.
+    """
+    folder = Path(data_dir).expanduser() / NAME / VERSION
+    if not (folder / "dataset_info.json").is_file():
+        raise missing(str(data_dir))
+    # Imported here, because TFDS takes seconds that an error message should not have to wait for.
+    import tensorflow_datasets as tfds
+
+    advice = f"delete {folder} and run python -m petsam_jax.data.prepare again"
+    builder = tfds.builder_from_directory(folder)
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        raise DamagedData(
+            f"{folder}: holds {builder.info.file_format.value} files, and array_record is needed; "
+            "prepare it again with another --data-dir"
+        )
+    for split, info in builder.info.splits.items():
+        try:
+            count = len(builder.as_data_source(split))
+        # array_record's reader has exceptions of its own for files that are missing or cut short.
+        except Exception as error:
+            raise DamagedData(f"{folder}: {split} cannot be read ({error}); {advice}") from error
+        if count != info.num_examples:
+            raise DamagedData(
+                f"{folder}: {split} has {count} of {info.num_examples} pictures; {advice}"
+            )
+    return builder
+
+
+class PetsSource:
+    """The data set as `prepare` or TFDS made it; `split` is "train", "test" or "all".
+
+    A set prepared by stock TFDS also holds the pictures that `prepare` leaves out, among them 23
+    whose mask has no pet pixel.
+    """
+
+    def __init__(self, data_dir: Path, split: str):
+        """Reads every record once for its name: about a second for the full set."""
+        builder = open_prepared(data_dir)
+        import tensorflow_datasets as tfds
+
+        if split != "all" and split not in builder.info.splits:
+            there = ", ".join(builder.info.splits)
+            raise LayoutError(f"{data_dir}: the data set has no {split} part, only {there}")
+        raw = {"image": tfds.decode.SkipDecoding(), "segmentation_mask": tfds.decode.SkipDecoding()}
+        parts = "+".join(builder.info.splits) if split == "all" else split
+        self._records = builder.as_data_source(parts, decoders=raw)
+        self.names = tuple(_stem(record["file_name"]) for record in self._records)
+        self.groups = tuple(breed(name) for name in self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Example:
+        name = self.names[index]
+        record = self._records[index]
+        image = decode_stored(record["image"], f"{name}.jpg")
+        mask = decode_trimap(record["segmentation_mask"], f"{name}.png")
+        return Example(image, mask, name, self.groups[index])
+
+
+def _stem(file_name: bytes | str) -> str:
+    text = file_name.decode() if isinstance(file_name, bytes) else str(file_name)
+    return text.rpartition(".")[0]
+
+
+class OfficialFolder:
+    """An extracted folder in the official layout, whole or in part, read without preparing it.
+
+    `split` is "train" (trainval.txt), "test" or "all". Every picture is looked at once on opening
+    (about 0.7 ms each on two cores), so that training never meets an unfit one; those are in
+    `skipped`, with the reason.
+    """
+
+    def __init__(self, root: Path, split: str):
+        """Raises `LayoutError` for another layout, a missing list or no picture that can be used"""
+        self._tree = OfficialTree(Path(root).expanduser())
+        of_split = self._tree.entries()
+        if split != "all" and split not in of_split:
+            there = ", ".join(of_split)
+            raise LayoutError(f"{root}: the lists hold no {split} part, only {there}")
+        chosen = of_split.values() if split == "all" else [of_split[split]]
+        # A part of the set may list a picture twice over; it is one example all the same.
+        listed = {entry.name: entry for entries in chosen for entry in entries}
+        with ThreadPoolExecutor() as pool:
+            faults = list(pool.map(self._fault, listed.values()))
+        pairs = list(zip(listed.values(), faults, strict=True))
+        self.skipped = [fault for fault in faults if fault]
+        self._entries = [entry for entry, fault in pairs if not fault]
+        if not self._entries:
+            raise LayoutError(f"{root}: no picture of {split} can be used{_first(self.skipped)}")
+        self.names = tuple(entry.name for entry in self._entries)
+        self.groups = tuple(breed(name) for name in self.names)
+        log_skipped(str(root), self.skipped, len(listed))
+
+    def _fault(self, entry: Entry) -> UnfitPicture | None:
+        try:
+            check(self._tree.read(entry))
+        except UnfitPicture as unfit:
+            return unfit
+        return None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Example:
+        entry = self._entries[index]
+        image = decode_stored(self._tree.root / entry.image_path)
+        mask = decode_trimap(self._tree.root / entry.trimap_path)
+        return Example(image, mask, self.names[index], self.groups[index])
+
+
+def _first(skipped: list[UnfitPicture]) -> str:
+    return f"; the first fault is {skipped[0]}" if skipped else ""
+
+
+def log_skipped(place: str, skipped: list[UnfitPicture], total: int) -> None:
+    """Say which pictures of a folder were left out and why, the first ten by name."""
+    if not skipped:
+        return
+    lines = [f"  {unfit}" for unfit in skipped[:MAX_LISTED]]
+    if len(skipped) > MAX_LISTED:
+        lines.append(f"  and {len(skipped) - MAX_LISTED} more")
+    logging.getLogger(__name__).warning(
+        "%s: %d of %d pictures left out:\n%s", place, len(skipped), total, "\n".join(lines)
+    )

@@ -1,0 +1,191 @@
+"""Make the TFDS data set `oxford_iiit_pet` 4.0.0 as array_record, without TensorFlow.
+
+    python -m petsam_jax.data.prepare --download        # the two official archives, 811 MB
+    python -m petsam_jax.data.prepare --src DIR         # DIR: extracted, or holding the archives
+
+Afterwards `tfds.data_source("oxford_iiit_pet", data_dir=..., split="train", download=False)` reads
+it. Pictures that cannot be used are left out and listed by name, on the terminal and in
+`left_out.txt` beside the records. A data set that is there already is left as it is; one that was
+interrupted is never taken for whole, because its folder gets its name last of all.
+"""
+
+import argparse
+import dataclasses
+import errno
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from petsam_jax.data.official import ARCHIVES, LayoutError, OfficialArchives, OfficialTree
+from petsam_jax.data.pets import (
+    NAME,
+    VERSION,
+    DamagedData,
+    MissingData,
+    default_data_dir,
+    open_prepared,
+)
+from petsam_jax.data.pets_builder import LEFT_OUT, PrepareError, build, fetch_advice, url_infos
+
+# The site is asked once, with this patience in seconds; TFDS itself tries for two minutes.
+PATIENCE = 5
+# Records take what the files take, and a little for their index.
+SPACE_FACTOR, SPACE_EXTRA = 1.05, 20_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What is in the data set: pictures of each split, and which are not there and why."""
+
+    folder: Path
+    counts: dict[str, int]
+    left_out: list[str]
+    boxless: list[str]
+    made: bool
+
+    def text(self) -> str:
+        """The report for a terminal."""
+        counts = ", ".join(f"{split} {count:,}" for split, count in self.counts.items())
+        state = "made" if self.made else "already there, nothing to do (to make it anew, delete it)"
+        lines = [f"{self.folder}: {counts}; {state}"]
+        for title, names in (("left out", self.left_out), ("without head box", self.boxless)):
+            if names:
+                lines += [f"{title}: {len(names)}", *(f"  {name}" for name in names)]
+        return "\n".join(lines)
+
+
+def prepare(data_dir: Path, src: Path | None = None, download: bool = False) -> Report:
+    """Make the data set under `data_dir`, from `src` or from the official site.
+
+    Raises PrepareError, LayoutError for `src`, DamagedData for what is there already.
+    """
+    data_dir = data_dir.expanduser()
+    try:
+        return _found(data_dir)
+    except MissingData:
+        pass
+    if download == (src is not None):
+        raise PrepareError(
+            f"{data_dir}: no data set there yet; say --download, or --src DIR for its files"
+        )
+    origin = None if src is None else _open_origin(src.expanduser())
+    _check_writable(data_dir)
+    if origin is None:
+        _check_reachable(list(url_infos()))
+    # Downloaded archives stay on the disk, beside the records that are made of them.
+    size = origin.size() if origin else 2 * sum(int(info.size) for info in url_infos().values())
+    _check_space(data_dir, int(size * SPACE_FACTOR) + SPACE_EXTRA)
+    try:
+        remarks = build(data_dir, origin)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise PrepareError(f"{data_dir}: the disk is full; nothing half-made was kept") from error
+    return dataclasses.replace(_found(data_dir), boxless=remarks.boxless, made=True)
+
+
+def _found(data_dir: Path) -> Report:
+    """The report of a data set that is there and whole."""
+    builder = open_prepared(data_dir)
+    folder = data_dir / NAME / VERSION
+    counts = {split: info.num_examples for split, info in builder.info.splits.items()}
+    listing = folder / LEFT_OUT
+    left_out = listing.read_text().splitlines() if listing.is_file() else []
+    return Report(folder, counts, left_out, boxless=[], made=False)
+
+
+def _open_origin(src: Path) -> OfficialTree | OfficialArchives:
+    """A folder that holds the archives, or is the extracted layout."""
+    archives = [src / name for name in ARCHIVES]
+    there = [path.is_file() for path in archives]
+    if all(there):
+        return OfficialArchives(*archives)
+    try:
+        return OfficialTree(src)
+    except LayoutError as error:
+        if not any(there):
+            advice = f"wanted is a folder with {' and '.join(ARCHIVES)}, or with both extracted"
+            raise LayoutError(f"{error}; {advice}") from error
+        present, absent = ARCHIVES if there[0] else ARCHIVES[::-1]
+        raise LayoutError(f"{src}: holds {present}, and {absent} is wanted beside it") from error
+
+
+def _check_writable(data_dir: Path) -> None:
+    probe = data_dir / NAME / ".writable"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise PrepareError(
+            f"{data_dir}: cannot be written to ({error.strerror}); choose another --data-dir"
+        ) from error
+
+
+def _check_space(data_dir: Path, needed: int) -> None:
+    free = shutil.disk_usage(data_dir).free
+    if free < needed:
+        raise PrepareError(
+            f"{data_dir}: {free / 1e6:,.0f} MB free on the disk, and about {needed / 1e6:,.0f} MB "
+            "are needed; make room or choose another --data-dir"
+        )
+
+
+def _check_reachable(urls: list[str]) -> None:
+    request = urllib.request.Request(urls[-1], method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=PATIENCE).close()
+    except urllib.error.HTTPError as error:
+        # The site is there, whatever it says; TFDS's own request will tell.
+        error.close()
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        raise PrepareError(f"{urls[-1]}: no answer ({reason}). {fetch_advice()}") from error
+
+
+def leftovers(data_dir: Path) -> list[Path]:
+    """What runs that were killed have left behind: never read again, and free to be deleted."""
+    return sorted(
+        [*data_dir.glob(f"{NAME}/incomplete.*"), *data_dir.glob(f"downloads/{NAME}/**/*.tmp.*")]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; 0 if the data set is there afterwards."""
+    parser = argparse.ArgumentParser(
+        prog="python -m petsam_jax.data.prepare",
+        description="Make Oxford-IIIT Pet ready for training, without TensorFlow.",
+    )
+    origin = parser.add_mutually_exclusive_group()
+    origin.add_argument("--download", action="store_true", help="fetch the official archives")
+    origin.add_argument(
+        "--src",
+        type=Path,
+        metavar="DIR",
+        help=f"a folder with {' and '.join(ARCHIVES)}, or them "
+        "extracted (images/, annotations/), whole or in part",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        default=default_data_dir(),
+        help="where to (default: %(default)s)",
+    )
+    flags = parser.parse_args(argv)
+    for path in leftovers(flags.data_dir.expanduser()):
+        print(f"left by an interrupted run, can be deleted: {path}", file=sys.stderr)
+    try:
+        report = prepare(flags.data_dir, flags.src, flags.download)
+    except (PrepareError, LayoutError, DamagedData) as error:
+        print(f"prepare: {error}", file=sys.stderr)
+        return 1
+    print(report.text())
+    print(f"Use it with --source tfds:{flags.data_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
