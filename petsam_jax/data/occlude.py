@@ -1,0 +1,73 @@
+"""Something that passes in front of the pet of a clip: another pet, or a patch of a picture."""
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from petsam_jax.data import paste, warp
+from petsam_jax.data.sources import BACKGROUND, PET
+from petsam_jax.data.warp import Layer, Matrix
+
+TRIES = 4
+# Longer side of what passes, as a share of the longer side of the pet.
+SIDE = (0.5, 1.1)
+# How far it moves from one frame to the next, as a share of the frame; RISE times that up or down.
+STEP = (0.3, 0.7)
+RISE = 0.4
+# Of the pet in the first frame, at most this much may be hidden already.
+HIDDEN_AT_FIRST = 0.3
+
+Frame = tuple[Image.Image, paste.Mask]
+
+
+def pass_in_front(rng: np.random.Generator, frames: list[Frame], other: Layer) -> list[Frame]:
+    """Move the pet of `other`, if it is whole, or an ellipse of it across the pet of a clip.
+
+    It goes in a straight line and meets the pet in a frame after the first. Without a pet in the
+    first frame, or a line that leaves it visible there, the frames come back as they were.
+    """
+    image, mask = frames[0]
+    size, y_x = image.size[0], np.argwhere(mask == PET)
+    box = paste.pet_box(other)
+    if box is None or (box.cut_low | box.cut_high).any() or rng.random() < 0.5:
+        other = _patch(rng, other)
+        box = paste.pet_box(other)
+    if len(frames) < 2 or len(y_x) == 0 or box is None:
+        return frames
+    extent = (y_x.max(axis=0) + 1 - y_x.min(axis=0)).max() / size
+    middle = (box.low + box.high) / 2
+    for _ in range(TRIES):
+        meet = int(rng.integers(1, len(frames)))
+        there = np.argwhere(frames[meet][1] == PET)
+        goal = (there if len(there) else y_x).mean(axis=0)[::-1] / size
+        scale = (box.high - box.low).max() / (extent * rng.uniform(*SIDE))
+        turn = rng.uniform(0, 2 * np.pi)
+        step = rng.uniform(*STEP) * np.array([np.cos(turn), RISE * np.sin(turn)])
+        centres = [middle - (goal + (t - meet) * step - 0.5) * scale for t in range(len(frames))]
+        views = [
+            warp.view_matrix(other.image.size, size, tuple(centre), (scale, scale))
+            for centre in centres
+        ]
+        first = np.asarray(warp.warp_mask(other.mask, views[0], size, BACKGROUND)) == PET
+        if (first & (mask == PET)).sum() <= HIDDEN_AT_FIRST * len(y_x):
+            return [
+                _in_front(*frame, other, seen) for frame, seen in zip(frames, views, strict=True)
+            ]
+    return frames
+
+
+def _in_front(image: Image.Image, mask: paste.Mask, other: Layer, view: Matrix):
+    size = image.size[0]
+    cut = np.asarray(warp.warp_mask(other.mask, view, size, BACKGROUND))
+    if not (cut == PET).any():
+        return image, mask
+    over = warp.warp_image(other.image, view, size)
+    return paste.put_before(image, mask, over, paste.pet_alpha(cut))
+
+
+def _patch(rng: np.random.Generator, layer: Layer) -> Layer:
+    """The picture with an ellipse of random form as its mask."""
+    mask = Image.new("L", layer.mask.size, BACKGROUND)
+    half = rng.uniform(0.12, 0.4, 2)
+    box = np.concatenate([0.5 - half, 0.5 + half]) * (layer.mask.size * 2)
+    ImageDraw.Draw(mask).ellipse([float(side) for side in box], fill=PET)
+    return layer._replace(mask=mask)

@@ -1,0 +1,133 @@
+"""Cut-outs: a pet over another picture, and other pets beside, behind or partly over it.
+
+In and out: an RGB Pillow image and its mask of one size, in which 1 is the target. Cut-outs fade
+over a pixel or two, so that no hard rim gives them away. Whatever is not the target ends up as
+background, however much of a pet it is: the prompt tells which pet is meant.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageFilter
+
+from petsam_jax.data import warp
+from petsam_jax.data.sources import BACKGROUND, IGNORE, PET
+from petsam_jax.data.warp import Layer, Matrix
+
+# Radius of the fade in pixels, of a box filter. The pet's own edge is half transparent.
+FADE = 1
+HALF = 128
+# A pet that reaches to within this share of the picture's side is taken to be cut off there.
+EDGE = 0.02
+# Longer side of a pet put beside another, as a share of the picture's.
+BESIDE_SIDE = (0.3, 0.7)
+# A pet smaller than this, as a share of its own picture, is a crumb and not worth pasting.
+LEAST_AREA = 0.01
+# A pet beside another must show at least this much of itself.
+LEAST_SHOWN = 0.3
+PLACE_TRIES = 4
+_IS_PET = [255 if value == PET else 0 for value in range(256)]
+
+Mask = UInt8[np.ndarray, "h w"]
+
+
+class Box(NamedTuple):
+    """Where a pet is in its picture, as shares of the sides, and where it is cut off."""
+
+    low: np.ndarray  # (x, y)
+    high: np.ndarray
+    cut_low: np.ndarray  # at the left, at the top
+    cut_high: np.ndarray  # at the right, at the bottom
+
+
+def pet_box(layer: Layer) -> Box | None:
+    """The bounds of the pet; None without a pet pixel."""
+    bounds = layer.mask.point(_IS_PET).getbbox()
+    if bounds is None:
+        return None
+    low, high = np.array(bounds).reshape(2, 2) / layer.mask.size
+    return Box(low, high, low < EDGE, high > 1 - EDGE)
+
+
+def pet_alpha(mask: Mask) -> Image.Image:
+    """Opacity of the pet as an 8-bit image: about 255 inside, half at its edge, 0 outside."""
+    pet = Image.fromarray(np.where(mask == PET, np.uint8(255), np.uint8(0)))
+    return pet.filter(ImageFilter.BoxBlur(FADE))
+
+
+def paste(image: Image.Image, mask: Mask, ground: Layer) -> tuple[Image.Image, Mask]:
+    """Put the pet of a picture over `ground`, whose mask is 0, or 2 where it has no picture."""
+    alpha = pet_alpha(mask)
+    rim = (mask == IGNORE) & (np.asarray(alpha) > 0)
+    kept = (mask == PET) | rim
+    return (
+        Image.composite(image, ground.image, alpha),
+        np.where(kept, mask, np.asarray(ground.mask)),
+    )
+
+
+def put_before(
+    image: Image.Image, mask: Mask, other: Image.Image, alpha: Image.Image
+) -> tuple[Image.Image, Mask]:
+    """Cover a picture with `other` where `alpha` says so; what is covered is background."""
+    covered = np.asarray(alpha) >= HALF
+    return (
+        Image.composite(other, image, alpha),
+        np.where(covered, np.uint8(BACKGROUND), mask),
+    )
+
+
+def put_behind(
+    image: Image.Image, mask: Mask, other: Image.Image, alpha: Image.Image
+) -> tuple[Image.Image, Mask]:
+    """As `put_before`, but the target stays in front."""
+    opaque = np.asarray(alpha).astype(np.uint16) * (255 - np.asarray(pet_alpha(mask)))
+    hidden = Image.fromarray((opaque // 255).astype(np.uint8))
+    return put_before(image, mask, other, hidden)
+
+
+def add_beside(
+    rng: np.random.Generator, image: Image.Image, mask: Mask, other: Layer, max_hidden: float
+) -> tuple[Image.Image, Mask]:
+    """Put the pet of `other` into the picture, hiding at most `max_hidden` of the target.
+
+    A pet that is cut off by its own picture's edge is put at the same edge of this one. Without a
+    fitting place, or a pet worth pasting, the picture comes back as it was.
+    """
+    size, target = image.size[0], mask == PET
+    box = pet_box(other)
+    area = np.asarray(other.mask).size * LEAST_AREA
+    if box is None or not target.any() or (np.asarray(other.mask) == PET).sum() < area:
+        return image, mask
+    if (box.cut_low & box.cut_high).any():
+        return image, mask
+    before = bool(rng.random() < 0.5)
+    for _ in range(PLACE_TRIES):
+        matrix = _beside_matrix(rng, other, box, size)
+        cut = np.asarray(warp.warp_mask(other.mask, matrix, size, BACKGROUND))
+        pet = cut == PET
+        overlap = (pet & target).sum()
+        fits = overlap <= max_hidden * target.sum() if before else True
+        shown = pet.sum() - (0 if before else overlap)
+        if fits and shown > LEAST_SHOWN * max(pet.sum(), 1):
+            put = put_before if before else put_behind
+            return put(image, mask, warp.warp_image(other.image, matrix, size), pet_alpha(cut))
+    return image, mask
+
+
+def _beside_matrix(rng: np.random.Generator, other: Layer, box: Box, size: int) -> Matrix:
+    """A random size, place and mirroring for the pet, in keeping with where it is cut off."""
+    flip = bool(rng.random() < 0.5)
+    extent = box.high - box.low
+    scale = extent.max() / rng.uniform(*BESIDE_SIDE)
+    half = extent / scale / 2
+    place = rng.uniform(0.1, 0.9, 2)
+    cut_low, cut_high = box.cut_low.copy(), box.cut_high.copy()
+    if flip:
+        cut_low[0], cut_high[0] = cut_high[0], cut_low[0]
+    # A little beyond the edge, so that no gap shows.
+    place = np.where(cut_low, half - EDGE, np.where(cut_high, 1 - half + EDGE, place))
+    middle = (box.low + box.high) / 2
+    aside = (place - 0.5) * scale * (-1 if flip else 1, 1)
+    return warp.view_matrix(other.image.size, size, tuple(middle - aside), (scale, scale), 0, flip)

@@ -1,0 +1,163 @@
+"""A sheet of what training sees: augmented pictures, masks, simulated prompts and clips.
+
+    python -m petsam_jax.data.show --source SPEC --n 16 --out sheet.png
+
+One row an example: the picture as it is fed in; its mask (tinted and outlined in green, ignored
+pixels in magenta) with a first prompt in yellow and two correction clicks, green for pet and red
+for background, at the mistakes of a made-up prediction: the mask moved by an eighth of the
+picture, outlined in white; then the frames of a clip, framed in red where the pet is not visible.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw
+
+from petsam_jax import prompts as simulate
+from petsam_jax.data import augment, clips
+from petsam_jax.data.pipeline import make_train_iterator
+from petsam_jax.data.sources import IGNORE, PET, Source
+
+TINT, GREEN, MAGENTA = 0.35, (40, 230, 80), (255, 0, 255)
+YELLOW, RED, WHITE = (255, 225, 0), (255, 40, 40), (255, 255, 255)
+CAPTION = 14
+# Two prompts of each kind in turn down the sheet, so that a short one shows every kind.
+KINDS = ("click_prob", "box_prob", "mask_prob")
+
+
+def draw_sheet(
+    source: Source,
+    n: int = 16,
+    size: int = 192,
+    seed: int = 0,
+    augmentation: augment.Augmentation = augment.FULL,
+    motion: clips.Motion = clips.FULL,
+) -> Image.Image:
+    """`n` rows of cells of `size` pixels, on the first n examples of a shuffled pass."""
+    feed = dict(batch_size=n, size=size, seed=seed, augmentation=augmentation, num_threads=0)
+    batches = []
+    # The same seed shuffles both alike, so a row shows one example.
+    for iterator in (
+        make_train_iterator(source, **feed),
+        make_train_iterator(source, motion=motion, **feed),
+    ):
+        batches.append(next(iterator))
+        iterator.close()
+    stills, moving = batches
+    height = size + CAPTION
+    sheet = Image.new("RGB", ((2 + motion.frames) * size, n * height), "white")
+    annotated = _with_prompts(stills.image, stills.mask, seed)
+    for row in range(n):
+        frames = [
+            outlined(frame, mask) if seen else _framed(frame)
+            for frame, mask, seen in zip(
+                moving.image[row], moving.mask[row], moving.visible[row], strict=True
+            )
+        ]
+        cells = [Image.fromarray(stills.image[row]), annotated[row], *frames]
+        for column, cell in enumerate(cells):
+            sheet.paste(cell, (column * size, row * height + CAPTION))
+        caption = (3, row * height + 1)
+        ImageDraw.Draw(sheet).text(caption, str(stills.name[row]), fill="black")
+    return sheet
+
+
+def outlined(
+    image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"], tint: float = TINT
+) -> Image.Image:
+    """The picture with its pet tinted green and outlined, ignored pixels tinted magenta."""
+    drawn = image.astype(np.float32)
+    for value, colour in ((PET, GREEN), (IGNORE, MAGENTA)):
+        drawn[mask == value] += tint * (np.array(colour) - drawn[mask == value])
+    drawn[_edge(mask == PET)] = GREEN
+    return Image.fromarray(drawn.astype(np.uint8))
+
+
+def _edge(inside):
+    """Pixels of a region with a neighbour above, below, left or right that is not in it."""
+    padded = np.pad(inside, 1, mode="edge")
+    around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    return inside & ~np.logical_and.reduce(around)
+
+
+def _framed(image: UInt8[np.ndarray, "h w 3"]) -> Image.Image:
+    cell = Image.fromarray(image)
+    ImageDraw.Draw(cell).rectangle((0, 0, cell.width - 1, cell.height - 1), outline=RED, width=3)
+    return cell
+
+
+def _with_prompts(image, mask, seed: int) -> list[Image.Image]:
+    """Each picture with its mask, its first prompt and two corrections."""
+    cells = []
+    key = jax.random.key(seed)
+    pred = np.roll(mask == PET, mask.shape[-1] // 8, axis=-1)
+    for row in range(len(image)):
+        key_first, *keys = jax.random.split(jax.random.fold_in(key, row), 3)
+        kind = {name: float(name == KINDS[row % len(KINDS)]) for name in KINDS}
+        truth = jnp.asarray(mask[row : row + 1])
+        first = _first(key_first, truth, **kind)
+        cell = outlined(image[row], mask[row])
+        drawn = np.array(cell)
+        drawn[_edge(pred[row])] = WHITE
+        cell = Image.fromarray(drawn)
+        _draw_first(ImageDraw.Draw(cell), first)
+        given = first
+        for key_click in keys:
+            point, label = _correct(key_click, truth, jnp.asarray(pred[row : row + 1]), given)
+            given = simulate.add_click(given, point, label)
+            colour = GREEN if int(label[0]) == simulate.POSITIVE else RED
+            if int(label[0]) != simulate.EMPTY:
+                _dot(ImageDraw.Draw(cell), point[0], colour)
+        cells.append(cell)
+    return cells
+
+
+def _first(key, mask, **probs: float) -> simulate.Prompts:
+    return simulate.first_prompt(key, mask, **probs)
+
+
+_correct = jax.jit(simulate.correction_click)
+
+
+def _draw_first(draw: ImageDraw.ImageDraw, first: simulate.Prompts) -> None:
+    """A box, a click, or for a mask the word."""
+    if bool(first.has_mask[0]):
+        draw.text((4, 4), "mask", fill=YELLOW)
+    for point, label in zip(first.points[0], first.labels[0], strict=True):
+        if int(label) in (simulate.POSITIVE, simulate.NEGATIVE):
+            _dot(draw, point, YELLOW)
+    if int(first.labels[0, -1]) == simulate.BOTTOM_RIGHT:
+        corners = first.points[0, -simulate.BOX_SLOTS :].reshape(-1)
+        draw.rectangle([float(value) for value in corners], outline=YELLOW, width=2)
+
+
+def _dot(draw: ImageDraw.ImageDraw, point, colour) -> None:
+    x, y = (float(value) for value in point)
+    draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour, outline="black")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    from petsam_jax.data.open_source import open_source
+
+    parser = argparse.ArgumentParser(
+        prog="python -m petsam_jax.data.show",
+        description="Draw augmented examples with masks, prompts and clip frames on one sheet.",
+    )
+    parser.add_argument("--source", required=True, help="what to draw, as in a config's data.train")
+    parser.add_argument("--split", default="train", help="part of the source (default: train)")
+    parser.add_argument("--n", type=int, default=16, help="how many examples (default: 16)")
+    parser.add_argument("--size", type=int, default=192, help="pixels a cell (default: 192)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other examples")
+    parser.add_argument("--out", required=True, help="the file to write, e.g. sheet.png")
+    flags = parser.parse_args(argv)
+    sheet = draw_sheet(open_source(flags.source, flags.split), flags.n, flags.size, flags.seed)
+    sheet.save(flags.out)
+    print(f"{flags.out}: {flags.n} examples, {sheet.width} x {sheet.height} pixels")
+
+
+if __name__ == "__main__":
+    main()

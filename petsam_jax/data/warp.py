@@ -1,0 +1,150 @@
+"""Affine views of a picture and its mask: one resampling for crop, scale, flip and rotation.
+
+A `matrix` is 2 x 3 and takes a place (x, y) of the output, in pixels with the first pixel's centre
+at 0.5, to a place of the source. Picture and mask are sampled through the same matrix and so stay
+aligned: the picture bilinearly, averaged first where it shrinks, the mask at the nearest pixel.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+
+from petsam_jax.data.sources import IGNORE, PET, Example
+from petsam_jax.image import MEAN_COLOUR
+
+Matrix = Float[np.ndarray, "2 3"]
+
+# Source pixels to an output pixel from which a factor-2 average goes before bilinear sampling.
+AVERAGE_FROM = 1.7
+# Enough to tell what share of a pet is in view to within a few percent.
+MAX_POINTS = 400
+
+
+class Layer(NamedTuple):
+    """A picture and its mask at their own resolution, as Pillow images of one size."""
+
+    image: Image.Image  # RGB
+    mask: Image.Image  # L: 0 background, 1 pet, 2 ignore
+
+
+def to_layer(example: Example) -> Layer:
+    """Raises ValueError, with the example's name, if the mask is not as large as the picture."""
+    if example.image.shape[:2] != example.mask.shape or not example.mask.size:
+        raise ValueError(
+            f"{example.name}: picture of {example.image.shape[:2]} and mask of "
+            f"{example.mask.shape} (height, width); they must be equal and not empty"
+        )
+    return Layer(Image.fromarray(example.image), Image.fromarray(example.mask))
+
+
+def view_matrix(
+    source: tuple[int, int],
+    size: int,
+    centre: tuple[float, float] = (0.5, 0.5),
+    sides: tuple[float, float] = (1.0, 1.0),
+    angle: float = 0.0,
+    flip: bool = False,
+) -> Matrix:
+    """The view of a rectangle of the source, stretched to `size` x `size`.
+
+    `source` is (width, height); `centre` and `sides` are shares of them; `angle`, in radians, turns
+    the rectangle clockwise about its centre, so the picture turns the other way.
+    """
+    width, height = source
+    across = sides[0] * width / size * (-1 if flip else 1)
+    down = sides[1] * height / size
+    cos, sin = np.cos(angle), np.sin(angle)
+    linear = np.array([[cos * across, -sin * down], [sin * across, cos * down]])
+    middle = np.array([centre[0] * width, centre[1] * height])
+    return np.column_stack([linear, middle - linear @ np.full(2, size / 2)])
+
+
+def motion(
+    about: Float[np.ndarray, "2"],
+    shift: Float[np.ndarray, "2"] | tuple[float, float] = (0.0, 0.0),
+    angle: float = 0.0,
+    scale: float = 1.0,
+) -> Matrix:
+    """Turn (clockwise, radians) and scale about a place, then shift it, within one plane."""
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    linear = np.array([[cos, -sin], [sin, cos]])
+    return np.column_stack([linear, about + np.asarray(shift) - linear @ about])
+
+
+def compose(outer: Matrix, inner: Matrix) -> Matrix:
+    """The matrix that applies `inner` first and `outer` to what comes out."""
+    return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
+
+
+def inverse(matrix: Matrix) -> Matrix:
+    linear = np.linalg.inv(matrix[:, :2])
+    return np.column_stack([linear, -linear @ matrix[:, 2]])
+
+
+def apply(matrix: Matrix, places: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
+    return places @ matrix[:, :2].T + matrix[:, 2]
+
+
+def warp_image(image: Image.Image, matrix: Matrix, size: int) -> Image.Image:
+    """`size` x `size` pixels of an RGB picture; outside the source is the mean colour."""
+    box = _upright_box(image, matrix, size)
+    if box is not None:
+        # Averages over all it shrinks, whereas an affine transform only ever looks at 2 x 2 pixels.
+        small = image.resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
+        flipped = matrix[0, 0] < 0
+        return small.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else small
+    step = float(np.linalg.norm(matrix[:, :2], axis=0).min())
+    factor = int(step + 2 - AVERAGE_FROM)
+    if factor > 1:
+        image, matrix = image.reduce(factor), matrix / factor
+    return image.transform(
+        (size, size),
+        Image.Transform.AFFINE,
+        tuple(matrix.ravel()),
+        Image.Resampling.BILINEAR,
+        fillcolor=MEAN_COLOUR,
+    )
+
+
+def warp_mask(mask: Image.Image, matrix: Matrix, size: int, outside: int = IGNORE) -> Image.Image:
+    """`size` x `size` pixels of a mask, with `outside` where the source has none."""
+    return mask.transform(
+        (size, size),
+        Image.Transform.AFFINE,
+        tuple(matrix.ravel()),
+        Image.Resampling.NEAREST,
+        fillcolor=outside,
+    )
+
+
+def pet_points(mask: UInt8[np.ndarray, "h w"]) -> Float[np.ndarray, "n 2"]:
+    """Centres (x, y) of pet pixels, at most `MAX_POINTS` of them and evenly drawn."""
+    flat = np.flatnonzero(mask == PET)
+    flat = flat[:: max(1, -(-flat.size // MAX_POINTS))]
+    y, x = np.divmod(flat, mask.shape[1])
+    return np.column_stack([x, y]) + 0.5
+
+
+def in_view(matrix: Matrix, points: Float[np.ndarray, "n 2"], size: int) -> Bool[np.ndarray, " n"]:
+    """Which places of the source the output shows."""
+    seen = apply(inverse(matrix), points)
+    return ((seen >= 0) & (seen < size)).all(axis=1)
+
+
+def _upright_box(
+    image: Image.Image, matrix: Matrix, size: int
+) -> tuple[float, float, float, float] | None:
+    """The rectangle of the source in view, if it is upright and inside the picture."""
+    if abs(matrix[0, 1]) + abs(matrix[1, 0]) > 1e-9 or matrix[1, 1] < 0:
+        return None
+    corners = apply(matrix, np.array([[0.0, 0.0], [size, size]]))
+    # Rounding may leave a corner a hair outside, which Pillow would refuse.
+    low = np.where(np.abs(corners.min(axis=0)) < 1e-6, 0.0, corners.min(axis=0))
+    limit = np.array(image.size, float)
+    high = corners.max(axis=0)
+    high = np.where(np.abs(high - limit) < 1e-6, limit, high)
+    if (low < 0).any() or (high > limit).any():
+        return None
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])

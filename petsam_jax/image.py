@@ -1,0 +1,24 @@
+"""The model's input contract, stated once: a square of RGB bytes, normalised on the device.
+
+Pictures stay uint8 from the decoder to the device; the jitted step, for training, evaluation and
+the predictors alike, starts with `normalise`. A picture becomes square by stretching, as in SAM 2.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, UInt8
+
+# Of RGB in 0..1 over ImageNet's training pictures; the published constants.
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+# The mean as a colour: what a warp brings in from outside the picture normalises to about zero.
+MEAN_COLOUR = tuple(round(255 * mean) for mean in IMAGE_MEAN)
+
+
+def normalise(image: UInt8[Array | np.ndarray, "*b h w 3"]) -> Float32[Array, "*b h w 3"]:
+    """RGB bytes as the numbers the model takes: (image / 255 - mean) / std; jit-safe."""
+    mean, std = (
+        jnp.broadcast_to(255 * jnp.array(value, jnp.float32), image.shape)
+        for value in (IMAGE_MEAN, IMAGE_STD)
+    )
+    return (jnp.asarray(image).astype(jnp.float32) - mean) / std
