@@ -1,0 +1,222 @@
+"""Four mask proposals with their quality from an image embedding and a prompt.
+
+In: image embedding, its position code, prompt tokens and map, high-resolution features. Out: of
+each of the four mask tokens the mask logits at stride 4, a predicted IoU and the token, and how
+sure the model is that there is an object at all. Token 0 is for clear prompts, tokens 1 to 3 for
+those that can mean several things; functions choose. SAM 2 (Ravi et al. 2024), appendix D.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Float32
+
+from petsam_jax.models.layers import LayerNorm, Mlp, UpConv, gelu
+from petsam_jax.models.two_way import TwoWayTransformer
+
+
+class DecoderOutput(NamedTuple):
+    """m masks for each prompt: all four of the decoder, or those that a function chose."""
+
+    mask_logits: Float32[Array, "b m h w"]  # at stride 4
+    iou_pred: Float32[Array, "b m"]
+    object_logit: Float32[Array, "b 1"]
+    mask_tokens: Float32[Array, "b m c"]
+
+
+class Hypernetworks(nnx.Module):
+    """An MLP of three layers for each mask token, all in one product a layer."""
+
+    def __init__(self, tokens: int, features: int, out: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        init = nnx.initializers.lecun_normal(in_axis=1, out_axis=2, batch_axis=0)
+        self.kernel0 = nnx.Param(init(rngs.params(), (tokens, features, features)))
+        self.bias0 = nnx.Param(jnp.zeros((tokens, features)))
+        self.kernel1 = nnx.Param(init(rngs.params(), (tokens, features, features)))
+        self.bias1 = nnx.Param(jnp.zeros((tokens, features)))
+        self.kernel2 = nnx.Param(init(rngs.params(), (tokens, features, out)))
+        self.bias2 = nnx.Param(jnp.zeros((tokens, out)))
+        self.dtype = jnp.dtype(dtype)
+
+    def __call__(self, mask_tokens: Float[Array, "b m c"]) -> Float[Array, "b m e"]:
+        x = jax.nn.relu(self._layer(mask_tokens, self.kernel0, self.bias0))
+        x = jax.nn.relu(self._layer(x, self.kernel1, self.bias1))
+        return self._layer(x, self.kernel2, self.bias2)
+
+    def _layer(self, x, kernel, bias):
+        return product("bmi,mio->bmo", x, kernel[...], self.dtype) + bias[...][None]
+
+
+class MaskDecoder(nnx.Module):
+    """Two-way transformer, upscaling with high-resolution features, one mask a token."""
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        num_multimask: int = 3,
+        depth: int = 2,
+        num_heads: int = 8,
+        mlp_dim: int = 2048,
+        downsample: int = 2,
+        iou_hidden: int = 256,
+        iou_depth: int = 3,
+        stability_delta: float = 0.05,
+        stability_thresh: float = 0.98,
+        dtype: DTypeLike = "float32",
+        rngs: nnx.Rngs,
+    ):
+        """Raises ValueError if `d_model` is not a multiple of 8, which the upscaling needs."""
+        if d_model % 8:
+            raise ValueError(f"d_model: {d_model} is not a multiple of 8; set it to one that is")
+        options = dict(dtype=dtype, rngs=rngs)
+        normal, masks = nnx.initializers.normal(1.0), num_multimask + 1
+        self.transformer = TwoWayTransformer(
+            d_model, depth, num_heads, mlp_dim, downsample, **options
+        )
+        self.obj_score_token = nnx.Param(normal(rngs.params(), (1, d_model)))
+        self.iou_token = nnx.Param(normal(rngs.params(), (1, d_model)))
+        self.mask_tokens = nnx.Param(normal(rngs.params(), (masks, d_model)))
+        self.upscale1 = UpConv(d_model, d_model // 4, **options)
+        self.upscale_norm = LayerNorm(d_model // 4, eps=1e-6)
+        self.upscale2 = UpConv(d_model // 4, d_model // 8, **options)
+        self.hypernetworks = Hypernetworks(masks, d_model, d_model // 8, **options)
+        self.iou_head = Mlp(d_model, iou_hidden, masks, iou_depth, **options)
+        self.object_score_head = Mlp(d_model, d_model, 1, 3, **options)
+        self.stability_delta, self.stability_thresh = stability_delta, stability_thresh
+        self.dtype = jnp.dtype(dtype)
+
+    def __call__(
+        self,
+        image_embed: Float[Array, "i h w c"],
+        image_pe: Float[Array, "h w c"],
+        sparse_embed: Float[Array, "b n c"],
+        sparse_mask: Bool[Array, "b n"],
+        dense_embed: Float[Array, "b h w c"],
+        high_res_feats: tuple[Float[Array, "i 4*h 4*w s"], Float[Array, "i 2*h 2*w d"]],
+    ) -> DecoderOutput:
+        """All four masks of each prompt; `sparse_mask` is true for the prompt tokens that count.
+
+        One image (i = 1) serves any number b of prompts and is read as it is; else i = b, and
+        prompts for several images each come with their image repeated.
+        """
+        h, w, _ = image_pe.shape
+        tokens, token_mask = self.all_tokens(sparse_embed, sparse_mask)
+        image = rearrange(image_embed + dense_embed, "b h w c -> b (h w) c")
+        positions = rearrange(image_pe, "h w c -> 1 (h w) c")
+        tokens, image = self.transformer(tokens, token_mask, image, positions)
+
+        masks = self.mask_tokens.shape[0]
+        mask_tokens = tokens[:, 2 : 2 + masks]
+        image = rearrange(image, "b (h w) c -> b h w c", h=h, w=w)
+        upscaled = self.upscale(image, high_res_feats)
+        weights = self.hypernetworks(mask_tokens)
+        return DecoderOutput(
+            mask_logits=product("bme,bhwe->bmhw", weights, upscaled, self.dtype),
+            iou_pred=jax.nn.sigmoid(self.iou_head(tokens[:, 1])),
+            object_logit=self.object_score_head(tokens[:, 0]),
+            mask_tokens=mask_tokens,
+        )
+
+    def all_tokens(
+        self, sparse_embed: Float[Array, "b n c"], sparse_mask: Bool[Array, "b n"]
+    ) -> tuple[Float[Array, "b s c"], Bool[Array, "b s"]]:
+        """Object score, IoU, masks, then the prompt; and which of them count."""
+        own = [self.obj_score_token[...], self.iou_token[...], self.mask_tokens[...]]
+        own = jnp.concatenate(own)[None]
+        own = jnp.broadcast_to(own, (sparse_embed.shape[0],) + own.shape[1:])
+        own_mask = jnp.ones(own.shape[:2], bool)
+        return (
+            jnp.concatenate([own, sparse_embed], axis=1),
+            jnp.concatenate([own_mask, sparse_mask], axis=1),
+        )
+
+    def upscale(
+        self,
+        image: Float[Array, "b h w c"],
+        high_res_feats: tuple[Float[Array, "i 4*h 4*w s"], Float[Array, "i 2*h 2*w d"]],
+    ) -> Float[Array, "b 4*h 4*w e"]:
+        """To stride 4, a high-resolution feature added on each step, before norm and activation."""
+        stride4, stride8 = high_res_feats
+        image = gelu(self.upscale_norm(self.upscale1(image) + stride8))
+        return gelu(self.upscale2(image) + stride4)
+
+    def select(
+        self, output: DecoderOutput, multimask: Bool[Array, " b"], *, evaluation: bool
+    ) -> DecoderOutput:
+        """One mask for each prompt: the best of three where `multimask`, else the single one.
+
+        In evaluation a single mask that is not stable gives way to the best of three.
+        """
+        one = single_mask(output)
+        if evaluation:
+            one = stable_mask(output, self.stability_delta, self.stability_thresh)
+        return where_prompt(multimask, best_mask(multimask_masks(output)), one)
+
+
+def product(pattern: str, a: Array, b: Array, dtype) -> Float32[Array, "..."]:
+    """`einsum` with inputs of `dtype` and a float32 result."""
+    return jnp.einsum(pattern, a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
+
+
+# Which of the four masks
+
+
+def multimask_masks(output: DecoderOutput) -> DecoderOutput:
+    """The three proposals for a prompt that can mean several things: tokens 1 to 3."""
+    return _tokens(output, slice(1, None))
+
+
+def single_mask(output: DecoderOutput) -> DecoderOutput:
+    """The mask for a prompt that is clear: token 0."""
+    return _tokens(output, slice(0, 1))
+
+
+def best_mask(output: DecoderOutput) -> DecoderOutput:
+    """The mask of the highest predicted IoU, the first among equals."""
+    best = jnp.argmax(output.iou_pred, axis=1)[:, None]
+    return output._replace(
+        mask_logits=jnp.take_along_axis(output.mask_logits, best[..., None, None], axis=1),
+        iou_pred=jnp.take_along_axis(output.iou_pred, best, axis=1),
+        mask_tokens=jnp.take_along_axis(output.mask_tokens, best[..., None], axis=1),
+    )
+
+
+def stable_mask(output: DecoderOutput, delta: float = 0.05, thresh: float = 0.98) -> DecoderOutput:
+    """The single mask where it is stable, else the best of the three; the token stays token 0's.
+
+    For evaluation only.
+    """
+    one = single_mask(output)
+    best = best_mask(multimask_masks(output))
+    stable = stability(one.mask_logits, delta)[:, 0] >= thresh
+    return where_prompt(stable, one, best)._replace(mask_tokens=one.mask_tokens)
+
+
+def stability(mask_logits: Float[Array, "b m h w"], delta: float) -> Float32[Array, "b m"]:
+    """IoU of the masks at thresholds `delta` and -`delta`; 1 where both are empty."""
+    inner = (mask_logits > delta).sum((2, 3))
+    outer = (mask_logits > -delta).sum((2, 3))
+    return jnp.where(outer > 0, inner / jnp.maximum(outer, 1), 1.0)
+
+
+def where_prompt(
+    condition: Bool[Array, " b"], yes: DecoderOutput, no: DecoderOutput
+) -> DecoderOutput:
+    """For each prompt one output or the other, of the same number of masks."""
+
+    def choose(a, b):
+        return jnp.where(condition.reshape((-1,) + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(choose, yes, no)
+
+
+def _tokens(output: DecoderOutput, which: slice) -> DecoderOutput:
+    return output._replace(
+        mask_logits=output.mask_logits[:, which],
+        iou_pred=output.iou_pred[:, which],
+        mask_tokens=output.mask_tokens[:, which],
+    )

@@ -1,0 +1,108 @@
+"""Prompts as the decoder reads them: points and boxes become tokens, a mask becomes a map.
+
+In: slots of points with labels, where an empty slot has label -1, and mask logits at stride 4. Out:
+a token for each slot and one more, which tokens count, and a map at stride 16. The shapes depend
+on the number of slots and the size of the picture only, so a click more compiles nothing anew.
+SAM 2 (Ravi et al. 2024), appendix D; Fourier features after Tancik et al. 2020.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Float32, Int
+
+from petsam_jax.models.layers import Conv, LayerNorm, Linear, gelu, like
+from petsam_jax.models.position import fourier, fourier_map
+
+# Labels 0 to 3: negative, positive, top left, bottom right.
+LABELS, EMPTY = 4, -1
+# Pixels to a cell of the image embedding and of the mask input.
+STRIDE, MASK_STRIDE = 16, 4
+
+
+class Constant(nnx.Variable):
+    """A fixed array: not trained, but saved with the parameters."""
+
+
+class PromptEmbed(NamedTuple):
+    """A prompt as the decoder reads it."""
+
+    sparse_embed: Float32[Array, "b n c"]  # a token a slot, then SAM 2's own not-a-point token
+    sparse_mask: Bool[Array, "b n"]  # true for the tokens that count
+    dense_embed: Float32[Array, "b h w c"]  # at stride 16
+
+
+class PromptEncoder(nnx.Module):
+    """Tokens from points and box corners, a map from a mask.
+
+    Tokens as in SAM 2's training, tracking and predictors, which all give a box as two points: a
+    not-a-point token is always there, and a picture without any point has two of it. Every further
+    empty slot is masked, so neither the place nor the number of empty slots changes a result.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        mask_channels: int = 16,
+        *,
+        dtype: DTypeLike = "float32",
+        rngs: nnx.Rngs,
+    ):
+        normal, options = nnx.initializers.normal(1.0), dict(dtype=dtype, rngs=rngs)
+        self.gaussian = Constant(normal(rngs.params(), (2, d_model // 2)))
+        self.point_embed = nnx.Param(normal(rngs.params(), (LABELS, d_model)))
+        self.not_a_point_embed = nnx.Param(normal(rngs.params(), (d_model,)))
+        self.no_mask_embed = nnx.Param(normal(rngs.params(), (d_model,)))
+        narrow = mask_channels // 4
+        self.mask_conv1 = Conv(1, narrow, 2, stride=2, **options)
+        self.mask_norm1 = LayerNorm(narrow, eps=1e-6)
+        self.mask_conv2 = Conv(narrow, mask_channels, 2, stride=2, **options)
+        self.mask_norm2 = LayerNorm(mask_channels, eps=1e-6)
+        self.mask_conv3 = Linear(mask_channels, d_model, **options)
+
+    def __call__(
+        self,
+        points: Float[Array, "b n 2"],
+        labels: Int[Array, "b n"],
+        mask_input: Float[Array, "b h w 1"],
+        has_mask: Bool[Array, " b"],
+    ) -> PromptEmbed:
+        """`points` are (x, y) pixel indices of the picture, which is 4 h x 4 w pixels large.
+
+        Labels: 1 in, 0 out, 2 and 3 corners of a box, -1 empty. What an empty slot's point is, and
+        what `mask_input` is where `has_mask` is false, does not matter.
+        """
+        height, width = (MASK_STRIDE * side for side in mask_input.shape[1:3])
+        sparse_embed, sparse_mask = self.embed_points(points, labels, height, width)
+        mask_embed = self.embed_mask(mask_input)
+        no_mask = like(self.no_mask_embed[...], mask_embed)
+        dense_embed = jnp.where(has_mask[:, None, None, None], mask_embed, no_mask)
+        return PromptEmbed(sparse_embed, sparse_mask, dense_embed)
+
+    def embed_points(
+        self, points: Float[Array, "b n 2"], labels: Int[Array, "b n"], height: int, width: int
+    ) -> tuple[Float32[Array, "b n+1 c"], Bool[Array, "b n+1"]]:
+        """Tokens, and which of them count."""
+        # Pixel (0, 0) has its centre at (0.5, 0.5).
+        code = fourier(points + 0.5, self.gaussian[...], height, width)
+        table = jnp.concatenate([self.point_embed[...], self.not_a_point_embed[...][None]])
+        labels = jnp.pad(labels, ((0, 0), (0, 1)), constant_values=EMPTY)
+        code = jnp.pad(code, ((0, 0), (0, 1), (0, 0)))
+        given = labels != EMPTY
+        tokens = jnp.where(given[..., None], code, 0.0) + table[jnp.where(given, labels, LABELS)]
+        # SAM 2 says "no point" as one empty point besides the token that it always appends. Twice
+        # the same token is not the same as once: it draws twice the attention.
+        says_none = ~given.any(axis=1, keepdims=True)
+        slot = jnp.arange(labels.shape[1])[None]
+        return tokens, given | (says_none & (slot == 0)) | (slot == labels.shape[1] - 1)
+
+    def embed_mask(self, mask_input: Float[Array, "b h w 1"]) -> Float[Array, "b h/4 w/4 c"]:
+        x = gelu(self.mask_norm1(self.mask_conv1(mask_input)))
+        x = gelu(self.mask_norm2(self.mask_conv2(x)))
+        return self.mask_conv3(x)
+
+    def dense_pe(self, height: int, width: int) -> Float32[Array, "h w c"]:
+        """The code of the centres of the image embedding's cells; the sides are in pixels."""
+        return fourier_map(self.gaussian[...], height // STRIDE, width // STRIDE)
