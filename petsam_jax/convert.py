@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from einops import EinopsError, rearrange
 
+from petsam_jax.names import Shapes, check, differences
+
 # What a kind of module keeps: (the reference's suffix, ours, the change of layout). A transposed
 # convolution in PyTorch is the true transpose, out[2h+y, 2w+x] = in[h, w] kernel[y, x], and so is
 # our `UpConv`: its kernel keeps its direction.
@@ -126,10 +128,6 @@ WILDCARDS = {"#": r"(\d+)", "@": "((?:q|k|v|out)_proj)"}
 DROPPED = {"no_mem_pos_enc"}
 
 
-class NamesError(ValueError):
-    """Arrays that do not fit: missing, unknown or misshapen names, all of them in the message."""
-
-
 def _compile() -> Iterator[tuple[re.Pattern, str, str]]:
     for (their_prefix, our_prefix), table in RULES.items():
         for line in table.strip().splitlines():
@@ -159,11 +157,11 @@ def our_name(reference: str) -> tuple[str, str] | None:
 
 
 def to_ours(
-    arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]] | None = None
+    arrays: Mapping[str, np.ndarray], shapes: Shapes | None = None
 ) -> dict[str, np.ndarray]:
     """The arrays of the reference by our names, in our layouts, float32.
 
-    `shapes` are those of a model of ours (`checkpoint.shapes`); without them only names and layouts
+    `shapes` are those of a model of ours (`checkpoint.model_shapes`); without them only names and layouts
     are checked. Raises NamesError with every name that is missing, unknown or misshapen.
     """
     faults, rows, made = [], defaultdict(dict), {}
@@ -192,21 +190,6 @@ def to_ours(
         else:
             made[name] = np.stack([parts[n] for n in range(len(parts))])
     if shapes is not None:
-        faults += differences({name: array.shape for name, array in made.items()}, shapes)
-    if faults:
-        raise NamesError("\n  ".join([f"{len(faults)} arrays do not fit:", *sorted(faults)]))
+        faults += differences(made, shapes)
+    check("these arrays do not fit", faults)
     return {name: np.ascontiguousarray(array) for name, array in made.items()}
-
-
-def differences(
-    got: Mapping[str, tuple[int, ...]], want: Mapping[str, tuple[int, ...]]
-) -> list[str]:
-    """What keeps arrays of the shapes `got` from being those of a model: one line a name."""
-    missing = [f"missing: {name} {tuple(want[name])}" for name in want if name not in got]
-    extra = [f"unknown: {name} {tuple(got[name])}" for name in got if name not in want]
-    misshapen = [
-        f"misshapen: {name} {tuple(got[name])}, the model has {tuple(want[name])}"
-        for name in want
-        if name in got and tuple(got[name]) != tuple(want[name])
-    ]
-    return missing + extra + misshapen

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
 
-from petsam_jax.convert import differences, to_ours
+from petsam_jax.convert import to_ours
+from petsam_jax.names import fill
 
 # Largest difference in float32, absolute and relative, per file: 10 to 30 times what two ways to
 # run the official code differ by.
@@ -117,22 +117,12 @@ def golden_params() -> dict[str, np.ndarray]:
 def load_part(module: nnx.Module, prefix: str = "", arrays: Mapping | None = None) -> nnx.Module:
     """Put the arrays below `prefix` into a module's parameters and constants; returns the module.
 
-    `arrays` default to `golden_params()`. AssertionError lists missing, unknown and misshapen
-    names.
+    `arrays` default to `golden_params()`. NamesError lists missing, unknown and misshapen names.
     """
     arrays = golden_params() if arrays is None else arrays
     start = f"{prefix}." if prefix else ""
     part = {name[len(start) :]: array for name, array in arrays.items() if name.startswith(start)}
-    state = nnx.state(module)
-    variables = {".".join(map(str, path)): variable for path, variable in state.flat_state()}
-    faults = differences(
-        {name: array.shape for name, array in part.items()},
-        {name: variable.shape for name, variable in variables.items()},
-    )
-    assert not faults, "\n".join([f"arrays below {prefix!r} do not fit:", *faults])
-    for name, variable in variables.items():
-        variable[...] = jnp.asarray(part[name])
-    nnx.update(module, state)
+    fill(module, part)
     return module
 
 

@@ -1,0 +1,202 @@
+"""Configs: Python files with a `get_config`, overridden field by field on the command line.
+
+    --config=configs/pets256.py              the file's get_config()
+    --config=configs/pets256.py:seed         get_config("seed"), a variant that the file knows
+    --config.model.d_model=128               one field; the value must have the field's type
+
+A field that does not exist or a value of another type is a ConfigError that names the nearest
+field. Checkpoints keep the whole config as JSON (`to_json`, `from_json`).
+"""
+
+import argparse
+import ast
+import difflib
+import importlib.util
+import inspect
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+HELP = "a config; --config.NAME=VALUE sets one of its fields"
+TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+class ConfigError(ValueError):
+    """A config that cannot be had: the message names the file or field and what to do."""
+
+
+def load_config(spec: str | Path, overrides: Iterable[str] = ()) -> ConfigDict:
+    """The locked config of `spec`, "FILE.py" or "FILE.py:VARIANT", with overrides "a.b=value".
+
+    Raises ConfigError for a file that is missing or no config, and for a wrong override.
+    """
+    path, variant = _split(str(spec))
+    get_config = _get_config(path)
+    if variant is not None and not inspect.signature(get_config).parameters:
+        raise ConfigError(f"--config={spec}: {path} has no variants; leave out :{variant}")
+    try:
+        config = get_config() if variant is None else get_config(variant)
+    except ConfigError as error:
+        raise ConfigError(f"--config={spec}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"{path}: get_config() must return a ConfigDict, not {type(config)}")
+    for override in overrides:
+        _override(config, override, path)
+    return config.lock()
+
+
+def _split(spec):
+    if spec.endswith(".py") or ".py:" not in spec:
+        return Path(spec), None
+    path, variant = spec.rsplit(".py:", 1)
+    return Path(path + ".py"), variant
+
+
+def _get_config(path: Path):
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], 1)
+        hint = f"did you mean {path.parent / near[0]}?" if near else "give the path of a .py file"
+        raise ConfigError(f"--config: {path}: no such file; {hint}")
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    if module_spec is None:
+        raise ConfigError(f"--config: {path} is no Python file; give the path of a .py file")
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not callable(getattr(module, "get_config", None)):
+        raise ConfigError(f"--config: {path} has no function get_config(); see configs/tiny.py")
+    return module.get_config
+
+
+def fields(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value of every field below the sections."""
+    found = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            found |= fields(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def _override(config: ConfigDict, override: str, path: Path) -> None:
+    name, equals, text = override.partition("=")
+    known = fields(config)
+    if not equals:
+        raise ConfigError(f"--config.{name}: no value; write --config.{name}=VALUE")
+    if name not in known:
+        inside = [field for field in known if field.startswith(f"{name}.")]
+        if inside:
+            raise ConfigError(f"--config.{name} is a section; its fields: {', '.join(inside)}")
+        raise ConfigError(f"--config.{name}: no such field in {path}; {_nearest(name, known)}")
+    section, _, key = name.rpartition(".")
+    target = config
+    for part in section.split(".") if section else ():
+        target = target[part]
+    with target.ignore_type():
+        target[key] = _parse(name, text, known[name])
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1, 0.5)
+    # The last part alone finds a field that was looked for in the wrong section.
+    last = {field: field.rpartition(".")[2] for field in known}
+    close = difflib.get_close_matches(name.rpartition(".")[2], last.values(), 1, 0.8)
+    near = near or [field for field in known if close and last[field] == close[0]]
+    return f"did you mean --config.{near[0]}?" if near else f"fields: {', '.join(known)}"
+
+
+def _parse(name: str, text: str, old: Any) -> Any:
+    """`text` as a value of the type that the field has; a field that is None takes any literal."""
+    if isinstance(old, str):
+        return text
+    if isinstance(old, bool):
+        if text.lower() in TRUTH:
+            return TRUTH[text.lower()]
+        raise ConfigError(f"--config.{name}={text}: want true or false")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if old is None:
+        return value
+    if isinstance(old, tuple):
+        value = tuple(value) if isinstance(value, list | tuple) else (value,)
+        if old and any(not _fits(item, old[0]) for item in value):
+            raise ConfigError(f"--config.{name}={text}: want values like {old}")
+        return tuple(type(old[0])(item) for item in value) if old else value
+    if not _fits(value, old):
+        raise ConfigError(
+            f"--config.{name}={text}: want {_a(type(old).__name__)}, as the default {old!r}"
+        )
+    return type(old)(value)
+
+
+def _fits(value, old) -> bool:
+    """Whether a literal may stand where `old` stood: whole numbers may where fractions may."""
+    if isinstance(value, bool) or isinstance(old, bool):
+        return isinstance(value, bool) and isinstance(old, bool)
+    return isinstance(value, int | float if isinstance(old, float) else type(old))
+
+
+def _a(noun):
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+def parse_args(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """Parse `--config=...` and `--config.NAME=VALUE` besides the parser's own flags.
+
+    The result's `config` is the ConfigDict. What is wrong ends the program as argparse's own
+    errors do, with status 2 and one line.
+    """
+    parser.add_argument("--config", required=True, metavar="FILE.py[:VARIANT]", help=HELP)
+    # An abbreviation such as --conf would otherwise swallow --config.x.
+    parser.allow_abbrev = False
+    args, rest = parser.parse_known_args(argv)
+    overrides = [flag.removeprefix("--config.") for flag in rest if flag.startswith("--config.")]
+    try:
+        args.config = load_config(args.config, overrides)
+    except ConfigError as error:
+        parser.error(str(error))
+    unknown = [flag for flag in rest if not flag.startswith("--config.")]
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        near = difflib.get_close_matches(unknown[0].split("=")[0], flags, 1)
+        hint = f"; did you mean {near[0]}?" if near else "; a config field is --config.NAME=VALUE"
+        parser.error(f"unknown argument {unknown[0]}{hint}")
+    return args
+
+
+def to_json(config: ConfigDict) -> str:
+    """The config as JSON text; tuples become lists."""
+    return json.dumps(config.to_dict(), indent=1)
+
+
+def from_json(text: str) -> ConfigDict:
+    """The locked config of `to_json`; lists become tuples, as configs have no lists."""
+    return ConfigDict(_tuples(json.loads(text))).lock()
+
+
+def _tuples(value):
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
+    """One line for each field in which two configs differ; empty if they are equal."""
+    before, after = fields(old), fields(new)
+    names = dict.fromkeys([*before, *after])
+    return [
+        f"{name}: {before.get(name, 'not there')} -> {after.get(name, 'not there')}"
+        for name in names
+        if before.get(name, _ABSENT) != after.get(name, _ABSENT)
+    ]
+
+
+_ABSENT = object()
