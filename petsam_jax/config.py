@@ -151,7 +151,7 @@ def parse_args(
 ) -> argparse.Namespace:
     """Parse `--config=...` and `--config.NAME=VALUE` besides the parser's own flags.
 
-    The result's `config` is the ConfigDict. What is wrong ends the program as argparse's own
+    The result's `config` is the ConfigDict, `config_spec` the text it came from. What is wrong ends the program as argparse's own
     errors do, with status 2 and one line.
     """
     parser.add_argument("--config", required=True, metavar="FILE.py[:VARIANT]", help=HELP)
@@ -159,6 +159,7 @@ def parse_args(
     parser.allow_abbrev = False
     args, rest = parser.parse_known_args(argv)
     overrides = [flag.removeprefix("--config.") for flag in rest if flag.startswith("--config.")]
+    args.config_spec = args.config
     try:
         args.config = load_config(args.config, overrides)
     except ConfigError as error:

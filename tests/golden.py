@@ -16,8 +16,8 @@ import numpy as np
 from einops import rearrange
 from flax import nnx
 
-from petsam_jax.convert import to_ours
 from petsam_jax.names import fill
+from petsam_jax.reference_names import to_ours
 
 # Largest difference in float32, absolute and relative, per file: 10 to 30 times what two ways to
 # run the official code differ by.

@@ -1,0 +1,180 @@
+"""Checkpoints: arrays by Orbax, with the config that made them, so that a path is all one needs.
+
+A directory holds numbered steps. Each has the items
+
+    params   every array of the model, trained or fixed: dotted name -> array
+    ema      averaged weights of a training run, the same names, where the run keeps them
+    meta     JSON: the whole config, and shape and checksum of each array of params and ema
+
+Converted or exported weights are step 0 with `params` and `meta`. A training run writes further
+items (optimiser, iterator) beside these through one CheckpointManager: `weight_items` makes the
+items above for it, `load_weights` opens either. Orbax writes a step under another name and renames
+it when it is whole, so a killed writer leaves no half checkpoint.
+"""
+
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+from jax.sharding import SingleDeviceSharding
+from ml_collections import ConfigDict
+
+from petsam_jax.config import from_json, to_json
+from petsam_jax.models.sam2 import SAM2
+from petsam_jax.names import Weights, check, differences, fill, shapes
+
+# A training run keeps its steps here, below its workdir.
+STEPS = "checkpoints"
+
+
+class CheckpointError(ValueError):
+    """What is no checkpoint or a damaged one: the message names the directory and the fault."""
+
+
+# Models as names and arrays
+
+
+def build_model(config: ConfigDict, seed: int = 0) -> SAM2:
+    """The model of a config with fresh weights."""
+    return SAM2(**config.model.to_dict(), rngs=nnx.Rngs(seed))
+
+
+def model_shapes(config: ConfigDict) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays of a config's model, by name; the model is not built."""
+    return shapes(_outline(config))
+
+
+def with_weights(config: ConfigDict, arrays: Weights) -> SAM2:
+    """The model of a config with these arrays; raises NamesError with the names that differ."""
+    model = _outline(config)
+    fill(model, arrays)
+    return model
+
+
+def _outline(config: ConfigDict) -> SAM2:
+    return nnx.eval_shape(lambda: build_model(config))
+
+
+# Writing
+
+
+def weight_items(config: ConfigDict, params: Weights, ema: Weights | None = None) -> dict:
+    """The items of one step as arguments of `ocp.args.Composite`.
+
+    `ema` may leave out arrays that do not change; `params` has them all.
+    """
+    trees = {"params": params} if ema is None else {"params": params, "ema": ema}
+    meta = {
+        "config": to_json(config),
+        "arrays": {item: _describe(tree) for item, tree in trees.items()},
+    }
+    saved = {item: ocp.args.StandardSave(dict(tree)) for item, tree in trees.items()}
+    return {"meta": ocp.args.JsonSave(meta), **saved}
+
+
+def _describe(tree: Weights) -> dict[str, dict]:
+    """Shape, type and checksum of each array: Orbax itself does not notice a flipped bit."""
+    described = {}
+    for name, array in tree.items():
+        array = np.ascontiguousarray(array)
+        described[name] = {
+            "shape": list(array.shape),
+            "dtype": str(array.dtype),
+            "crc32": zlib.crc32(array.view(np.uint8).reshape(-1)),
+        }
+    return described
+
+
+def save_weights(directory: str | Path, params: Weights, config: ConfigDict) -> None:
+    """Write weights and their config as a new checkpoint, whole or not at all.
+
+    Raises FileExistsError for a directory with something in it, and NamesError for arrays that
+    are not those of the config's model.
+    """
+    directory = Path(directory).absolute()
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise FileExistsError(f"{directory} exists; choose another name or remove it")
+    check("these arrays are not the config's model", differences(params, model_shapes(config)))
+    with ocp.CheckpointManager(directory) as manager:
+        manager.save(0, args=ocp.args.Composite(**weight_items(config, params)))
+
+
+# Reading
+
+
+def load_model(directory: str | Path, step: int | None = None) -> tuple[ConfigDict, SAM2]:
+    """Config and model of a checkpoint; see `load_weights`."""
+    config, params = load_weights(directory, step)
+    return config, with_weights(config, params)
+
+
+def load_weights(
+    directory: str | Path, step: int | None = None
+) -> tuple[ConfigDict, dict[str, jax.Array]]:
+    """Config and arrays of a checkpoint or of a training run's workdir, on this process's device.
+
+    The averaged weights where there are some; the latest step unless one is named. It does not
+    matter on how many devices the checkpoint was written.
+
+    Raises FileNotFoundError if there is no such directory, CheckpointError if it is no
+    checkpoint or a damaged one, and NamesError with the names of arrays that are damaged or do not
+    fit its config.
+    """
+    path = step_path(directory, step)
+    config, described = _read_meta(path)
+    arrays = {}
+    for item in ("params", "ema"):
+        if item in described:
+            arrays |= _read_arrays(path / item, described[item])
+    check(f"{path}: the arrays do not fit the config", differences(arrays, model_shapes(config)))
+    return config, arrays
+
+
+def step_path(directory: str | Path, step: int | None = None) -> Path:
+    """The folder of a step, the latest by default; raises as `load_weights` does."""
+    directory = Path(directory).absolute()
+    if not directory.is_dir():
+        raise FileNotFoundError(f"{directory}: no such checkpoint directory")
+    if (directory / STEPS).is_dir():
+        directory = directory / STEPS
+    steps = ocp.utils.checkpoint_steps(directory)
+    if not steps:
+        raise CheckpointError(f"{directory}: no checkpoint here: there is no finished step in it")
+    if step is not None and step not in steps:
+        raise CheckpointError(f"{directory}: no step {step}; there are {sorted(steps)}")
+    return directory / str(max(steps) if step is None else step)
+
+
+def _read_meta(path: Path) -> tuple[ConfigDict, dict]:
+    if not (path / "meta").is_dir():
+        raise CheckpointError(f"{path}: a checkpoint of another program: it has no item `meta`")
+    try:
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            meta = reader.restore(path / "meta")
+        return from_json(meta["config"]), meta["arrays"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise CheckpointError(f"{path / 'meta'}: damaged: {error!r}") from error
+
+
+def _read_arrays(path: Path, described: Mapping[str, Mapping]) -> dict[str, jax.Array]:
+    device = SingleDeviceSharding(jax.local_devices()[0])
+    target = {
+        name: jax.ShapeDtypeStruct(tuple(array["shape"]), array["dtype"], sharding=device)
+        for name, array in described.items()
+    }
+    try:
+        with ocp.StandardCheckpointer() as reader:
+            arrays = reader.restore(path, target)
+    except Exception as error:  # Orbax raises plain Exception for some kinds of damage.
+        first = str(error).strip().splitlines()[0][:300]
+        raise CheckpointError(f"{path}: damaged or incomplete: {first}") from error
+    found = _describe(arrays)
+    check(
+        f"{path}: damaged, checksums are wrong",
+        [name for name in found if found[name]["crc32"] != described[name]["crc32"]],
+    )
+    return arrays
