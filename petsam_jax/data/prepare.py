@@ -72,7 +72,7 @@ def prepare(data_dir: Path, src: Path | None = None, download: bool = False) -> 
         )
     origin = None if src is None else _open_origin(src.expanduser())
     _check_writable(data_dir)
-    if origin is None:
+    if origin is None and not _fetched_before(data_dir):
         _check_reachable(list(url_infos()))
     # Downloaded archives stay on the disk, beside the records that are made of them.
     size = origin.size() if origin else 2 * sum(int(info.size) for info in url_infos().values())
@@ -131,6 +131,12 @@ def _check_space(data_dir: Path, needed: int) -> None:
             f"{data_dir}: {free / 1e6:,.0f} MB free on the disk, and about {needed / 1e6:,.0f} MB "
             "are needed; make room or choose another --data-dir"
         )
+
+
+def _fetched_before(data_dir: Path) -> bool:
+    """Whether TFDS holds both archives; it writes .INFO once a file is whole, and checks again."""
+    infos = [path.name for path in (data_dir / "downloads").rglob("*.INFO")]
+    return all(any(name.split(".")[0] in info for info in infos) for name in ARCHIVES)
 
 
 def _check_reachable(urls: list[str]) -> None:

@@ -7,7 +7,7 @@ groups are known without decoding a picture, so splits and breakdowns by group a
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -29,6 +29,7 @@ class Example:
     group: str  # e.g. the breed
 
 
+@runtime_checkable
 class Source(Protocol):
     """Random access to examples; `names` and `groups` run parallel to the indices.
 

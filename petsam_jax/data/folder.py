@@ -1,0 +1,141 @@
+"""A user's own pictures as a source: `images/` and `masks/` with matching stems.
+
+Any format that Pillow reads, EXIF applied. Masks are black and white, 0 and 1, or instance numbers
+1..n, each instance an example of its own with the others as background; white beside instance
+numbers is ignored (`pictures.decode_mask`). Folders inside images/ and masks/ become groups.
+"""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from petsam_jax.data.official import LayoutError
+from petsam_jax.data.pets import log_skipped
+from petsam_jax.data.pictures import (
+    MAX_INSTANCES,
+    VOID,
+    UnfitPicture,
+    check_whole,
+    decode_mask,
+    decode_picture,
+    open_picture,
+)
+from petsam_jax.data.sources import IGNORE, INSTANCE_MARK, PET, Example, picture_name
+
+# Names of folders that say which part of a data set they are, and so nothing about the group.
+PART_NAMES = ("train", "valid", "val", "test")
+
+
+class Pair(NamedTuple):
+    """A picture and its mask by their path without suffix, "tabby/0001"."""
+
+    stem: str
+    image: Path
+    mask: Path
+
+
+class FolderSource:
+    """The pictures of one folder, every instance an example, in the order of their names.
+
+    Every picture and mask is decoded once on opening (an eighth of the way for JPEGs), so that
+    training never meets an unfit one; those are in `skipped`, with the reason, and logged.
+    """
+
+    def __init__(self, root: Path):
+        """Raises `LayoutError` for a folder of another kind or without a picture to use."""
+        root = Path(root).expanduser()
+        pairs, self.skipped = _pairs(root)
+        found = len(pairs) + len(self.skipped)
+        with ThreadPoolExecutor() as pool:
+            instances = list(pool.map(_instances, pairs))
+        home = (root.resolve().parent if root.name in PART_NAMES else root.resolve()).name
+        self._items: list[tuple[Pair, int]] = []
+        names, groups = [], []
+        for pair, numbers in zip(pairs, instances, strict=True):
+            if isinstance(numbers, UnfitPicture):
+                self.skipped.append(numbers)
+                continue
+            # A stem that ends like an instance's name gets a number of its own to be told apart.
+            plain = numbers == [1] and picture_name(pair.stem) == pair.stem
+            for number in numbers:
+                self._items.append((pair, number))
+                names.append(pair.stem if plain else f"{pair.stem}{INSTANCE_MARK}{number}")
+                groups.append(pair.stem.rpartition("/")[0] or home)
+        self.names, self.groups = tuple(names), tuple(groups)
+        if not self._items:
+            first = f"; the first fault is {self.skipped[0]}" if self.skipped else ""
+            raise LayoutError(f"{root}: no picture with a mask that can be used{first}")
+        log_skipped(str(root), self.skipped, found)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Example:
+        pair, number = self._items[index]
+        meaning = np.zeros(256, np.uint8)
+        meaning[VOID], meaning[number] = IGNORE, PET
+        mask = meaning[decode_mask(pair.mask)]
+        return Example(decode_picture(pair.image), mask, self.names[index], self.groups[index])
+
+
+def _pairs(root: Path) -> tuple[list[Pair], list[UnfitPicture]]:
+    """Pictures with their masks, and the files that have no partner or more than one."""
+    for part in ("images", "masks"):
+        if not (root / part).is_dir():
+            raise LayoutError(f"{root}: no {part}/ folder; wanted are images/ and masks/")
+    images, masks = _by_stem(root / "images"), _by_stem(root / "masks")
+    pairs, skipped = [], []
+    for stem in sorted(images.keys() | masks.keys()):
+        of_stem = images.get(stem, []), masks.get(stem, [])
+        if all(len(paths) == 1 for paths in of_stem):
+            pairs.append(Pair(stem, of_stem[0][0], of_stem[1][0]))
+            continue
+        path = str(next(path for paths in of_stem for path in paths))
+        wrong, where = next(
+            (paths, f"{part}/{stem}.*")
+            for paths, part in zip(of_stem, ("images", "masks"), strict=True)
+            if len(paths) != 1
+        )
+        several = f"{len(wrong)} files {where} where one is wanted"
+        skipped.append(UnfitPicture(path, several if wrong else f"no {where} belongs to it"))
+    return pairs, skipped
+
+
+def _by_stem(folder: Path) -> dict[str, list[Path]]:
+    """Files of a folder and the folders in it, by their path without suffix; hidden ones not."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(_walk(folder)):
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        found.setdefault(stem, []).append(path)
+    return found
+
+
+def _walk(folder: Path) -> Iterable[Path]:
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _walk(path)
+        else:
+            yield path
+
+
+def _instances(pair: Pair) -> list[int] | UnfitPicture:
+    """The numbers of the instances in a mask, or what is wrong with it or with its picture."""
+    try:
+        picture = open_picture(pair.image)
+        size = check_whole(picture)
+        mask = decode_mask(pair.mask)
+        if mask.shape[::-1] != size:
+            reason = f"{mask.shape[1]} x {mask.shape[0]}, but its picture {size[0]} x {size[1]}"
+            if mask.shape == size:
+                reason += " as EXIF turns it; draw the mask on the turned picture, or drop the EXIF"
+            raise UnfitPicture(str(pair.mask), reason)
+    except UnfitPicture as unfit:
+        return unfit
+    found = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+    numbers = [int(number) for number in found if 1 <= number <= MAX_INSTANCES]
+    return numbers or UnfitPicture(str(pair.mask), "no pet pixel in the mask")
