@@ -148,10 +148,10 @@ def test_grey_and_cmyk_jpegs_come_as_three_channels(official, tmp_path):
     assert all(source[index].image.shape == (30, 40, 3) for index in range(5))
 
 
-def folder_with(tmp_path, *paths):
-    for path in paths:
-        (tmp_path / path).mkdir(parents=True)
-    return tmp_path
+def folder_with(root, *paths):
+    for path in ("", *paths):
+        (root / path).mkdir(parents=True, exist_ok=True)
+    return root
 
 
 def test_what_is_wrong_with_the_source_is_said(official, tmp_path):
@@ -335,10 +335,13 @@ def test_without_network_it_says_so_at_once(official, tmp_path, monkeypatch, cap
     assert "no answer" in message and "curl -L -C - -O" in message and "--src DIR" in message
 
 
-def test_an_archive_cut_short_is_named(official, tmp_path):
+@pytest.mark.parametrize("mode", ["w:gz", "w"])
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.8])
+def test_an_archive_cut_short_is_named(official, tmp_path, mode, part):
     for name in ("images.tar.gz", "annotations.tar.gz"):
-        where = archives(official, tmp_path / name)
-        os.truncate(where / name, (where / name).stat().st_size * 2 // 3)
+        where = archives(official, tmp_path / name, mode)
+        # Cut at whole blocks, where only the missing end tells.
+        os.truncate(where / name, int((where / name).stat().st_size * part) // 512 * 512)
         with pytest.raises(LayoutError, match=f"{name}: damaged, cut short or not a tar"):
             prepare.prepare(tmp_path / "data", src=where)
     assert not left_behind(tmp_path / "data")

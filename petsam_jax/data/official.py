@@ -204,10 +204,14 @@ class OfficialArchives:
 def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
     """Path and bytes of every regular file in an archive, in its order; links are left out."""
     try:
-        with tarfile.open(archive, "r|*") as tar:
+        with tarfile.open(archive) as tar:
             for member in tar:
                 if member.isreg() and member.size <= MAX_BYTES:
                     yield member.name.removeprefix("./"), tar.extractfile(member).read()
+            # A tar ends in a block of zeros; where it is cut off, tarfile itself sees a mere end.
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("it ends before its end mark")
     except FileNotFoundError as error:
         raise LayoutError(f"{archive}: no such file") from error
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:

@@ -60,24 +60,35 @@ def open_prepared(data_dir: Path):
     # Imported here, because TFDS takes seconds that an error message should not have to wait for.
     import tensorflow_datasets as tfds
 
-    advice = f"delete {folder} and run python -m petsam_jax.data.prepare again"
     builder = tfds.builder_from_directory(folder)
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise DamagedData(
             f"{folder}: holds {builder.info.file_format.value} files, and array_record is needed; "
             "prepare it again with another --data-dir"
         )
-    for split, info in builder.info.splits.items():
-        try:
-            count = len(builder.as_data_source(split))
-        # array_record's reader has exceptions of its own for files that are missing or cut short.
-        except Exception as error:
-            raise DamagedData(f"{folder}: {split} cannot be read ({error}); {advice}") from error
-        if count != info.num_examples:
-            raise DamagedData(
-                f"{folder}: {split} has {count} of {info.num_examples} pictures; {advice}"
-            )
+    for info in builder.info.splits.values():
+        for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
+            fault = _fault_of_records(str(path), length)
+            if fault:
+                raise DamagedData(
+                    f"{path}: {fault}; delete {folder} and run python -m petsam_jax.data.prepare "
+                    "again"
+                )
     return builder
+
+
+def _fault_of_records(path: str, length: int) -> str:
+    """What is wrong with a file of `length` records, judged by its index; "" if nothing."""
+    from array_record.python import array_record_module
+
+    try:
+        reader = array_record_module.ArrayRecordReader(path)
+        count = reader.num_records()
+        # A file that is missing or cut short counts 0, and closing says why.
+        reader.close()
+    except RuntimeError as error:
+        return f"cannot be read ({error})"
+    return "" if count == length else f"holds {count} records of {length}"
 
 
 class PetsSource:
