@@ -209,8 +209,17 @@ def test_too_little_room_is_found_out_before_the_start(official, tmp_path, monke
         prepare.prepare(tmp_path, src=official)
 
 
+FULL = "No space left on device"
+
+
 @pytest.mark.parametrize(
-    ("error", "kind"), [(OSError(28, "No space left"), PrepareError), (KeyboardInterrupt(), None)]
+    ("error", "kind"),
+    [
+        (OSError(28, FULL), PrepareError),
+        # As array_record says it.
+        (RuntimeError(f"write() failed: {FULL}; writing ..."), PrepareError),
+        (KeyboardInterrupt(), None),
+    ],
 )
 def test_a_run_that_breaks_off_leaves_nothing(official, tmp_path, monkeypatch, error, kind):
     whole = pets_builder._example

@@ -12,6 +12,7 @@ interrupted is never taken for whole, because its folder gets its name last of a
 import argparse
 import dataclasses
 import errno
+import os
 import shutil
 import sys
 import urllib.error
@@ -79,8 +80,9 @@ def prepare(data_dir: Path, src: Path | None = None, download: bool = False) -> 
     _check_space(data_dir, int(size * SPACE_FACTOR) + SPACE_EXTRA)
     try:
         remarks = build(data_dir, origin)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    # TFDS passes on an OSError, array_record makes it a RuntimeError with the same words.
+    except (OSError, RuntimeError) as error:
+        if os.strerror(errno.ENOSPC) not in str(error):
             raise
         raise PrepareError(f"{data_dir}: the disk is full; nothing half-made was kept") from error
     return dataclasses.replace(_found(data_dir), boxless=remarks.boxless, made=True)
@@ -185,7 +187,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"left by an interrupted run, can be deleted: {path}", file=sys.stderr)
     try:
         report = prepare(flags.data_dir, flags.src, flags.download)
-    except (PrepareError, LayoutError, DamagedData) as error:
+    except (PrepareError, LayoutError, DamagedData, OSError) as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 1
     print(report.text())
