@@ -77,6 +77,8 @@ def _model() -> ConfigDict:
     model.num_memories = 7
     # Object pointers that a frame looks at.
     model.max_obj_ptrs = 16
+    # Clicked frames among those memories.
+    model.max_cond_frames = 4
     # What inputs of matrix products are rounded to: "float32" or "bfloat16".
     model.dtype = "float32"
     return model

@@ -151,8 +151,8 @@ def parse_args(
 ) -> argparse.Namespace:
     """Parse `--config=...` and `--config.NAME=VALUE` besides the parser's own flags.
 
-    The result's `config` is the ConfigDict, `config_spec` the text it came from. What is wrong ends the program as argparse's own
-    errors do, with status 2 and one line.
+    The result's `config` is the ConfigDict, `config_spec` the text it came from. What is wrong ends
+    the program as argparse's own errors do, with status 2 and one line.
     """
     parser.add_argument("--config", required=True, metavar="FILE.py[:VARIANT]", help=HELP)
     # An abbreviation such as --conf would otherwise swallow --config.x.

@@ -57,5 +57,5 @@ def check(title: str, faults: Iterable[str]) -> None:
         raise NamesError("\n  ".join([f"{title} ({len(faults)} faults):", *faults]))
 
 
-def _variables(state: nnx.State) -> dict[str, nnx.Variable]:
-    return {".".join(map(str, path)): variable for path, variable in state.flat_state()}
+def _variables(state) -> dict[str, nnx.Variable]:
+    return {".".join(map(str, path)): variable for path, variable in nnx.to_flat_state(state)}

@@ -1,0 +1,235 @@
+"""Checkpoints: what was saved comes back on any number of devices, and nothing else ever does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from petsam_jax.checkpoint import (
+    STEPS,
+    CheckpointError,
+    build_model,
+    load_model,
+    load_weights,
+    model_shapes,
+    save_weights,
+    step_path,
+    weight_items,
+    with_weights,
+)
+from petsam_jax.config import differences, load_config
+from petsam_jax.names import NamesError, weights
+
+TINY = Path(__file__).parents[1] / "configs" / "tiny.py"
+
+
+@pytest.fixture(scope="module")
+def config():
+    return load_config(TINY)
+
+
+@pytest.fixture(scope="module")
+def params(config):
+    """Random arrays of the right shapes, which a fresh model's zeros and ones are not."""
+    rng = np.random.default_rng(0)
+    return {
+        name: rng.normal(size=shape).astype(np.float32)
+        for name, shape in model_shapes(config).items()
+    }
+
+
+@pytest.fixture
+def saved(tmp_path, config, params):
+    save_weights(tmp_path / "saved", params, config)
+    return tmp_path / "saved"
+
+
+def assert_same(got, want):
+    assert got.keys() == want.keys()
+    for name in want:
+        np.testing.assert_array_equal(got[name], want[name])
+
+
+def test_what_was_saved_comes_back(saved, config, params):
+    found, arrays = load_weights(saved)
+    assert differences(config, found) == []
+    assert_same(arrays, params)
+
+
+def test_a_model_comes_back_with_no_other_argument(saved, config, params):
+    found, model = load_model(saved)
+    assert_same(weights(model), params)
+    image = jax.random.normal(jax.random.key(0), (1, 64, 96, 3))
+    first = jax.jit(lambda x: model.encode_image(x).image_embed)(image)
+    again = with_weights(config, params)
+    np.testing.assert_array_equal(
+        first, jax.jit(lambda x: again.encode_image(x).image_embed)(image)
+    )
+    assert first.shape == (1, 4, 6, found.model.d_model)
+
+
+def test_a_fresh_model_has_the_shapes_that_are_expected(config):
+    arrays = weights(build_model(config))
+    assert {name: array.shape for name, array in arrays.items()} == model_shapes(config)
+    assert_same(weights(with_weights(config, arrays)), arrays)
+
+
+def test_a_directory_with_something_in_it_is_not_written_to(saved, config, params):
+    with pytest.raises(FileExistsError, match="saved exists; choose another name"):
+        save_weights(saved, params, config)
+
+
+def test_arrays_of_another_model_are_not_saved(tmp_path, config, params):
+    wrong = {**params, "extra": np.zeros(2), "no_obj_ptr": np.zeros(65)}
+    del wrong["no_mem_embed"]
+    with pytest.raises(NamesError) as error:
+        save_weights(tmp_path / "wrong", wrong, config)
+    for fault in (
+        "missing: no_mem_embed (64,)",
+        "unknown: extra (2,)",
+        "misshapen: no_obj_ptr (65,)",
+    ):
+        assert fault in str(error.value)
+    assert not (tmp_path / "wrong").exists()
+
+
+# Training runs
+
+
+def test_averaged_weights_of_the_latest_step_are_opened(tmp_path, config, params):
+    """As a training run writes them: several steps, more items, below its workdir."""
+    averaged = {name: array + 1 for name, array in params.items() if "gaussian" not in name}
+    with ocp.CheckpointManager(tmp_path / STEPS) as manager:
+        for step in (10, 20):
+            shifted = {name: array + step for name, array in averaged.items()}
+            items = weight_items(config, params, shifted)
+            more = {"optimizer": ocp.args.StandardSave({"count": jnp.zeros(3)})}
+            manager.save(step, args=ocp.args.Composite(**items, **more))
+    _, arrays = load_weights(tmp_path)
+    want = params | {name: array + 20 for name, array in averaged.items()}
+    assert_same(arrays, want)
+    _, arrays = load_weights(tmp_path, step=10)
+    np.testing.assert_array_equal(arrays["no_obj_ptr"], averaged["no_obj_ptr"] + 10)
+    with pytest.raises(CheckpointError, match=r"no step 15; there are \[10, 20\]"):
+        load_weights(tmp_path, step=15)
+
+
+def test_a_step_that_was_not_finished_is_not_seen(saved):
+    half = saved / "7.orbax-checkpoint-tmp"
+    half.mkdir()
+    (half / "meta").mkdir()
+    assert step_path(saved).name == "0"
+
+
+# What is no checkpoint
+
+
+def test_a_missing_or_empty_directory_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such checkpoint directory"):
+        load_weights(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="there is no finished step"):
+        load_weights(tmp_path)
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path):
+    with ocp.CheckpointManager(tmp_path / "foreign") as manager:
+        manager.save(3, args=ocp.args.Composite(state=ocp.args.StandardSave({"w": jnp.ones(2)})))
+    with pytest.raises(CheckpointError, match="of another program"):
+        load_weights(tmp_path / "foreign")
+
+
+def meta_file(saved):
+    return saved / "0" / "meta" / "metadata"
+
+
+def test_a_checkpoint_that_is_not_its_config_lists_the_names(saved):
+    meta = json.loads(meta_file(saved).read_text())
+    config = json.loads(meta["config"])
+    config["model"]["d_model"] = 128
+    meta["config"] = json.dumps(config)
+    meta_file(saved).write_text(json.dumps(meta))
+    with pytest.raises(NamesError, match=r"misshapen: no_obj_ptr \(64,\), the model has \(128,\)"):
+        load_weights(saved)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"config": "{}"}', '{"config": 3, "arrays": {}}'])
+def test_damaged_metadata_is_named(saved, text):
+    meta_file(saved).write_text(text)
+    with pytest.raises(CheckpointError, match=r"meta: damaged"):
+        load_weights(saved)
+
+
+def largest_file(saved):
+    return max((saved / "0" / "params").rglob("*"), key=lambda path: path.stat().st_size)
+
+
+def test_flipped_bits_are_noticed_and_named(saved):
+    file = largest_file(saved)
+    data = bytearray(file.read_bytes())
+    for place in range(len(data) // 3, len(data) // 3 + 2000, 7):
+        data[place] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match="damaged"):
+        load_weights(saved)
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_truncated_file_is_noticed(saved, share):
+    file = largest_file(saved)
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.raises(CheckpointError, match="params: damaged or incomplete"):
+        load_weights(saved)
+
+
+def test_missing_arrays_are_noticed(saved):
+    largest_file(saved).unlink()
+    with pytest.raises(CheckpointError, match="params: damaged or incomplete"):
+        load_weights(saved)
+
+
+# Devices
+
+SAVE = """
+import jax, numpy as np, sys
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from petsam_jax.checkpoint import build_model, load_weights, save_weights
+from petsam_jax.config import load_config
+from petsam_jax.names import weights
+assert jax.device_count() == int(sys.argv[1])
+action, config, directory = sys.argv[2:]
+if action == "save":
+    config = load_config(config)
+    everywhere = NamedSharding(Mesh(np.array(jax.devices()), "b"), PartitionSpec())
+    params = jax.device_put(weights(build_model(config)), everywhere)
+    save_weights(directory, params, config)
+else:
+    _, params = load_weights(directory)
+    assert all(len(array.devices()) == 1 for array in params.values())
+for name in ("no_obj_ptr", "prompt_encoder.gaussian", "mask_decoder.hypernetworks.kernel0"):
+    print(name, np.asarray(params[name]).tobytes().hex())
+"""
+
+
+def on_devices(count, *args):
+    env = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-c", SAVE, str(count), *map(str, args)]
+    run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize(("saving", "opening"), [(8, 1), (1, 8)])
+def test_the_number_of_devices_does_not_matter(tmp_path, saving, opening):
+    written = on_devices(saving, "save", TINY, tmp_path / "c")
+    assert len(written) > 1000
+    assert on_devices(opening, "open", TINY, tmp_path / "c") == written

@@ -1,0 +1,191 @@
+"""Configs: found by path, overridden by field, and never by a field or value that is not there."""
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from petsam_jax.config import (
+    ConfigError,
+    differences,
+    fields,
+    from_json,
+    load_config,
+    parse_args,
+    to_json,
+)
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+FILE = '''
+from ml_collections import ConfigDict
+
+
+def get_config(variant="plain"):
+    """A config with a field of each type."""
+    config = ConfigDict()
+    config.name, config.seed, config.none = variant, 3, None
+    config.optim = ConfigDict({"rate": 0.1, "nesterov": False})
+    config.model = ConfigDict({"d_model": 64, "stages": (1, 2), "widths": (1.5, 2.0)})
+    return config.lock()
+'''
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "made_up.py"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("override", "name", "value"),
+    [
+        ("seed=7", "seed", 7),
+        ("name=7", "name", "7"),
+        ("name=a=b", "name", "a=b"),
+        ("none=2.5", "none", 2.5),
+        ("none=text", "none", "text"),
+        ("optim.rate=1", "optim.rate", 1.0),
+        ("optim.rate=3e-4", "optim.rate", 3e-4),
+        ("optim.nesterov=True", "optim.nesterov", True),
+        ("model.stages=3,4,5", "model.stages", (3, 4, 5)),
+        ("model.stages=(3,4)", "model.stages", (3, 4)),
+        ("model.stages=6", "model.stages", (6,)),
+        ("model.widths=1,2.5", "model.widths", (1.0, 2.5)),
+    ],
+)
+def test_an_override_takes_the_type_of_its_field(file, override, name, value):
+    found = fields(load_config(file, [override]))[name]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "model.d_modle=1",
+            "model.d_modle: no such field in .*did you mean --config.model.d_model",
+        ),
+        ("d_model=1", "did you mean --config.model.d_model"),
+        ("optim.ratee=1", "did you mean --config.optim.rate"),
+        ("zzzzzz=1", "no such field.*fields: model.d_model, .*seed"),
+        ("model=1", "--config.model is a section; its fields: model.d_model, model.stages"),
+        ("seed", "no value; write --config.seed=VALUE"),
+        ("seed=1.5", "--config.seed=1.5: want an int"),
+        ("seed=true", "want an int"),
+        ("seed=True", "want an int"),
+        ("optim.rate=fast", "want a float"),
+        ("optim.nesterov=2", "want true or false"),
+        ("model.stages=1,x", "want values like"),
+        ("model.stages=1.5,2", "want values like"),
+    ],
+)
+def test_a_wrong_override_says_what_is_right(file, override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(file, [override])
+
+
+def test_a_variant_is_passed_on(file):
+    assert load_config(f"{file}:seed").name == "seed"
+    assert load_config(file).name == "plain"
+
+
+def test_what_is_no_config_is_an_error(tmp_path, file):
+    with pytest.raises(
+        ConfigError, match=r"made_upp\.py: no such file; did you mean .*made_up\.py"
+    ):
+        load_config(tmp_path / "made_upp.py")
+    with pytest.raises(ConfigError, match="no such file; give the path"):
+        load_config("nowhere/zzz.py")
+    text = tmp_path / "notes.txt"
+    text.write_text("hello")
+    with pytest.raises(ConfigError, match="no Python file"):
+        load_config(text)
+    empty = tmp_path / "empty.py"
+    empty.write_text("")
+    with pytest.raises(ConfigError, match=r"no function get_config\(\)"):
+        load_config(empty)
+    single = tmp_path / "single.py"
+    single.write_text("def get_config():\n    return {}\n")
+    with pytest.raises(ConfigError, match="has no variants"):
+        load_config(f"{single}:seed")
+    with pytest.raises(ConfigError, match="must return a ConfigDict"):
+        load_config(single)
+    with pytest.raises(ConfigError, match="the only one is seed"):
+        load_config(CONFIGS / "pets256.py:sead")
+
+
+def test_a_config_is_locked(file):
+    with pytest.raises(AttributeError):
+        load_config(file).model.d_modle = 3
+
+
+def test_json_keeps_everything(file):
+    config = load_config(file, ["optim.rate=0.1"])
+    again = from_json(to_json(config))
+    assert isinstance(again, ConfigDict)
+    assert fields(again) == fields(config)
+    assert differences(config, again) == []
+    with pytest.raises(AttributeError):
+        again.model.d_modle = 3
+
+
+def test_differences_are_listed_by_field(file):
+    old, new = load_config(file), load_config(file, ["seed=4", "model.stages=3"])
+    assert differences(old, new) == ["model.stages: (1, 2) -> (3,)", "seed: 3 -> 4"]
+    del new.unlock().none
+    assert "none: None -> not there" in differences(old, new)
+
+
+def test_the_command_line_takes_overrides_beside_other_flags(file):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--workdir")
+    args = parse_args(parser, [f"--config={file}:v", "--config.seed=9", "--workdir=w"])
+    assert (args.config.seed, args.config.name, args.workdir) == (9, "v", "w")
+    assert args.config_spec == f"{file}:v"
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--workdri=w", r"unknown argument --workdri=w; did you mean --workdir\?"),
+        ("--config.sed=1", r"did you mean --config\.seed\?"),
+        ("--conf.seed=1", "unknown argument"),
+        ("stray", "unknown argument stray"),
+    ],
+)
+def test_a_wrong_flag_ends_the_program_in_one_line(file, capsys, flag, message):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--workdir")
+    with pytest.raises(SystemExit) as stop:
+        parse_args(parser, [f"--config={file}", flag])
+    assert stop.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", ["pets256", "pets256:seed", "pets256_small", "tiny"])
+def test_the_configs_of_the_repository_load(name):
+    path, _, variant = name.partition(":")
+    config = load_config(f"{CONFIGS / path}.py" + (f":{variant}" if variant else ""))
+    trunk = config.model.image_encoder.trunk
+    assert (
+        trunk.window_sizes
+        == {
+            "pets256": (8, 4, 16, 8),
+            "pets256:seed": (8, 4, 14, 7),
+            "pets256_small": (8, 4, 16, 8),
+            "tiny": (8, 4, 8, 4),
+        }[name]
+    )
+    assert fields(from_json(to_json(config))) == fields(config)
+
+
+def test_every_field_has_a_comment_above_it():
+    lines = (CONFIGS / "pets256.py").read_text().splitlines()
+    for above, line in zip(lines, lines[1:], strict=False):
+        assigned = re.match(r"    (model|trunk)\.\w+(\.\w+)? = (?!ConfigDict)", line)
+        if assigned:
+            assert above.strip().startswith("#"), line

@@ -1,0 +1,193 @@
+"""Building blocks: equal to the official numbers, and what they promise on any input."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from golden import assert_close, golden, golden_config, nhwc
+
+from petsam_jax.models.hiera import merge_windows, pad_to_windows, split_windows
+from petsam_jax.models.layers import (
+    Attention,
+    Conv,
+    Depthwise,
+    LayerNorm,
+    Linear,
+    Mlp,
+    UpConv,
+    attention,
+    drop_path,
+    gelu,
+    max_pool,
+    upsample_nearest,
+)
+from petsam_jax.models.sam2 import SAM2
+from petsam_jax.reference_names import our_name
+
+
+def normal(rng, *shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+# The official numbers
+
+
+def test_gelu_is_exact():
+    ops = golden("ops")
+    assert_close("ops", gelu(jnp.asarray(ops["gelu.in"])), ops["gelu.out_exact_erf"])
+
+
+def test_upsample_nearest_equals_the_reference():
+    ops = golden("ops")
+    assert_close(
+        "ops", upsample_nearest(jnp.asarray(nhwc(ops["bilinear.in"]))), nhwc(ops["nearest2x"])
+    )
+
+
+def test_up_conv_keeps_the_direction_of_the_kernel():
+    ops = golden("ops")
+    module = UpConv(4, 2, rngs=nnx.Rngs(0))
+    module.kernel[...] = jnp.asarray(np.moveaxis(ops["convtranspose.weight_in_out_kh_kw"], 1, -1))
+    module.bias[...] = jnp.asarray(ops["convtranspose.bias"])
+    got = module(jnp.asarray(nhwc(ops["convtranspose.in"])))
+    assert_close("ops", got, nhwc(ops["convtranspose.out"]))
+
+
+EPSILON_CASES = [
+    name[4:-3] for name in golden("ops") if name.startswith("eps.") and name[-3:] == ".in"
+]
+
+
+@pytest.mark.parametrize("name", EPSILON_CASES)
+def test_norm_with_its_epsilon_equals_the_reference(name):
+    ops, params = golden("ops"), golden("params")
+    x, want = ops[f"eps.{name}.in"], ops[f"eps.{name}.out"]
+    if x.ndim == 4:
+        x, want = nhwc(x), nhwc(want)
+    norm = LayerNorm(x.shape[-1], eps=float(ops[f"eps.{name}.eps"]))
+    norm.scale[...] = jnp.asarray(params[f"{name}.weight"])
+    norm.bias[...] = jnp.asarray(params[f"{name}.bias"])
+    assert_close("ops", norm(jnp.asarray(x)), want, name)
+
+
+@pytest.mark.parametrize("name", EPSILON_CASES)
+def test_every_kind_of_norm_is_built_with_its_epsilon(name, tiny_outline):
+    want = float(golden("ops")[f"eps.{name}.eps"])
+    found = tiny_outline
+    for part in our_name(f"{name}.weight")[0].removesuffix(".scale").split("."):
+        found = found[int(part)] if part.isdigit() else getattr(found, part)
+    assert found.eps == want
+
+
+@pytest.fixture(scope="module")
+def tiny_outline():
+    return nnx.eval_shape(lambda: SAM2(**golden_config(), rngs=nnx.Rngs(0)))
+
+
+def test_windows_equal_the_reference():
+    ops = golden("ops")
+    padded = pad_to_windows(jnp.asarray(ops["window.in_nhwc"]), (3, 3))
+    assert padded.shape[1:3] == tuple(ops["window.padded_hw"])
+    got = split_windows(padded, (3, 3)).reshape(ops["window.partition3"].shape)
+    assert_close("ops", got, ops["window.partition3"])
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 5, 12), (1, 3, 10, 4), (3, 1, 1, 8)])
+def test_window_merge_undoes_split_on_odd_sizes(rng, shape):
+    x = normal(rng, *shape)
+    padded = pad_to_windows(x, (3, 4))
+    grid = padded.shape[1] // 3, padded.shape[2] // 4
+    merged = merge_windows(split_windows(padded, (3, 4), num_heads=2), (3, 4), grid)
+    np.testing.assert_array_equal(merged[:, : shape[1], : shape[2]], x)
+    assert jnp.abs(padded).sum() == jnp.abs(x).sum()
+
+
+# Behaviour
+
+
+def test_a_row_of_masked_keys_only_is_finite_and_so_are_its_gradients(rng):
+    q, k, v = (normal(rng, 2, 2, 5, 4) for _ in range(3))
+    mask = jnp.zeros((2, 5), bool).at[0].set(True)
+
+    def loss(q, k, v):
+        return jnp.square(attention(q, k, v, mask, jnp.dtype("float32"))).sum()
+
+    value, gradients = jax.value_and_grad(loss, argnums=(0, 1, 2))(q, k, v)
+    assert jnp.isfinite(value)
+    assert all(jnp.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_what_a_masked_key_holds_changes_nothing(rng):
+    attend = Attention(8, 2, kv_features=6, rngs=nnx.Rngs(0))
+    q, k, v = normal(rng, 2, 5, 8), normal(rng, 2, 7, 6), normal(rng, 2, 7, 6)
+    mask = jnp.asarray(rng.random((2, 7)) < 0.5).at[:, 0].set(True)
+    hidden = jnp.where(mask[..., None], 0.0, 1e4)
+    np.testing.assert_array_equal(attend(q, k, v, mask), attend(q, k + hidden, v - hidden, mask))
+    kept = attend(q[:1], k[:1][:, mask[0]], v[:1][:, mask[0]])
+    np.testing.assert_allclose(attend(q, k, v, mask)[:1], kept, atol=1e-5)
+
+
+def test_heads_must_divide_the_channels():
+    with pytest.raises(ValueError, match="num_heads: 3 heads do not divide 8 channels"):
+        Attention(8, 3, rngs=nnx.Rngs(0))
+
+
+def test_large_scores_do_not_overflow(rng):
+    q, k, v = (100 * normal(rng, 1, 1, 6, 4) for _ in range(3))
+    out = attention(q, k, v, None, jnp.dtype("float32"))
+    nearest = jnp.einsum("bknd,bksd->bkns", q, k).argmax(-1)
+    np.testing.assert_allclose(out[0, 0], v[0, 0, nearest[0, 0]], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("module", ["linear", "conv", "upconv", "mlp", "attention"])
+def test_half_precision_rounds_inputs_and_returns_float32(rng, module):
+    def build(dtype):
+        options = dict(dtype=dtype, rngs=nnx.Rngs(0))
+        x = normal(np.random.default_rng(1), 2, 4, 6, 8)
+        tokens = x.reshape(2, 24, 8)
+        if module == "attention":
+            return Attention(8, 2, **options)(tokens, tokens, tokens)
+        return {
+            "linear": Linear(8, 5, **options),
+            "conv": Conv(8, 5, 3, stride=2, padding=1, **options),
+            "upconv": UpConv(8, 5, **options),
+            "mlp": Mlp(8, 16, 5, 3, **options),
+        }[module](x)
+
+    half, full = build("bfloat16"), build("float32")
+    assert half.dtype == full.dtype == jnp.float32
+    share = float(jnp.abs(half - full).max() / jnp.abs(full).max())
+    assert 1e-5 < share < 2e-2
+
+
+def test_depthwise_adds_its_bias(rng):
+    module = Depthwise(3, 5, rngs=nnx.Rngs(0))
+    module.bias[...] = jnp.array([1.0, 2.0, 3.0])
+    out = module(jnp.zeros((1, 4, 4, 3)))
+    np.testing.assert_array_equal(out, np.broadcast_to([1.0, 2.0, 3.0], (1, 4, 4, 3)))
+
+
+def test_drop_path_drops_whole_samples_at_its_rate_and_keeps_the_mean(rng):
+    x = 1 + jnp.abs(normal(rng, 4000, 3, 2))
+    out = np.asarray(drop_path(x, 0.3, jax.random.key(0)))
+    dropped = (out == 0).reshape(4000, -1)
+    assert (dropped.all(1) == dropped.any(1)).all()
+    # Three standard deviations of the share of 4000 draws.
+    assert abs(dropped.all(1).mean() - 0.3) < 3 * np.sqrt(0.3 * 0.7 / 4000)
+    kept = ~dropped.all(1)
+    np.testing.assert_allclose(out[kept], np.asarray(x)[kept] / 0.7, rtol=1e-6)
+
+
+def test_drop_path_without_key_or_rate_changes_nothing(rng):
+    x = normal(rng, 4, 3)
+    np.testing.assert_array_equal(drop_path(x, 0.3, None), x)
+    np.testing.assert_array_equal(drop_path(x, 0.0, jax.random.key(0)), x)
+
+
+def test_max_pool_and_upsample_on_a_hand_written_map():
+    x = jnp.arange(8.0).reshape(1, 2, 4, 1)
+    np.testing.assert_array_equal(max_pool(x)[0, :, :, 0], [[5, 7]])
+    np.testing.assert_array_equal(
+        upsample_nearest(x[:, :1, :2])[0, :, :, 0], [[0, 0, 1, 1], [0, 0, 1, 1]]
+    )
