@@ -55,7 +55,7 @@ def open_source(spec: str, split: str) -> Source:
     return _open_folder(Path(spec).expanduser(), split, spec)
 
 
-def open_mix(specs: Sequence[str], weights: Sequence[float], split: str) -> MixedSource:
+def open_mix(specs: Sequence[str], weights: Sequence[float | int], split: str) -> MixedSource:
     """The same split of several sources, mixed by weight."""
     return MixedSource([open_source(spec, split) for spec in specs], weights)
 

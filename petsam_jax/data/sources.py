@@ -73,7 +73,7 @@ class MixedSource:
     example), spread evenly over the pass.
     """
 
-    def __init__(self, sources: Sequence[Source], weights: Sequence[float]):
+    def __init__(self, sources: Sequence[Source], weights: Sequence[float | int]):
         """Raises ValueError for an empty source or a weight that is not a positive number."""
         if not sources or len(sources) != len(weights):
             raise ValueError(
@@ -119,8 +119,8 @@ class MixedSource:
 
 def picture_name(name: str) -> str:
     """The name of the picture that an example comes from: "cat#2" -> "cat"."""
-    stem, mark, number = name.rpartition(INSTANCE_MARK)
-    return stem if mark and number.isdigit() else name
+    stem, _, number = name.rpartition(INSTANCE_MARK)
+    return stem if stem and number.isdecimal() else name
 
 
 def name_hash(name: str, seed: int = 0) -> float:
