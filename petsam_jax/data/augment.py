@@ -21,7 +21,7 @@ from petsam_jax.data.warp import Layer, Matrix
 VIEW_TRIES = 10
 
 
-def check_range(settings, highest: dict[str, float], lowest: dict[str, float]) -> None:
+def check_range(settings, highest: dict[str, float | int], lowest: dict[str, float | int]) -> None:
     """Raise ValueError for a field below 0 or above 1 for a `_prob`, or as the two tables say."""
     for field in dataclasses.fields(settings):
         value, low = getattr(settings, field.name), lowest.get(field.name, 0)
@@ -61,22 +61,22 @@ class Augmentation:
     max_hidden: float = 0.3
 
     def __post_init__(self):
-        below_1 = np.nextafter(1, 0)
-        bounded = ("brightness", "contrast", "saturation", "crop")
-        highest = dict.fromkeys(bounded, below_1) | {"hue": 0.5, "min_pet": 1, "max_hidden": 1}
+        # A crop of everything leaves no view.
+        highest = {"crop": 0.99, "brightness": 1, "contrast": 1, "saturation": 1}
+        highest |= {"hue": 0.5, "min_pet": 1, "max_hidden": 1}
         check_range(self, highest, {"max_others": 1})
 
 
 # Every kind at once, at strengths that look right on the sheets of `show`: a start for configs.
 FULL = Augmentation(
     crop=0.6,
-    zoom_out=0.2,
+    zoom_out=0.1,
     aspect=0.3,
     min_pet=0.5,
     flip_prob=0.5,
-    rotation=15.0,
-    brightness=0.3,
-    contrast=0.3,
+    rotation=10.0,
+    brightness=0.25,
+    contrast=0.25,
     saturation=0.3,
     hue=0.04,
     grayscale_prob=0.1,
@@ -157,9 +157,10 @@ def random_view(
         area = rng.uniform(1 - settings.crop, 1 + settings.zoom_out)
         ratio = np.exp(rng.uniform(-0.5, 0.5) * np.log1p(settings.aspect))
         sides = np.sqrt(area) * np.array([ratio, 1 / ratio])
-        # Inside the picture where the view is smaller than it, around it where it is larger.
-        centre = 0.5 + rng.uniform(-0.5, 0.5, 2) * (1 - sides)
         angle = np.deg2rad(rng.uniform(-settings.rotation, settings.rotation))
+        # Inside the picture where the turned view is smaller than it, around it where it is larger.
+        extent = warp.turned_extent(layer.image.size, sides, angle)
+        centre = 0.5 + rng.uniform(-0.5, 0.5, 2) * (1 - extent)
         matrix = warp.view_matrix(layer.image.size, size, centre, sides, angle, flip)
         if not len(points):
             return matrix

@@ -44,8 +44,7 @@ def pass_in_front(rng: np.random.Generator, frames: list[Frame], other: Layer) -
         step = rng.uniform(*STEP) * np.array([np.cos(turn), RISE * np.sin(turn)])
         centres = [middle - (goal + (t - meet) * step - 0.5) * scale for t in range(len(frames))]
         views = [
-            warp.view_matrix(other.image.size, size, tuple(centre), (scale, scale))
-            for centre in centres
+            warp.view_matrix(other.image.size, size, centre, (scale, scale)) for centre in centres
         ]
         first = np.asarray(warp.warp_mask(other.mask, views[0], size, BACKGROUND)) == PET
         if (first & (mask == PET)).sum() <= HIDDEN_AT_FIRST * len(y_x):

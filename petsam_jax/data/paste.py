@@ -130,4 +130,4 @@ def _beside_matrix(rng: np.random.Generator, other: Layer, box: Box, size: int) 
     place = np.where(cut_low, half - EDGE, np.where(cut_high, 1 - half + EDGE, place))
     middle = (box.low + box.high) / 2
     aside = (place - 0.5) * scale * (-1 if flip else 1, 1)
-    return warp.view_matrix(other.image.size, size, tuple(middle - aside), (scale, scale), 0, flip)
+    return warp.view_matrix(other.image.size, size, middle - aside, (scale, scale), 0.0, flip)

@@ -9,6 +9,7 @@ picture, outlined in white; then the frames of a clip, framed in red where the p
 """
 
 import argparse
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -19,14 +20,15 @@ from PIL import Image, ImageDraw
 
 from petsam_jax import prompts as simulate
 from petsam_jax.data import augment, clips
+from petsam_jax.data.open_source import open_source
 from petsam_jax.data.pipeline import make_train_iterator
 from petsam_jax.data.sources import IGNORE, PET, Source
 
 TINT, GREEN, MAGENTA = 0.35, (40, 230, 80), (255, 0, 255)
 YELLOW, RED, WHITE = (255, 225, 0), (255, 40, 40), (255, 255, 255)
 CAPTION = 14
-# Two prompts of each kind in turn down the sheet, so that a short one shows every kind.
-KINDS = ("click_prob", "box_prob", "mask_prob")
+# How first prompts are drawn: every kind alike.
+KINDS = {"click_prob": 1 / 3, "box_prob": 1 / 3, "mask_prob": 1 / 3}
 
 
 def draw_sheet(
@@ -90,48 +92,44 @@ def _framed(image: UInt8[np.ndarray, "h w 3"]) -> Image.Image:
     return cell
 
 
-def _with_prompts(image, mask, seed: int) -> list[Image.Image]:
+def _with_prompts(
+    image: UInt8[np.ndarray, "b h w 3"], mask: UInt8[np.ndarray, "b h w"], seed: int
+) -> list[Image.Image]:
     """Each picture with its mask, its first prompt and two corrections."""
-    cells = []
-    key = jax.random.key(seed)
+    key_first, *keys = jax.random.split(jax.random.key(seed), 3)
     pred = np.roll(mask == PET, mask.shape[-1] // 8, axis=-1)
+    truth, guess = jnp.asarray(mask), jnp.asarray(pred)
+    given = first = jax.jit(functools.partial(simulate.first_prompt, **KINDS))(key_first, truth)
+    clicks = []
+    for key in keys:
+        clicks.append(_correct(key, truth, guess, given))
+        given = simulate.add_click(given, *clicks[-1])
+    cells = []
     for row in range(len(image)):
-        key_first, *keys = jax.random.split(jax.random.fold_in(key, row), 3)
-        kind = {name: float(name == KINDS[row % len(KINDS)]) for name in KINDS}
-        truth = jnp.asarray(mask[row : row + 1])
-        first = _first(key_first, truth, **kind)
-        cell = outlined(image[row], mask[row])
-        drawn = np.array(cell)
+        drawn = np.array(outlined(image[row], mask[row]))
         drawn[_edge(pred[row])] = WHITE
         cell = Image.fromarray(drawn)
-        _draw_first(ImageDraw.Draw(cell), first)
-        given = first
-        for key_click in keys:
-            point, label = _correct(key_click, truth, jnp.asarray(pred[row : row + 1]), given)
-            given = simulate.add_click(given, point, label)
-            colour = GREEN if int(label[0]) == simulate.POSITIVE else RED
-            if int(label[0]) != simulate.EMPTY:
-                _dot(ImageDraw.Draw(cell), point[0], colour)
+        draw = ImageDraw.Draw(cell)
+        _draw_first(draw, jax.tree.map(lambda leaf, row=row: np.asarray(leaf[row]), first))
+        for point, label in clicks:
+            if int(label[row]) != simulate.EMPTY:
+                _dot(draw, point[row], GREEN if int(label[row]) == simulate.POSITIVE else RED)
         cells.append(cell)
     return cells
-
-
-def _first(key, mask, **probs: float) -> simulate.Prompts:
-    return simulate.first_prompt(key, mask, **probs)
 
 
 _correct = jax.jit(simulate.correction_click)
 
 
-def _draw_first(draw: ImageDraw.ImageDraw, first: simulate.Prompts) -> None:
-    """A box, a click, or for a mask the word."""
-    if bool(first.has_mask[0]):
+def _draw_first(draw: ImageDraw.ImageDraw, first) -> None:
+    """A box, a click, or for a mask the word, of one picture's prompts."""
+    if first.has_mask:
         draw.text((4, 4), "mask", fill=YELLOW)
-    for point, label in zip(first.points[0], first.labels[0], strict=True):
-        if int(label) in (simulate.POSITIVE, simulate.NEGATIVE):
+    for point, label in zip(first.points, first.labels, strict=True):
+        if label in (simulate.POSITIVE, simulate.NEGATIVE):
             _dot(draw, point, YELLOW)
-    if int(first.labels[0, -1]) == simulate.BOTTOM_RIGHT:
-        corners = first.points[0, -simulate.BOX_SLOTS :].reshape(-1)
+    if first.labels[-1] == simulate.BOTTOM_RIGHT:
+        corners = first.points[-simulate.BOX_SLOTS :].reshape(-1)
         draw.rectangle([float(value) for value in corners], outline=YELLOW, width=2)
 
 
@@ -141,19 +139,20 @@ def _dot(draw: ImageDraw.ImageDraw, point, colour) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    from petsam_jax.data.open_source import open_source
-
     parser = argparse.ArgumentParser(
         prog="python -m petsam_jax.data.show",
         description="Draw augmented examples with masks, prompts and clip frames on one sheet.",
     )
-    parser.add_argument("--source", required=True, help="what to draw, as in a config's data.train")
+    parser.add_argument("--source", required=True, help="e.g. shapes, tfds or a folder")
     parser.add_argument("--split", default="train", help="part of the source (default: train)")
     parser.add_argument("--n", type=int, default=16, help="how many examples (default: 16)")
     parser.add_argument("--size", type=int, default=192, help="pixels a cell (default: 192)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other examples")
     parser.add_argument("--out", required=True, help="the file to write, e.g. sheet.png")
     flags = parser.parse_args(argv)
+    for name in ("n", "size"):
+        if getattr(flags, name) < 1:
+            parser.error(f"--{name} {getattr(flags, name)}: set it to at least 1")
     sheet = draw_sheet(open_source(flags.source, flags.split), flags.n, flags.size, flags.seed)
     sheet.save(flags.out)
     print(f"{flags.out}: {flags.n} examples, {sheet.width} x {sheet.height} pixels")

@@ -15,6 +15,7 @@ from petsam_jax.data.sources import IGNORE, PET, Example
 from petsam_jax.image import MEAN_COLOUR
 
 Matrix = Float[np.ndarray, "2 3"]
+Pair = Float[np.ndarray, "2"] | tuple[float, float]  # x, y
 
 # Source pixels to an output pixel from which a factor-2 average goes before bilinear sampling.
 AVERAGE_FROM = 1.7
@@ -42,8 +43,8 @@ def to_layer(example: Example) -> Layer:
 def view_matrix(
     source: tuple[int, int],
     size: int,
-    centre: tuple[float, float] = (0.5, 0.5),
-    sides: tuple[float, float] = (1.0, 1.0),
+    centre: Pair = (0.5, 0.5),
+    sides: Pair = (1.0, 1.0),
     angle: float = 0.0,
     flip: bool = False,
 ) -> Matrix:
@@ -61,9 +62,18 @@ def view_matrix(
     return np.column_stack([linear, middle - linear @ np.full(2, size / 2)])
 
 
+def turned_extent(
+    source: tuple[int, int], sides: Float[np.ndarray, "2"], angle: float
+) -> Float[np.ndarray, "2"]:
+    """Width and height, as shares of the source's, of the upright box round a turned rectangle."""
+    cos, sin = abs(np.cos(angle)), abs(np.sin(angle))
+    width, height = sides * source
+    return np.array([cos * width + sin * height, sin * width + cos * height]) / source
+
+
 def motion(
     about: Float[np.ndarray, "2"],
-    shift: Float[np.ndarray, "2"] | tuple[float, float] = (0.0, 0.0),
+    shift: Pair = (0.0, 0.0),
     angle: float = 0.0,
     scale: float = 1.0,
 ) -> Matrix:
