@@ -1,0 +1,335 @@
+"""SAM2: prompts to masks, memories and whole clips equal the reference, in one compile."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from einops import rearrange
+from flax import nnx
+
+from petsam_jax.image import normalise
+from petsam_jax.models.position import sine_map
+from petsam_jax.models.sam2 import SAM2, shrink_mask
+from tests.golden import (
+    assert_close,
+    golden,
+    golden_config,
+    hw_b_c,
+    load_part,
+    nchw,
+    nhwc,
+)
+
+SIDE, OBJECTS, SLOTS = 128, 2, 4
+
+
+class Jitted:
+    """The golden model, each of its steps compiled once for each set of static arguments."""
+
+    def __init__(self, model):
+        self.graph, self.state = nnx.split(model)
+        self.compiled = {}
+
+    def __call__(self, step, *args, static=(), **kwargs):
+        if (step, static) not in self.compiled:
+
+            def call(state, *args, **kwargs):
+                return getattr(nnx.merge(self.graph, state), step)(*args, **kwargs, **dict(static))
+
+            self.compiled[step, static] = jax.jit(call)
+        return self.compiled[step, static](self.state, *args, **kwargs)
+
+
+def golden_model(**changes):
+    """`tiny_model`, without the draws of an initialisation, which take their time to compile."""
+    config = golden_config() | changes
+    return load_part(nnx.eval_shape(lambda: SAM2(**config, rngs=nnx.Rngs(0))))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Jitted(golden_model())
+
+
+def prompts(points=None, labels=None, mask_input=None, batch=OBJECTS, slots=SLOTS):
+    """Prompts in `slots` fixed slots; the rest is empty."""
+    at, kind = np.zeros((batch, slots, 2), np.float32), np.full((batch, slots), -1)
+    if points is not None:
+        at[:, : points.shape[1]], kind[:, : points.shape[1]] = points, labels
+    has_mask = np.full(batch, mask_input is not None)
+    if mask_input is None:
+        mask_input = np.zeros((batch, SIDE // 4, SIDE // 4, 1), np.float32)
+    return tuple(jnp.asarray(array) for array in (at, kind, mask_input, has_mask))
+
+
+# From prompts to masks and pointers
+
+
+@pytest.fixture(scope="module")
+def s():
+    return golden("sam_heads")
+
+
+def features(s):
+    fine = jnp.asarray(nhwc(s["feat_s0"])), jnp.asarray(nhwc(s["feat_s1"]))
+    return jnp.asarray(nhwc(s["backbone_features"])), fine
+
+
+def case_prompts(s, case):
+    if case.startswith("no_"):
+        points = labels = None
+    else:
+        count = 1 if case == "click_multimask" else 2
+        points, labels = s[f"point_coords_{count}"], s[f"point_labels_{count}"]
+    mask_input = None
+    if "lowmask" in case:
+        mask_input = nhwc(s["mask_low_res_logits"])
+    elif "fullmask" in case:
+        mask_input = shrink_mask(jnp.asarray(nhwc(s["mask_full_res"]), jnp.float32))
+    return prompts(points, labels, mask_input, batch=3)
+
+
+CASES = {
+    "click_multimask": None,
+    "two_points_single": None,
+    "click_lowmask_single": None,
+    "no_point_fullmask": False,
+    "no_prompt_multimask": None,
+}
+
+
+@pytest.mark.parametrize("case, multimask", CASES.items())
+def test_heads_equal_reference(model, s, case, multimask):
+    """`multimask` only where the case is not what the number of points says."""
+    if multimask is not None:
+        multimask = jnp.full(3, multimask)
+    got = model("decode", *features(s), *case_prompts(s, case), multimask=multimask)
+    found = {
+        "low_res_masks": got.mask_logits,
+        "obj_ptr": got.obj_ptr,
+        "object_score_logits": got.object_logit,
+        "high_res_masks": jax.image.resize(got.mask_logits, (3, 1, SIDE, SIDE), "bilinear"),
+        "low_res_multimasks": got.mask_logits,
+        "ious": got.iou_pred,
+    }
+    assert bool(got.multimask[0]) == case.endswith("_multimask")
+    if case.endswith("_multimask"):
+        found |= {"low_res_multimasks": got.all_logits[:, 1:], "ious": got.all_ious[:, 1:]}
+    arrays = [name for name in s if name.startswith(f"{case}.")]
+    assert len(arrays) >= 4
+    for name in arrays:
+        assert_close("sam_heads", found[name.removeprefix(f"{case}.")], s[name], name)
+
+
+def test_mask_as_output_equals_reference(model, s):
+    mask = jnp.asarray(nhwc(s["use_mask_as_output.mask"]), jnp.float32)
+    got = model("decode_mask", *features(s), mask)
+    found = {
+        "low_res_masks": got.mask_logits,
+        "ious": got.iou_pred,
+        "obj_ptr": got.obj_ptr,
+        "object_score_logits": got.object_logit,
+    }
+    for name, array in found.items():
+        assert_close("sam_heads", array, s[f"use_mask_as_output.{name}"], name)
+
+
+def test_gate_and_stability_are_options(model, s):
+    """An image predictor gates nothing; training never swaps an unstable mask for another."""
+    image, fine = features(s)
+    clicks = case_prompts(s, "click_multimask")
+    gated = model("decode", image, fine, *clicks)
+    plain = model("decode", image, fine, *clicks, static=(("gated", False),))
+    absent = np.asarray(gated.object_logit[:, 0] <= 0)
+    assert absent.any() and not absent.all()
+    assert (np.asarray(gated.mask_logits)[absent] == -1024).all()
+    assert np.abs(plain.mask_logits).max() < 100
+    np.testing.assert_array_equal(plain.mask_logits[~absent], gated.mask_logits[~absent])
+
+    two = case_prompts(s, "two_points_single")
+    training = model("decode", image, fine, *two, static=(("evaluation", False),))
+    np.testing.assert_array_equal(training.mask_logits, training.all_logits[:, :1])
+
+
+# Memories
+
+
+@pytest.mark.parametrize(
+    "binarise, array",
+    [(False, "False.from_pts_False"), (False, "False.from_pts_True"), (True, "True.from_pts_True")],
+)
+def test_encode_memory_equals_reference(model, binarise, array):
+    g = golden("memory_encoder")
+    got = model(
+        "encode_memory",
+        jnp.asarray(nhwc(g["pix_feat"])),
+        jnp.asarray(g["mask_logits"]),
+        jnp.asarray(g["object_score_logits"]),
+        static=(("binarise", binarise),),
+    )
+    name = f"encode_new_memory.binarize_{array}.features"
+    assert_close("memory_encoder", nchw(got), g[name], name)
+    pos = rearrange(sine_map(8, 8, 8), "h w c -> 1 c h w")
+    assert_close("memory_encoder", np.repeat(pos, 2, axis=0), g["pos_enc"])
+
+
+# Clips
+
+
+@pytest.fixture(scope="module")
+def t():
+    return golden("track_step")
+
+
+class Clip:
+    """Replays a clip of the golden file and compares every array that the file has of a frame."""
+
+    def __init__(self, model, t, name, num_frames, reverse=False, evaluation=True):
+        self.model, self.t, self.name, self.num_frames = model, t, name, num_frames
+        self.reverse = jnp.asarray(reverse)
+        self.static = () if evaluation else (("evaluation", False),)
+        self.bank = model("empty_bank", static=BANK)
+        self.compared = set()
+
+    def features(self, frame):
+        rolled = np.roll(self.t["base_image_uint8_hwc"], (3 * frame, 2 * frame), (0, 1))
+        return self.model("encode_image", normalise(rolled[None]))
+
+    def step(self, frame, given=None, initial=False, mask=None, name=None):
+        features = self.features(frame)
+        conditioning = given is not None or mask is not None
+        flags = {
+            "conditioning": jnp.full(OBJECTS, conditioning),
+            "initial": jnp.full(OBJECTS, initial),
+            "reverse": self.reverse,
+        }
+        attended = self.model(
+            "attend_memory",
+            features.image_embed,
+            self.bank if not initial else self.model("empty_bank", static=BANK),
+            frame,
+            self.num_frames,
+            reverse=self.reverse,
+            static=self.static,
+        )
+        if mask is not None:
+            flags["mask_prompt"] = mask, jnp.ones(OBJECTS, bool)
+        decoded, self.bank = self.model(
+            "track_step",
+            features,
+            self.bank,
+            frame,
+            self.num_frames,
+            *(given or prompts()),
+            **flags,
+            static=self.static,
+        )
+        self.compare(name or f"{self.name}.frame{frame}", frame, features, attended, decoded)
+        return decoded
+
+    def compare(self, prefix, frame, features, attended, decoded):
+        full = jax.image.resize(decoded.mask_logits, (OBJECTS, 1, SIDE, SIDE), "bilinear")
+        found = {
+            "pix_feat_with_mem": nchw(attended),
+            "pred_masks": decoded.mask_logits,
+            "pred_masks_high_res": full,
+            "obj_ptr": decoded.obj_ptr,
+            "object_score_logits": decoded.object_logit,
+            "maskmem_features": nchw(self.memory(frame)),
+            "maskmem_pos_enc": rearrange(sine_map(8, 8, 8), "h w c -> 1 c h w"),
+            "vision_feat_level2_hw_b_c": hw_b_c(
+                rearrange(features.image_embed, "b h w c -> b (h w) c")
+            ),
+            "vision_pos_level2_hw_b_c": rearrange(sine_map(8, 8, 32), "h w c -> (h w) 1 c"),
+        }
+        for array in [name for name in self.t if name.startswith(f"{prefix}.")]:
+            assert_close(
+                "track_step", found[array.removeprefix(f"{prefix}.")], self.t[array], array
+            )
+            self.compared.add(array)
+
+    def memory(self, frame):
+        """The memory that was written last under the frame's number."""
+        for slots in self.bank:
+            here = np.asarray(slots.valid[0] & (slots.frame[0] == frame))
+            if here.any():
+                return slots.memory[:, here.argmax()]
+        raise AssertionError(f"frame {frame} was not written")
+
+    def done(self):
+        want = {name for name in self.t if name.startswith(f"{self.name}.")} - INPUTS
+        assert self.compared == want, want - self.compared
+
+
+INPUTS = {"mask_prompt.mask"}
+BANK = (("batch", OBJECTS), ("height", SIDE), ("width", SIDE))
+
+
+def click(t, name="click", mask_input=None):
+    return prompts(t[f"{name}.coords"], t[f"{name}.labels"], mask_input)
+
+
+def test_click_then_track_then_correct(model, t):
+    clip = Clip(model, t, "seq", 3)
+    clip.step(0, click(t), initial=True)
+    clip.step(1)
+    earlier = clip.step(2).mask_logits
+    clamped = rearrange(jnp.clip(earlier, -32, 32), "b 1 h w -> b h w 1")
+    clip.step(2, click(t, "fix", clamped), name="seq.frame2_fix")
+    clip.done()
+    # The corrected frame is a conditioning frame now, and no longer among the tracked ones.
+    frames = [set(np.asarray(slots.frame[0])[slots.valid[0]]) for slots in clip.bank]
+    assert frames == [{0, 2}, {1}]
+
+
+def test_memories_leave_the_window(model, t):
+    clip = Clip(model, t, "long", 11)
+    clip.step(0, click(t), initial=True)
+    for frame in range(1, 11):
+        clip.step(frame)
+    clip.done()
+
+
+def test_backwards(model, t):
+    clip = Clip(model, t, "reverse", 8, reverse=True)
+    clip.step(5, click(t), initial=True)
+    clip.step(4)
+    clip.step(3)
+    clip.done()
+
+
+def test_memory_but_no_pointer_of_a_prompted_frame_to_come(model, t):
+    clip = Clip(model, t, "two_cond", 8)
+    clip.step(0, click(t), initial=True)
+    clip.step(6, click(t), initial=True)
+    clip.step(1)
+    clip.step(2)
+    clip.done()
+
+
+def test_training_reads_pointers_to_come(model, t):
+    clip = Clip(model, t, "two_cond_train", 8, evaluation=False)
+    clip.step(0, click(t), initial=True)
+    clip.step(6, click(t), initial=True)
+    clip.step(1)
+    clip.done()
+
+
+def test_mask_prompt(model, t):
+    clip = Clip(model, t, "mask_prompt", 2)
+    mask = jnp.asarray(nhwc(t["mask_prompt.mask"]), jnp.float32)
+    clip.step(0, mask=mask, initial=True)
+    clip.step(1)
+    clip.done()
+
+
+def test_all_frames_are_one_compiled_function(model, t):
+    """Whatever the frame, the direction, the prompts and the number of conditioning frames."""
+    model.compiled.pop(("track_step", ()), None)
+    clip = Clip(model, t, "free", 8)
+    clip.step(0, click(t), initial=True)
+    clip.step(1)
+    clip.step(3, click(t, "fix"))
+    clip.reverse, clip.num_frames = jnp.asarray(True), 5
+    clip.step(2)
+    assert model.compiled["track_step", ()]._cache_size() == 1
