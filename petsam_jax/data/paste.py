@@ -18,6 +18,9 @@ from petsam_jax.data.warp import Layer, Matrix
 # Radius of the fade in pixels, of a box filter. The pet's own edge is half transparent.
 FADE = 1
 HALF = 128
+# How far a cut-out reaches into the ignored rim, in pixels: there is fur in it, and the background
+# it came from only further out.
+SPREAD = 2
 # A pet that reaches to within this share of the picture's side is taken to be cut off there.
 EDGE = 0.02
 # Longer side of a pet put beside another, as a share of the picture's.
@@ -51,9 +54,13 @@ def pet_box(layer: Layer) -> Box | None:
 
 
 def pet_alpha(mask: Mask) -> Image.Image:
-    """Opacity of the pet as an 8-bit image: about 255 inside, half at its edge, 0 outside."""
-    pet = Image.fromarray(np.where(mask == PET, np.uint8(255), np.uint8(0)))
-    return pet.filter(ImageFilter.BoxBlur(FADE))
+    """Opacity as an 8-bit image: 255 inside the pet, 0 outside; a hard edge is half opaque."""
+    pet = mask == PET
+    rim = mask == IGNORE
+    if rim.any():
+        near = Image.fromarray(pet).convert("L").filter(ImageFilter.BoxBlur(SPREAD))
+        pet = pet | (rim & (np.asarray(near) > 0))
+    return Image.fromarray(pet).convert("L").filter(ImageFilter.BoxBlur(FADE))
 
 
 def paste(image: Image.Image, mask: Mask, ground: Layer) -> tuple[Image.Image, Mask]:
