@@ -235,6 +235,8 @@ def test_a_run_that_breaks_off_leaves_nothing(official, tmp_path, monkeypatch, e
     with pytest.raises(kind or type(error), match="the disk is full" if kind else None):
         prepare.prepare(tmp_path, src=official)
     assert not left_behind(tmp_path)
+    seen.clear()
+    assert prepare.main(["--data-dir", str(tmp_path), "--src", str(official)]) != 0
     monkeypatch.undo()
     assert prepare.prepare(tmp_path, src=official).counts == {"train": 5, "test": 2}
 
@@ -323,6 +325,7 @@ def test_a_wrong_checksum_is_refused(official, tmp_path, monkeypatch):
     ):
         prepare.prepare(data, download=True)
     assert not (data / NAME / "4.0.0").exists()
+    assert [path.parent.name for path in prepare.leftovers(data)] == [NAME]
 
 
 def test_a_file_that_is_gone_from_the_site(official, tmp_path, monkeypatch):

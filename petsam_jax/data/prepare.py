@@ -190,6 +190,9 @@ def main(argv: list[str] | None = None) -> int:
     except (PrepareError, LayoutError, DamagedData, OSError) as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("prepare: interrupted; no half-made data set was kept", file=sys.stderr)
+        return 130
     print(report.text())
     print(f"Use it with --source tfds:{flags.data_dir}")
     return 0
