@@ -23,8 +23,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 # Finite, so that a row of nothing but masked keys is an even mix and not NaN.
 MASKED = -1e30
-
-gelu = partial(jax.nn.gelu, approximate=False)
+TRANSPOSE_CHUNK = 64
 
 
 class Linear(nnx.Module):
@@ -51,11 +50,7 @@ class LayerNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-        x = x.astype(jnp.float32)
-        centred = x - x.mean(-1, keepdims=True)
-        inverse = lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
-        scale, bias = like(self.scale[...], x), like(self.bias[...], x)
-        return centred * inverse * scale + bias
+        return layer_norm(x, self.scale[...], self.bias[...], self.eps)
 
 
 class Conv(nnx.Module):
@@ -201,6 +196,55 @@ def drop_path(
     return jnp.where(kept, x / (1 - rate), 0.0)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def layer_norm(
+    x: Float[Array, "*b c"], scale: Float[Array, " c"], bias: Float[Array, " c"], eps: float
+) -> Float[Array, "*b c"]:
+    """(x - mean) / sqrt(variance + eps) * scale + bias over the last axis, in float32."""
+    return _layer_norm_forward(x, scale, bias, eps)[0]
+
+
+def _layer_norm_forward(x, scale, bias, eps):
+    mean = x.mean(-1, keepdims=True, dtype=jnp.float32)
+    inverse = lax.rsqrt(jnp.square(x - mean).mean(-1, keepdims=True) + eps)
+    return (x - mean) * inverse * like(scale, x) + like(bias, x), (x, mean, inverse, scale)
+
+
+def _layer_norm_backward(eps, saved, grad):
+    x, mean, inverse, scale = saved
+    leading = tuple(range(x.ndim - 1))
+    normed = (x - mean) * inverse
+    grad_scale, grad_bias = (grad * normed).sum(leading), grad.sum(leading)
+    grad = grad * like(scale, x)
+    along = (grad * normed).mean(-1, keepdims=True)
+    grad_x = inverse * (grad - grad.mean(-1, keepdims=True) - normed * along)
+    return grad_x.astype(x.dtype), grad_scale.astype(scale.dtype), grad_bias.astype(scale.dtype)
+
+
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+@jax.custom_vjp
+def gelu(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """x times the normal distribution function of x, exactly, not by the tanh approximation.
+
+    The backward pass keeps x alone and is one sweep over it.
+    """
+    return x * _normal_cdf(x)
+
+
+def _normal_cdf(x):
+    return 0.5 + 0.5 * lax.erf(x * math.sqrt(0.5))
+
+
+def _gelu_backward(x, grad):
+    density = jnp.exp(-0.5 * jnp.square(x)) / math.sqrt(2 * math.pi)
+    return (grad * (_normal_cdf(x) + x * density),)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
+
+
 # Products whose gradients need no copy
 
 
@@ -233,8 +277,30 @@ def _dense_backward(dtype, saved, grad):
     x, kernel, bias = saved
     leading = tuple(range(x.ndim - 1))
     grad_x = _dot(grad, kernel, (grad.ndim - 1,), (1,), dtype)
-    grad_kernel = _dot(x, grad, leading, leading, dtype)
+    grad_kernel = _weight_gradient(*(z.reshape(-1, z.shape[-1]) for z in (x, grad)), dtype)
     return grad_x, grad_kernel.astype(kernel.dtype), grad.sum(leading).astype(bias.dtype)
+
+
+def _weight_gradient(x, grad, dtype):
+    """x' grad for n x i and n x o, by way of the transpose of the narrower of the two."""
+    if x.shape[1] <= grad.shape[1] or dtype == jnp.float32:
+        return _dot(_swap_last(x, dtype), grad, (1,), (0,), dtype)
+    product = _dot(_swap_last(grad, dtype), x, (1,), (0,), dtype)
+    # XLA would fold the transpose into the product, which is slow or, on a CPU, not implemented.
+    return rearrange(lax.optimization_barrier(product), "o i -> i o")
+
+
+def _swap_last(x, dtype):
+    """The transpose of the last two axes, really made where dtype is narrow.
+
+    In bfloat16 XLA's product on a CPU is two to four times as fast on rows as on columns, but it
+    would undo a plain transpose; it does not see through one in two steps.
+    """
+    chunk = math.gcd(x.shape[-2], TRANSPOSE_CHUNK)
+    if dtype == jnp.float32 or chunk == 1:
+        return rearrange(x, "... n i -> ... i n")
+    x = rearrange(x, "... (n chunk) i -> ... i n chunk", chunk=chunk)
+    return rearrange(lax.optimization_barrier(x), "... i n chunk -> ... i (n chunk)")
 
 
 dense.defvjp(_dense_forward, _dense_backward)
@@ -270,12 +336,12 @@ def _attention_backward(dtype, saved, grad):
     q, k, v, weights, inverse, out = saved
     # Rows of `weights` were not divided by their sum, so the gradient is.
     scaled = (grad * inverse).astype(dtype)
-    grad_v = _dot(weights, scaled, (2,), (2,), dtype, batch=2)
+    grad_v = _dot(_swap_last(weights, dtype), scaled, (3,), (2,), dtype, batch=2)
     shift = (grad * out).sum(-1, keepdims=True) * inverse
     grad_scores = weights * (_dot(scaled, v, (3,), (3,), dtype, batch=2) - shift)
     grad_scores = grad_scores.astype(dtype)
     grad_q = _dot(grad_scores, k, (3,), (2,), dtype, batch=2) * q.shape[-1] ** -0.5
-    grad_k = _dot(grad_scores, q, (2,), (2,), dtype, batch=2)
+    grad_k = _dot(_swap_last(grad_scores, dtype), q, (3,), (2,), dtype, batch=2)
     return grad_q, grad_k, grad_v, None
 
 
@@ -351,9 +417,36 @@ def _depthwise_backward(saved, grad):
 depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
+@jax.custom_vjp
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
-    """The largest of each 2x2; a reshape, since `reduce_window` has a slow gradient."""
-    return rearrange(x, "b (h y) (w x) c -> b h w (y x) c", y=2, x=2).max(3)
+    """The largest of each 2x2; the first of equals gets the gradient."""
+    x = _quads(x)
+    rows = jnp.maximum(x[:, :, 0], x[:, :, 1])
+    return jnp.maximum(rows[:, :, :, 0], rows[:, :, :, 1])
+
+
+def _quads(x):
+    return rearrange(x, "b (h y) (w x) c -> b h y w x c", y=2, x=2)
+
+
+def _max_pool_forward(x):
+    largest = max_pool(x)
+    return largest, (x, largest)
+
+
+def _max_pool_backward(saved, grad):
+    x, largest = saved
+    x = _quads(x)
+    taken = jnp.zeros(largest.shape, bool)
+    grads = []
+    for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        here = (x[:, :, dy, :, dx] == largest) & ~taken
+        taken |= here
+        grads.append(jnp.where(here, grad, 0.0))
+    return (rearrange(grads, "(y x) b h w c -> b (h y) (w x) c", y=2, x=2),)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def upsample_nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
