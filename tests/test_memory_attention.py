@@ -202,7 +202,7 @@ def test_gradients_reach_every_parameter(g):
 
     norms = {
         ".".join(map(str, path)): float(jnp.abs(grad[...]).max())
-        for path, grad in gradients(params).flat_state()
+        for path, grad in nnx.to_flat_state(gradients(params))
     }
     # A bias of the keys turns with them only in part, and softmax undoes the rest: no zero here.
     assert len(norms) == 54

@@ -79,7 +79,7 @@ def test_gradients_reach_every_parameter(g):
 
     norms = {
         ".".join(map(str, path)): float(jnp.abs(grad[...]).max())
-        for path, grad in gradients(params).flat_state()
+        for path, grad in nnx.to_flat_state(gradients(params))
     }
     assert len(norms) == 40
     assert min(norms.values()) > 1e-4, norms

@@ -8,12 +8,15 @@ from einops import rearrange
 from flax import nnx
 
 from petsam_jax.image import normalise
+from petsam_jax.models.image_encoder import ImageFeatures
+from petsam_jax.models.memory_bank import MemoryBank
 from petsam_jax.models.position import sine_map
 from petsam_jax.models.sam2 import SAM2, shrink_mask
 from tests.golden import (
     assert_close,
     golden,
     golden_config,
+    golden_params,
     hw_b_c,
     load_part,
     nchw,
@@ -333,3 +336,135 @@ def test_all_frames_are_one_compiled_function(model, t):
     clip.reverse, clip.num_frames = jnp.asarray(True), 5
     clip.step(2)
     assert model.compiled["track_step", ()]._cache_size() == 1
+
+
+# Behaviours
+
+
+def clip_inputs(rng, height=SIDE, width=SIDE):
+    """Random features of one image for two objects, and a bank with one frame of it."""
+    h, w = height // 16, width // 16
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    fine = normal(1, 4 * h, 4 * w, 4), normal(1, 2 * h, 2 * w, 8)
+    features = ImageFeatures(normal(1, h, w, 32), fine)
+    mask_input = np.zeros((OBJECTS, 4 * h, 4 * w, 1), np.float32)
+    points, labels, _, _ = prompts()
+    return features, (points, labels, jnp.asarray(mask_input), jnp.zeros(OBJECTS, bool))
+
+
+NOTHING = {"conditioning": jnp.zeros(OBJECTS, bool), "initial": jnp.zeros(OBJECTS, bool)}
+FIRST = {"conditioning": jnp.ones(OBJECTS, bool), "initial": jnp.ones(OBJECTS, bool)}
+
+
+def test_no_memory_is_a_learned_vector(model, rng):
+    features, _ = clip_inputs(rng)
+    alone = model("attend_memory", features.image_embed)
+    vector = golden_params()["no_mem_embed"]
+    np.testing.assert_allclose(
+        alone - features.image_embed, np.broadcast_to(vector, alone.shape), atol=1e-5
+    )
+    bank = model("empty_bank", static=BANK)
+    empty = model("attend_memory", features.image_embed, bank, 3, 8)
+    np.testing.assert_allclose(empty, np.repeat(alone, OBJECTS, axis=0), atol=1e-6)
+
+
+def test_content_of_invalid_slots_changes_nothing(model, rng, t):
+    features, nothing = clip_inputs(rng)
+    bank = model("empty_bank", static=BANK)
+    _, bank = model("track_step", features, bank, 0, 3, *click(t), **FIRST)
+
+    def spoil(slots):
+        def fill(x):
+            valid = slots.valid.reshape(slots.valid.shape + (1,) * (x.ndim - 2))
+            return jnp.where(valid, x, jnp.nan)
+
+        return slots._replace(memory=fill(slots.memory), obj_ptr=fill(slots.obj_ptr))
+
+    spoilt = MemoryBank(*map(spoil, bank))
+    want, _ = model("track_step", features, bank, 1, 3, *nothing, **NOTHING)
+    got, _ = model("track_step", features, spoilt, 1, 3, *nothing, **NOTHING)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def test_rectangle(model, rng, t):
+    features, nothing = clip_inputs(rng, 64, 96)
+    size = (("batch", OBJECTS), ("height", 64), ("width", 96), ("recent_slots", 6))
+    bank = model("empty_bank", static=size)
+    points, labels, _, _ = click(t)
+    _, bank = model("track_step", features, bank, 0, 3, points, labels, *nothing[2:], **FIRST)
+    decoded, bank = model("track_step", features, bank, 1, 3, *nothing, **NOTHING)
+    assert decoded.mask_logits.shape == (OBJECTS, 1, 16, 24)
+    assert bank.recent.memory.shape == (OBJECTS, 6, 4, 6, 8)
+
+
+def test_bfloat16_is_close(model, rng, t):
+    half = Jitted(golden_model(dtype="bfloat16"))
+    features, nothing = clip_inputs(rng)
+    found = []
+    for each in (model, half):
+        bank = each("empty_bank", static=BANK)
+        _, bank = each("track_step", features, bank, 0, 3, *click(t), **FIRST)
+        found.append(each("attend_memory", features.image_embed, bank, 1, 3))
+    full, rounded = found
+    assert rounded.dtype == jnp.float32
+    assert float(jnp.abs(rounded - full).mean() / jnp.abs(full).mean()) < 0.05
+
+
+def untouched(grads):
+    """Names of the parameters without a gradient."""
+    flat = {
+        ".".join(map(str, p)): float(jnp.abs(g[...]).max()) for p, g in nnx.to_flat_state(grads)
+    }
+    assert all(np.isfinite(value) for value in flat.values())
+    return {name for name, value in flat.items() if value == 0}
+
+
+def waves(*arrays):
+    """A loss that no symmetry makes flat."""
+    return sum(
+        (x * jnp.sin(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape)).mean() for x in arrays
+    )
+
+
+def test_gradients_reach_every_parameter_of_a_clip(rng):
+    """Clicks and a box with a mask on one frame, nothing on the next.
+
+    Only `mask_downsample` has none, as nobody gave a mask for an answer.
+    """
+    graph, params, rest = nnx.split(golden_model(), nnx.Param, ...)
+    image = jnp.asarray(rng.normal(size=(1, SIDE, SIDE, 3)), jnp.float32)
+    points = np.float32([[[9, 9], [90, 80]], [[9, 9], [90, 80]]])
+    logits = rng.normal(size=(OBJECTS, SIDE // 4, SIDE // 4, 1)).astype(np.float32)
+    first = prompts(points, np.array([[0, 1], [2, 3]]), logits)
+    first = (*first[:3], jnp.array([True, False]))
+
+    def loss(params):
+        model = nnx.merge(graph, params, rest)
+        features, bank = model.encode_image(image), model.empty_bank(OBJECTS, SIDE, SIDE)
+        one, bank = model.track_step(features, bank, 0, 2, *first, **FIRST, evaluation=False)
+        two, bank = model.track_step(features, bank, 1, 2, *prompts(), **NOTHING, evaluation=False)
+        memory = bank.recent.memory
+        outputs = one.all_ious, two.all_logits, two.all_ious, two.object_logit, two.obj_ptr
+        return waves(*outputs, memory)
+
+    found = untouched(jax.jit(jax.grad(loss))(params))
+    assert found == {"mask_downsample.kernel", "mask_downsample.bias"}
+
+
+def test_gradients_reach_the_convolution_of_given_masks(rng):
+    """Where the decoder sees an object, that is; elsewhere the pointer is `no_obj_ptr`."""
+    model = golden_model()
+    bias = model.mask_decoder.object_score_head.layers[2].bias
+    bias[...] = bias[...] + 20
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    features, _ = clip_inputs(rng)
+    mask = jnp.asarray(rng.uniform(size=(OBJECTS, SIDE, SIDE, 1)) > 0.5, jnp.float32)
+
+    def loss(params):
+        return waves(nnx.merge(graph, params, rest).decode_mask(*features, mask).obj_ptr)
+
+    found = untouched(jax.jit(jax.grad(loss))(params))
+    assert not {"mask_downsample.kernel", "mask_downsample.bias"} & found
