@@ -1,0 +1,51 @@
+"""What a program must say to the system before JAX is imported.
+
+    from petsam_jax import runtime
+    runtime.prepare()
+    import jax
+
+On Linux, XLA's large buffers are given back to the system after each call and cost page faults in
+the next; huge pages make them rare. glibc reads that wish only when a process starts, so `prepare`
+starts the program again, once, in its place: same process id, same arguments, same output.
+"""
+
+import os
+import platform
+import sys
+
+# 2 MB pages for what malloc takes from the system, where the kernel grants them on request.
+TUNABLES = "glibc.malloc.hugetlb=1"
+# Tells the second start that it is one, should GLIBC_TUNABLES not survive (it does not in programs
+# with raised privileges).
+RESTARTED = "PETSAM_RESTARTED"
+DEVICES = "--xla_force_host_platform_device_count"
+
+
+def prepare(devices_per_host: int | None = None) -> None:
+    """Call first thing in a program's main, not in a library or a notebook: it may not return.
+
+    Where the user has set GLIBC_TUNABLES, and on other systems, nothing is started again.
+    `devices_per_host` splits the CPU into that many JAX devices, unless XLA_FLAGS already says how
+    many. Raises RuntimeError if JAX was imported before.
+    """
+    if "jax" in sys.modules:
+        raise RuntimeError(
+            "runtime.prepare() comes too late: jax is imported already; call it before anything "
+            "that imports jax"
+        )
+    flags = os.environ.get("XLA_FLAGS", "")
+    if devices_per_host is not None and DEVICES not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {DEVICES}={devices_per_host}".strip()
+    if os.environ.pop(RESTARTED, None) or "GLIBC_TUNABLES" in os.environ or not _can_restart():
+        return
+    os.environ |= {"GLIBC_TUNABLES": TUNABLES, RESTARTED: "1"}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _can_restart() -> bool:
+    """Whether this is glibc and a program from a file, a module or -c: what stdin had is gone."""
+    from_file = bool(sys.argv) and sys.argv[0] not in ("", "-")
+    glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
+    return glibc and from_file and bool(sys.executable)

@@ -1,0 +1,121 @@
+"""A prepared program starts again once, as it was called, and not where the user knows better."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from petsam_jax import runtime
+
+PROGRAM = """
+import json, os, sys
+print("started", os.getpid())
+from petsam_jax import runtime
+runtime.prepare(*map(int, sys.argv[3:]))
+env = {name: os.environ.get(name) for name in ["GLIBC_TUNABLES", "XLA_FLAGS", runtime.RESTARTED]}
+print(json.dumps({"argv": sys.argv, "orig": sys.orig_argv, "env": env}))
+sys.exit(7)
+"""
+ARGUMENTS = ["an argument", "--flag="]
+LINUX = pytest.mark.skipif(not runtime._can_restart(), reason="only with glibc on Linux")
+
+
+@pytest.fixture
+def program(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    return tmp_path
+
+
+def start(folder, *command, stdin=None, **environment):
+    """Process ids that it started with, and what it found after `prepare`; checks its status."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("GLIBC_TUNABLES", "XLA_FLAGS", runtime.RESTARTED)
+    }
+    inherited["PYTHONPATH"] = os.pathsep.join([str(Path(runtime.__file__).parents[1]), str(folder)])
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=inherited | environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 7, done.stderr
+    *starts, found = done.stdout.splitlines()
+    return starts, json.loads(found)
+
+
+@LINUX
+@pytest.mark.parametrize("command", [["program.py"], ["-X", "utf8", "-m", "program"]])
+def test_starts_again_once_as_it_was_called(program, command):
+    starts, found = start(program, *command, *ARGUMENTS)
+    assert len(starts) == 2 and len(set(starts)) == 1
+    assert found["orig"][1:] == [*command, *ARGUMENTS]
+    assert found["argv"][1:] == ARGUMENTS
+    assert found["env"]["GLIBC_TUNABLES"] == runtime.TUNABLES
+    # Children are programs of their own.
+    assert found["env"][runtime.RESTARTED] is None
+
+
+@LINUX
+def test_starts_again_with_code_on_the_command_line(program):
+    starts, found = start(program, "-c", PROGRAM, *ARGUMENTS)
+    assert len(starts) == 2 and found["argv"] == ["-c", *ARGUMENTS]
+
+
+def test_leaves_alone_what_the_user_set(program):
+    set_by_user = {"GLIBC_TUNABLES": "glibc.malloc.check=0"}
+    starts, found = start(program, "program.py", *ARGUMENTS, **set_by_user)
+    assert len(starts) == 1
+    assert found["env"]["GLIBC_TUNABLES"] == "glibc.malloc.check=0"
+
+
+def test_never_starts_a_third_time(program):
+    starts, _ = start(program, "program.py", *ARGUMENTS, **{runtime.RESTARTED: "1"})
+    assert len(starts) == 1
+
+
+def test_a_program_from_standard_input_is_not_lost(program):
+    starts, _ = start(program, "-", *ARGUMENTS, stdin=PROGRAM)
+    assert len(starts) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "want"),
+    [
+        (None, f"{runtime.DEVICES}=2"),
+        ("--xla_dump_to=x", f"--xla_dump_to=x {runtime.DEVICES}=2"),
+        (f"{runtime.DEVICES}=4", f"{runtime.DEVICES}=4"),
+    ],
+)
+def test_devices_are_added_unless_the_user_said_how_many(program, flags, want):
+    given = {"XLA_FLAGS": flags} if flags else {}
+    _, found = start(program, "program.py", *ARGUMENTS, "2", **given)
+    assert found["env"]["XLA_FLAGS"] == want
+
+
+def test_without_a_number_of_devices_no_flag_is_set(program):
+    _, found = start(program, "program.py", *ARGUMENTS)
+    assert found["env"]["XLA_FLAGS"] is None
+
+
+def test_says_so_where_it_comes_too_late():
+    import jax  # noqa: F401
+
+    with pytest.raises(RuntimeError, match="before anything that imports jax"):
+        runtime.prepare()
+
+
+def test_jax_sees_the_devices(program):
+    code = (
+        "from petsam_jax import runtime; runtime.prepare(2)\n"
+        "import jax, json, sys\n"
+        "print(json.dumps(jax.device_count())); sys.exit(7)"
+    )
+    assert start(program, "-c", code, JAX_PLATFORMS="cpu") == ([], 2)
