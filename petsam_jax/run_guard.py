@@ -1,0 +1,170 @@
+"""What keeps a training run from losing work: checks at its start, signals, and diverging losses.
+
+A run calls `check_workdir` and `check_config` before anything that takes time, looks at
+`StopSignal.requested` after each step, and gives recent losses to `find_fault`.
+"""
+
+import math
+import os
+import shutil
+import signal
+import statistics
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import SupportsFloat
+
+import jax
+from ml_collections import ConfigDict
+
+from petsam_jax.config import differences, from_json, to_json
+
+CONFIG = "config.json"
+
+
+class WorkdirError(RuntimeError):
+    """A workdir in which a run cannot start: the message names it, the fault and what to do."""
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss that is not finite or grows: step, pictures and last good checkpoint."""
+
+    def __init__(self, step: int, fault: str, names: Sequence[str], checkpoint: str | Path | None):
+        saved = f"the last good checkpoint is {checkpoint}"
+        if checkpoint is None:
+            saved = "no checkpoint was written yet"
+        super().__init__(
+            f"step {step}: {fault}\n  pictures of this batch: {', '.join(names)}\n  {saved}; try a "
+            f"lower optim.groups.*.lr or a longer warmup"
+        )
+        self.step, self.fault, self.names, self.checkpoint = step, fault, tuple(names), checkpoint
+
+
+# At the start
+
+
+def check_workdir(workdir: str | Path, needed_bytes: int) -> None:
+    """Make the directory; raise WorkdirError if it cannot be written or its disk lacks room.
+
+    `needed_bytes`: about what the run will keep there (`tree_bytes` of a checkpoint times how many
+    are kept, and one more while it is being written).
+    """
+    workdir = Path(workdir)
+    probe = workdir / f".probe-{os.getpid()}"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise WorkdirError(
+            f"--workdir={workdir} cannot be written ({error.strerror}: {error.filename}); choose "
+            f"another directory or change its owner or mode"
+        ) from error
+    free = shutil.disk_usage(workdir).free
+    if free < needed_bytes:
+        raise WorkdirError(
+            f"--workdir={workdir}: {free / 2**30:.2f} GiB are free, but its checkpoints need about "
+            f"{needed_bytes / 2**30:.2f} GiB; make room, choose another disk or keep fewer"
+        )
+
+
+def tree_bytes(*trees) -> int:
+    """The size of all arrays, or outlines of arrays, in the trees."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(trees))
+
+
+def check_config(workdir: str | Path, config: ConfigDict, may_differ: Iterable[str] = ()) -> None:
+    """Keep the config as WORKDIR/config.json; refuse a workdir that has another.
+
+    Fields that match a pattern of `may_differ` ("train.log_every") may change from start to start.
+    Raises WorkdirError with every field that differs.
+    """
+    path = Path(workdir) / CONFIG
+    if path.exists():
+        try:
+            old = from_json(path.read_text())
+            if not old:
+                raise ValueError("it is empty")
+        except (ValueError, AttributeError, TypeError) as error:
+            raise WorkdirError(f"{path} is damaged ({error}); choose a new --workdir") from error
+        may_differ = tuple(may_differ)
+        refused = [
+            line
+            for line in differences(old, config)
+            if not any(fnmatchcase(line.partition(":")[0], pattern) for pattern in may_differ)
+        ]
+        if refused:
+            title = f"--workdir={workdir} holds a run of another config ({path} -> now):"
+            advice = "choose a new --workdir, or start with the config it was made with"
+            raise WorkdirError("\n  ".join([title, *refused, advice]))
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(to_json(config))
+    os.replace(new, path)
+
+
+# Signals
+
+
+class StopSignal:
+    """While active, turns SIGTERM and Ctrl-C into `requested`, to save and leave between two steps.
+
+    The second signal does what it did before. Outside the main thread, where Python has no signals,
+    nothing is ever requested.
+    """
+
+    def __init__(self, signals: Iterable[int] = (signal.SIGTERM, signal.SIGINT)):
+        self.signals, self.requested = tuple(signals), ""
+        self._old = {}
+
+    def __enter__(self) -> "StopSignal":
+        if threading.current_thread() is threading.main_thread():
+            self._old = {number: signal.signal(number, self._handle) for number in self.signals}
+        return self
+
+    def __exit__(self, *_) -> None:
+        while self._old:
+            number, handler = self._old.popitem()
+            # None: a handler that was not installed from Python and cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _handle(self, number, frame) -> None:
+        if self.requested:
+            self.__exit__()
+            signal.raise_signal(number)
+            return
+        # The name, which is true.
+        self.requested = signal.Signals(number).name
+
+
+# Losses
+
+
+def find_fault(
+    losses: Iterable[SupportsFloat],
+    values: Mapping[str, SupportsFloat] | None = None,
+    *,
+    window: int = 100,
+    factor: float = 5.0,
+) -> str | None:
+    """What is wrong with a run's recent losses, the newest last, or None.
+
+    A loss, or one of `values` (parts, gradient norm) of the newest step, that is not finite; or a
+    loss that diverges: the median of the last `window` is over `factor` times the least median of
+    an earlier, whole window. One bad batch is no divergence.
+    """
+    losses = [float(loss) for loss in losses]
+    newest = {"loss": losses[-1]} if losses else {}
+    for name, value in (newest | dict(values or {})).items():
+        if not math.isfinite(value):
+            return f"{name} is {float(value)}"
+    whole = [
+        statistics.median(losses[end - window : end])
+        for end in range(len(losses), window - 1, -window)
+    ]
+    if len(whole) < 2 or whole[0] <= factor * min(whole[1:]) or min(whole[1:]) <= 0:
+        return None
+    return (
+        f"the loss diverges: the median of the last {window} steps is {whole[0]:.4g}, "
+        f"it was {min(whole[1:]):.4g} before"
+    )
