@@ -112,6 +112,21 @@ def prompt_losses(
     return Losses(*parts, total=sum(w * part for w, part in zip(weights, parts, strict=True)))
 
 
+def trained_masks(
+    all_logits: Float[Array, "b m+1 h w"],
+    all_ious: Float[Array, "b m+1"],
+    multimask: Bool[Array, " b"],
+) -> tuple[Float[Array, "b m h w"], Float[Array, "b m"], Bool[Array, "b m"]]:
+    """Which of a decoder's masks a prompt trains, as `prompt_losses` takes them, in m slots.
+
+    Those after the first for an unclear prompt (`multimask`), else the first alone.
+    """
+    unclear = multimask[:, None]
+    logits = jnp.where(unclear[..., None, None], all_logits[:, 1:], all_logits[:, :1])
+    ious = jnp.where(unclear, all_ious[:, 1:], all_ious[:, :1])
+    return logits, ious, unclear | (jnp.arange(ious.shape[1]) == 0)[None]
+
+
 def combine(losses: Losses, num_objects: Float[Array, ""] | float) -> Losses:
     """Sum over all axes (steps, frames, objects), divided by the number of objects.
 

@@ -99,14 +99,12 @@ while True:
 
 
 def test_killed_run_loses_no_line_it_finished(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    for _ in range(50):
-        process.stdout.readline()
-    os.kill(process.pid, signal.SIGKILL)
-    told = [50, *(int(line) for line in process.stdout.read().split())]
-    process.wait()
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for _ in range(50):
+            process.stdout.readline()
+        os.kill(process.pid, signal.SIGKILL)
+        told = [50, *(int(line) for line in process.stdout.read().split())]
     steps = [line["step"] for line in read_metrics(tmp_path)]
     assert steps == list(range(1, len(steps) + 1)) and told[-1] <= len(steps) <= told[-1] + 1
     (path,) = (tmp_path / "tensorboard").iterdir()

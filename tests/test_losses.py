@@ -17,6 +17,7 @@ from petsam_jax.losses import (
     pixel_loss,
     prompt_losses,
     read_mask,
+    trained_masks,
 )
 from tests.golden import assert_close, golden
 
@@ -252,6 +253,29 @@ def test_no_valid_mask_leaves_the_presence_loss(rng):
     assert losses.mask[1] == losses.dice[1] == losses.iou[1] == 0
     assert losses.total[1] == losses.object[1] > 0
     assert not grads[0][1].any() and grads[0][0].any()
+
+
+def test_prompts_train_the_masks_that_answer_them(rng):
+    """Unclear prompts the three, clear ones the first; of one example at a time, the same."""
+    logits, iou, score = answer(rng, m=4)
+    mask = jnp.asarray(rng.integers(0, 2, (4, 12, 10)), jnp.uint8)
+    multimask = jnp.array([True, False, False, True])
+
+    def total(logits, iou):
+        answered = trained_masks(logits, iou, multimask)
+        losses = prompt_losses(*answered[:2], score, mask, answered[2])
+        return losses.total.sum(), losses.total
+
+    grad = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))
+    (_, mixed), (grad_logits, grad_iou) = grad(logits, iou)
+    for i, several in enumerate(multimask):
+        own, other = (slice(1, 4), slice(0, 1)) if several else (slice(0, 1), slice(1, 4))
+        one = prompt_losses(
+            logits[i : i + 1, own], iou[i : i + 1, own], score[i : i + 1], mask[i : i + 1]
+        )
+        np.testing.assert_allclose(mixed[i], one.total[0], rtol=1e-6)
+        assert grad_logits[i, own].any() and grad_iou[i, own].all()
+        assert not grad_logits[i, other].any() and not grad_iou[i, other].any()
 
 
 def test_balanced_weighs_pet_and_background_alike(rng):
