@@ -113,11 +113,11 @@ def prompt_losses(
 
 
 def trained_masks(
-    all_logits: Float[Array, "b m+1 h w"],
-    all_ious: Float[Array, "b m+1"],
+    all_logits: Float[Array, "b n h w"],
+    all_ious: Float[Array, "b n"],
     multimask: Bool[Array, " b"],
-) -> tuple[Float[Array, "b m h w"], Float[Array, "b m"], Bool[Array, "b m"]]:
-    """Which of a decoder's masks a prompt trains, as `prompt_losses` takes them, in m slots.
+) -> tuple[Float[Array, "b n-1 h w"], Float[Array, "b n-1"], Bool[Array, "b n-1"]]:
+    """Which of a decoder's masks a prompt trains: logits, scores and `valid` of `prompt_losses`.
 
     Those after the first for an unclear prompt (`multimask`), else the first alone.
     """
