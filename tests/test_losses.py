@@ -1,5 +1,6 @@
 """Losses: equal to the reference, least at the truth, and silent where the truth is unknown."""
 
+import re
 from functools import partial
 
 import jax
@@ -30,6 +31,8 @@ SETTINGS = {
     "no_scores": dict(object_score=False),
 }
 KINDS = ("focal", "cross_entropy", "balanced")
+
+jitted_losses = jax.jit(prompt_losses)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,22 @@ def test_gradients_equal_reference(arrays):
     for name, array in got.items():
         assert_close("losses", array, arrays[f"combo.official.grad.{name}"], name)
         assert np.abs(array).max() > 0
+
+
+@pytest.mark.parametrize("file, run", [("train_image", "click"), ("train_video", "video")])
+def test_official_answers_at_stride_4_give_the_official_losses(file, run):
+    """Whole training steps, from the logits before they are enlarged."""
+    arrays, losses = golden(file), []
+    for name in arrays:
+        found = re.fullmatch(rf"({run}\.frame(\d)\.step\d\.)low_res_multimasks", name)
+        if found:
+            parts = (name, f"{found[1]}ious", f"{found[1]}object_score_logits")
+            mask = jnp.asarray(arrays["gt_masks"][int(found[2])])
+            losses.append(jitted_losses(*(jnp.asarray(arrays[part]) for part in parts), mask))
+    assert len(losses) == {"click": 8, "video": 5}[run]
+    got = combine(jax.tree.map(lambda *parts: jnp.stack(parts), *losses), 2.0)
+    for part, name in NAMES.items():
+        assert_close(file, getattr(got, part), arrays[f"{run}.loss.{name}"], name)
 
 
 def test_one_and_three_masks_go_through_one_scan(arrays):
