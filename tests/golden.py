@@ -131,7 +131,8 @@ def tiny_model():
     # Late, so that the parts' own tests need no other part.
     from petsam_jax.models.sam2 import SAM2
 
-    return load_part(SAM2(**golden_config(), rngs=nnx.Rngs(0)))
+    # An outline has no random weights: drawing them takes seconds, and they are replaced anyway.
+    return load_part(nnx.eval_shape(lambda: SAM2(**golden_config(), rngs=nnx.Rngs(0))))
 
 
 def nhwc(x: np.ndarray) -> np.ndarray:

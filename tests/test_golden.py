@@ -14,6 +14,7 @@ from golden import (
     load_part,
     nchw,
     nhwc,
+    tiny_model,
 )
 
 from petsam_jax.models.layers import LayerNorm, Linear
@@ -56,6 +57,13 @@ def test_load_part_fills_a_module():
     norm = load_part(LayerNorm(32, eps=1e-5), "memory_attention.norm")
     want = golden("params")["memory_attention.norm.weight"]
     np.testing.assert_array_equal(weights(norm)["scale"], want)
+
+
+def test_the_tiny_model_has_the_golden_parameters_only():
+    arrays = weights(tiny_model())
+    assert arrays.keys() == golden_params().keys()
+    for name, array in golden_params().items():
+        np.testing.assert_array_equal(arrays[name], array)
 
 
 def test_load_part_lists_every_fault():
