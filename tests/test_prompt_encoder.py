@@ -1,5 +1,7 @@
 """The prompt encoder equals the reference's, and an empty slot is as good as none."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,8 +38,13 @@ def prompt(rng):
     return points, labels, mask, np.array([True, False])
 
 
+@partial(jax.jit, static_argnums=0)
+def run(graph, params, *prompt):
+    return nnx.merge(graph, params)(*prompt)
+
+
 def embed(model, *prompt):
-    return jax.jit(lambda *p: model(*p))(*map(jnp.asarray, prompt))
+    return run(*nnx.split(model), *map(jnp.asarray, prompt))
 
 
 def counting(embed):

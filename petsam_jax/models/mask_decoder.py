@@ -29,9 +29,13 @@ class DecoderOutput(NamedTuple):
 
 
 class Hypernetworks(nnx.Module):
-    """An MLP of three layers for each mask token, all in one product a layer."""
+    """An MLP of three layers for each mask token, all in one product a layer.
 
-    def __init__(self, tokens: int, features: int, out: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    In float32 whatever the compute dtype: it is a hundredth of the work, and XLA for CPUs does not
+    have every product in bfloat16 with a batch axis.
+    """
+
+    def __init__(self, tokens: int, features: int, out: int, *, rngs: nnx.Rngs):
         init = nnx.initializers.lecun_normal(in_axis=1, out_axis=2, batch_axis=0)
         self.kernel0 = nnx.Param(init(rngs.params(), (tokens, features, features)))
         self.bias0 = nnx.Param(jnp.zeros((tokens, features)))
@@ -39,15 +43,15 @@ class Hypernetworks(nnx.Module):
         self.bias1 = nnx.Param(jnp.zeros((tokens, features)))
         self.kernel2 = nnx.Param(init(rngs.params(), (tokens, features, out)))
         self.bias2 = nnx.Param(jnp.zeros((tokens, out)))
-        self.dtype = jnp.dtype(dtype)
 
     def __call__(self, mask_tokens: Float[Array, "b m c"]) -> Float[Array, "b m e"]:
-        x = jax.nn.relu(self._layer(mask_tokens, self.kernel0, self.bias0))
+        x = rearrange(mask_tokens, "b m c -> m b c")
+        x = jax.nn.relu(self._layer(x, self.kernel0, self.bias0))
         x = jax.nn.relu(self._layer(x, self.kernel1, self.bias1))
-        return self._layer(x, self.kernel2, self.bias2)
+        return rearrange(self._layer(x, self.kernel2, self.bias2), "m b e -> b m e")
 
     def _layer(self, x, kernel, bias):
-        return product("bmi,mio->bmo", x, kernel[...], self.dtype) + bias[...][None]
+        return jnp.einsum("mbi,mio->mbo", x, kernel[...].astype(jnp.float32)) + bias[...][:, None]
 
 
 class MaskDecoder(nnx.Module):
@@ -83,11 +87,10 @@ class MaskDecoder(nnx.Module):
         self.upscale1 = UpConv(d_model, d_model // 4, **options)
         self.upscale_norm = LayerNorm(d_model // 4, eps=1e-6)
         self.upscale2 = UpConv(d_model // 4, d_model // 8, **options)
-        self.hypernetworks = Hypernetworks(masks, d_model, d_model // 8, **options)
+        self.hypernetworks = Hypernetworks(masks, d_model, d_model // 8, rngs=rngs)
         self.iou_head = Mlp(d_model, iou_hidden, masks, iou_depth, **options)
         self.object_score_head = Mlp(d_model, d_model, 1, 3, **options)
         self.stability_delta, self.stability_thresh = stability_delta, stability_thresh
-        self.dtype = jnp.dtype(dtype)
 
     def __call__(
         self,
@@ -112,10 +115,11 @@ class MaskDecoder(nnx.Module):
         masks = self.mask_tokens.shape[0]
         mask_tokens = tokens[:, 2 : 2 + masks]
         image = rearrange(image, "b (h w) c -> b h w c", h=h, w=w)
-        upscaled = self.upscale(image, high_res_feats)
-        weights = self.hypernetworks(mask_tokens)
+        # Pixels before masks: the other way round, XLA would transpose all of `upscaled`.
+        upscaled = rearrange(self.upscale(image, high_res_feats), "b h w e -> b (h w) e")
+        mask_logits = jnp.einsum("ble,bme->blm", upscaled, self.hypernetworks(mask_tokens))
         return DecoderOutput(
-            mask_logits=product("bme,bhwe->bmhw", weights, upscaled, self.dtype),
+            mask_logits=rearrange(mask_logits, "b (h w) m -> b m h w", h=4 * h),
             iou_pred=jax.nn.sigmoid(self.iou_head(tokens[:, 1])),
             object_logit=self.object_score_head(tokens[:, 0]),
             mask_tokens=mask_tokens,
@@ -155,11 +159,6 @@ class MaskDecoder(nnx.Module):
         if evaluation:
             one = stable_mask(output, self.stability_delta, self.stability_thresh)
         return where_prompt(multimask, best_mask(multimask_masks(output)), one)
-
-
-def product(pattern: str, a: Array, b: Array, dtype) -> Float32[Array, "..."]:
-    """`einsum` with inputs of `dtype` and a float32 result."""
-    return jnp.einsum(pattern, a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
 
 
 # Which of the four masks
