@@ -13,7 +13,16 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, PRNGKeyArray
 
-from petsam_jax.models.layers import Attention, LayerNorm, Linear, dense, split_heads
+from petsam_jax.models.layers import (
+    Attention,
+    LayerNorm,
+    Linear,
+    attention,
+    dense,
+    like,
+    merge_heads,
+    split_heads,
+)
 from petsam_jax.models.position import axial_rope
 
 EPS = 1e-5
@@ -132,8 +141,17 @@ class RopeAttention(Attention):
             raise ValueError(f"keys: {k.shape[1]} - {num_pointers} make no maps of {size}")
         q = self._project(self.q_proj, q, size, 1, 0)
         k = self._project(self.k_proj, k, size, maps, num_pointers)
-        v = split_heads(self.v_proj(v), self.num_heads)
-        return self.attend(q, k, v, mask)
+        # Weights sum to 1, so that values may be mixed before they are projected: memory is narrow.
+        v = jnp.broadcast_to(v[:, None], (v.shape[0], self.num_heads) + v.shape[1:])
+        return self.out_proj(self._project_values(attention(q, k, v, mask, self.dtype)))
+
+    def _project_values(self, mixed: Float[Array, "b k n e"]) -> Float32[Array, "b n c"]:
+        kernel, bias = self.v_proj.kernel[...], self.v_proj.bias[...]
+        if self.num_heads == 1:
+            return dense(mixed[:, 0], kernel, bias, self.dtype)
+        kernel = rearrange(kernel, "e (k d) -> k e d", k=self.num_heads)
+        values = merge_heads(jnp.einsum("bkne,ked->bknd", mixed, kernel))
+        return values + like(bias, values)
 
     def _project(self, proj: Linear, x, size, maps, num_pointers):
         kernel, bias = proj.kernel[...], proj.bias[...]
