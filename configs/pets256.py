@@ -15,10 +15,17 @@ def get_config(variant: str = "") -> ConfigDict:
         raise ConfigError(f"no variant {variant!r}; the only one is seed")
     config = ConfigDict()
     config.model = _model()
+    config.data = _data()
+    config.prompts = _prompts()
+    config.loss = _loss()
+    config.optim = _optim()
+    config.train = _train()
+    config.eval = _eval()
     if variant == "seed":
         # Made for 1024 pixels; at 256 these pad the maps of the last two stages (49 GFLOP an image
         # in place of 33.5).
         config.model.image_encoder.trunk.window_sizes = (8, 4, 14, 7)
+        _seed(config)
     return config.lock()
 
 
@@ -82,3 +89,157 @@ def _model() -> ConfigDict:
     # What inputs of matrix products are rounded to: "float32" or "bfloat16".
     model.dtype = "float32"
     return model
+
+
+def _seed(config: ConfigDict) -> None:
+    """The published recipe: batch 1, AdamW at 5e-6, 40 epochs, focal + dice + IoU."""
+    config.train.update(batch_size=1, clip_share=0.0, duration="40 epochs")
+    config.loss.update(mask_kind="focal", mask_weight=20.0)
+    for group in config.optim.groups.values():
+        group.update(lr=5e-6, weight_decay=0.1, warmup="0 steps")
+    config.optim.update(schedule="constant", clip_norm=0.1, b2=0.999)
+    config.prompts.first.update(click_prob=0.5, box_prob=0.5, mask_prob=0.0, none_prob=0.0)
+    config.prompts.first.update(centre_prob=0.0)
+    config.prompts.correction.update(centre_prob=0.0)
+    config.prompts.update(painted=False, gated=True)
+
+
+def _data() -> ConfigDict:
+    data = ConfigDict()
+    # Where pictures come from, as `petsam_jax.data.open_source` reads it; several are mixed.
+    data.sources = ("tfds",)
+    # Share of the pictures from each source.
+    data.weights = (1.0,)
+    # Side of the square that pictures are stretched to, in pixels.
+    data.size = 256
+    # Threads that read and augment.
+    data.num_threads = 2
+    # What is varied in each picture, as `data.augment.Augmentation` has it. Part of the area that a
+    # view may leave out, and may add around the picture.
+    data.augment = ConfigDict(dict(crop=0.6, zoom_out=0.1))
+    # Change of width to height, and the part of the pet that a view must keep.
+    data.augment.update(aspect=0.3, min_pet=0.5)
+    # Chance of a mirror image, and degrees of rotation either way.
+    data.augment.update(flip_prob=0.5, rotation=10.0)
+    # Strengths of colour changes, and the chance of none.
+    data.augment.update(
+        brightness=0.25, contrast=0.25, saturation=0.3, hue=0.04, grayscale_prob=0.1
+    )
+    # Chance of a blur, and its largest standard deviation in pixels.
+    data.augment.update(blur_prob=0.2, blur_sigma=1.2)
+    # How often the pet stands in another picture, and how often other pets stand beside it: then
+    # the prompt decides, and the model learns to listen.
+    data.augment.update(paste_prob=0.25, others_prob=0.25, max_others=2)
+    # What happens in a clip that is made from a picture, as `data.clips.Motion` has it.
+    data.motion = ConfigDict(dict(frames=4, shift=0.25, rotation=15.0, zoom=0.25, camera=0.4))
+    data.motion.update(light=0.2, cutout_prob=0.6, other_ground_prob=0.5)
+    data.motion.update(occlude_prob=0.25, exit_prob=0.1)
+    return data
+
+
+def _prompts() -> ConfigDict:
+    prompts = ConfigDict()
+    # Correction clicks after the first prompt of a picture, and of a prompted frame of a clip.
+    prompts.rounds = 7
+    prompts.clip_rounds = 1
+    # How often the last frame of a clip is prompted besides the first.
+    prompts.second_prompt_prob = 0.5
+    # What the first prompt is; the rest of the odds is no prompt at all, so that the model finds
+    # the pet by itself. A click is in the middle with centre_prob; a box is off by up to box_jitter
+    # of its side and box_jitter_px pixels.
+    prompts.first = ConfigDict(dict(click_prob=0.4, box_prob=0.35, mask_prob=0.05, none_prob=0.2))
+    prompts.first.update(centre_prob=0.5, box_jitter=0.1, box_jitter_px=20.0)
+    # Corrections: in the middle of the larger error with centre_prob, anywhere in the pet, however
+    # good the answer was, with truth_prob.
+    prompts.correction = ConfigDict(dict(centre_prob=0.5, truth_prob=0.1))
+    # Whether prompts are also painted into the mask input; predictors obey it.
+    prompts.painted = True
+    # Logits inside and outside a box, and in a disc around a click, whose radius is a share of the
+    # side.
+    prompts.paint = ConfigDict(dict(inside=3.0, outside=-8.0, click=10.0, radius=0.045))
+    # Whether masks are cut off where the model believes the object absent. SAM 2 does; a model that
+    # starts from random weights then learns nothing of a mask that its score happens to deny.
+    prompts.gated = False
+    return prompts
+
+
+def _loss() -> ConfigDict:
+    loss = ConfigDict()
+    # "balanced" cross-entropy: focal loss drives a fresh model to empty masks first.
+    loss.mask_kind = "balanced"
+    # Weights of the parts; SAM 2 has 20 for focal loss, whose values are much smaller.
+    loss.mask_weight = 2.0
+    loss.dice_weight = 1.0
+    loss.iou_weight = 1.0
+    loss.object_weight = 1.0
+    # Of focal loss: weight of pet pixels, and how much easy pixels are discounted.
+    loss.alpha = 0.25
+    loss.gamma = 2.0
+    # Error of the predicted IoU: "l1" or "mse", of "all" masks or the "best".
+    loss.iou_kind = "l1"
+    loss.iou_heads = "all"
+    return loss
+
+
+def _group(pattern: str, lr: float) -> ConfigDict:
+    """A part of the model: names, learning rate, weight decay, warm-up, decay by depth."""
+    return ConfigDict(dict(pattern=pattern, lr=lr, weight_decay=0.05, warmup="500 steps"))
+
+
+def _optim() -> ConfigDict:
+    optim = ConfigDict()
+    # Parts of the model by name: the most specific pattern counts. A learning rate of 0 freezes.
+    optim.groups = ConfigDict()
+    optim.groups.image_encoder = _group("image_encoder.*", 6e-4)
+    # Factor of the learning rate from each block of the trunk to the one before it.
+    optim.groups.image_encoder.layer_decay = 1.0
+    optim.groups.prompt_encoder = _group("prompt_encoder.*", 6e-4)
+    optim.groups.mask_decoder = _group("mask_decoder.*", 6e-4)
+    optim.groups.memory = _group("*", 6e-4)
+    # "cosine" down to end_factor of the peak, or "constant".
+    optim.schedule = "cosine"
+    optim.end_factor = 0.01
+    # Largest norm of a gradient, over all parameters together; 0 for any.
+    optim.clip_norm = 1.0
+    # Averages of AdamW.
+    optim.b1 = 0.9
+    optim.b2 = 0.98
+    # Batches whose gradients make one step.
+    optim.accumulate = 1
+    return optim
+
+
+def _train() -> ConfigDict:
+    train = ConfigDict()
+    # Pictures in a batch, over all devices and hosts.
+    train.batch_size = 8
+    # Clips in a batch, and the share of batches that are clips.
+    train.clip_batch_size = 2
+    train.clip_share = 0.25
+    # Length of the run: "40 epochs" or "20000 steps".
+    train.duration = "40 epochs"
+    # Start of all random numbers of the run.
+    train.seed = 0
+    # The averaged weights, which are validated and shipped, keep this much at each step.
+    train.ema_decay = 0.999
+    # Steps between lines of the log, and between checkpoints.
+    train.log_every = 20
+    train.checkpoint_every = 500
+    # Checkpoints kept besides the best.
+    train.keep = 2
+    return train
+
+
+def _eval() -> ConfigDict:
+    eval_ = ConfigDict()
+    # Steps between validations, and at most so many pictures of the held-out part in each.
+    eval_.every = 1000
+    eval_.examples = 200
+    eval_.batch_size = 8
+    # Clicks after which the IoU is reported.
+    eval_.clicks = (1, 2, 3, 5)
+    # Sides of the simulated box are off by up to this share of the box.
+    eval_.box_jitter = 0.05
+    # The metric that tells which checkpoint is the best.
+    eval_.best = "iou_mean"
+    return eval_

@@ -1,0 +1,286 @@
+"""What a training step asks of the model: prompts, corrections of its own errors, clips.
+
+In: a model, pictures or clips with masks, and a key. Out: losses, and the IoU that the masks had.
+A picture gets a first prompt and then correction clicks, each on the errors of the answer before,
+which is fed back as logits with its gradient; all rounds share one image encoding. A clip gets that
+on its first frame, and on a later one for some, and is tracked over the rest. SAM 2 (Ravi et al.
+2024), appendix D, but for the numbers, which the config sets.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, UInt8
+
+from petsam_jax.image import normalise
+from petsam_jax.losses import Losses, enlarge, prompt_losses, trained_masks
+from petsam_jax.metrics import iou
+from petsam_jax.models import memory_bank
+from petsam_jax.models.image_encoder import ImageFeatures
+from petsam_jax.models.sam2 import SAM2, Decoded, where_object
+from petsam_jax.prompts import (
+    EMPTY,
+    Click,
+    Prompts,
+    add_click,
+    correction_click,
+    empty_prompts,
+    first_prompt,
+    paint_prompts,
+)
+
+# Given a round's own data, the mask, the prediction and the prompts so far: where to click next.
+NextClick = Callable[[Any, UInt8[Array, "b h w"], Bool[Array, "b h w"], Prompts], Click]
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """The sections of a config that say what is trained for, and by which prompts.
+
+    `first`, `correction` and `loss` are keywords of `first_prompt`, `correction_click` and
+    `prompt_losses`; `paint` those of `paint_prompts`, or None for prompts as tokens alone. `rounds`
+    corrections follow a picture's first prompt, `clip_rounds` that of a clip. `gated` cuts off the
+    masks of objects that the model believes absent, as SAM 2 does.
+    """
+
+    first: dict
+    correction: dict
+    loss: dict
+    paint: dict | None
+    rounds: int = 7
+    clip_rounds: int = 1
+    # How often the last frame of a clip is prompted too.
+    second_prompt_prob: float = 0.5
+    gated: bool = False
+
+    def say(self, prompts: Prompts) -> Prompts:
+        """The prompts as the model takes them."""
+        return prompts if self.paint is None else paint_prompts(prompts, **self.paint)
+
+
+class Outcome(NamedTuple):
+    """Losses of each round or frame (s) and object, and how good the masks were."""
+
+    losses: Losses
+    counted: Bool[Array, "s b"]  # which of them belong to the example
+    ious: Float32[Array, "s b"]
+
+
+def picture_outcome(
+    model: SAM2,
+    image: UInt8[Array, "b h w 3"],
+    mask: UInt8[Array, "b h w"],
+    key: PRNGKeyArray,
+    objective: Objective,
+) -> Outcome:
+    """A first prompt and `rounds` corrections on a batch of pictures."""
+    key_drop, key_first, key_rounds = jax.random.split(key, 3)
+    features = model.encode_image(normalise(image), key_drop)
+    pix_feat = model.attend_memory(features.image_embed)
+    prompts = first_prompt(key_first, mask, **objective.first)
+    keys = jax.random.split(key_rounds, objective.rounds)
+    _, losses, ious = prompt_rounds(
+        model, pix_feat, features, mask, prompts, keys, _random_click(objective), objective
+    )
+    return Outcome(losses, jnp.ones(ious.shape, bool), ious)
+
+
+def _random_click(objective: Objective) -> NextClick:
+    def click(key, mask, pred, prompts):
+        return correction_click(key, mask, pred, prompts, **objective.correction)
+
+    return click
+
+
+def prompt_rounds(
+    model: SAM2,
+    pix_feat: Float[Array, "b h16 w16 c"],
+    features: ImageFeatures,
+    mask: UInt8[Array, "b h w"],
+    prompts: Prompts,
+    rounds: Any,
+    next_click: NextClick,
+    objective: Objective,
+) -> tuple[Decoded, Losses, Float32[Array, "s b"]]:
+    """Decode, click where it is wrong, decode again; `rounds` holds what `next_click` takes each.
+
+    Returns the last answer, and losses and IoUs of all, the first prompt's included.
+    """
+
+    def answer(prompts, several):
+        few = (prompts.labels != EMPTY).sum(axis=1) <= 1
+        decoded = model.decode(
+            pix_feat,
+            features.high_res_feats,
+            *objective.say(prompts),
+            multimask=few & several,
+            gated=objective.gated,
+            evaluation=False,
+        )
+        return decoded, *_judge(decoded, mask, objective, several)
+
+    def correct(state, this_round, several):
+        prompts, decoded = state
+        pred = enlarge(jax.lax.stop_gradient(decoded.mask_logits), *mask.shape[1:])[:, 0] > 0
+        point, label = next_click(this_round, mask, pred, prompts)
+        prompts = add_click(prompts, point, label)._replace(
+            mask_input=rearrange(decoded.mask_logits, "b 1 h w -> b h w 1"),
+            has_mask=jnp.ones(mask.shape[0], bool),
+        )
+        decoded, *judged = answer(prompts, several)
+        return (prompts, decoded), judged
+
+    decoded, *judged = answer(prompts, several=True)
+    state, history = (prompts, decoded), [judged]
+    number = jax.tree.leaves(rounds)[0].shape[0]
+    if number > 0:
+        # After a mask or nothing, the first correction is the only point: still several masks.
+        state, judged = correct(state, jax.tree.map(lambda x: x[0], rounds), several=True)
+        history.append(judged)
+    history = [jax.tree.map(lambda x: x[None], judged) for judged in history]
+    if number > 1:
+        rest = jax.tree.map(lambda x: x[1:], rounds)
+        state, judged = jax.lax.scan(lambda s, r: correct(s, r, several=False), state, rest)
+        history.append(judged)
+    losses, ious = jax.tree.map(lambda *parts: jnp.concatenate(parts), *history)
+    return state[1], losses, ious
+
+
+def _judge(decoded: Decoded, mask, objective: Objective, several: bool):
+    """The losses of an answer and the IoU of the mask that it chose."""
+    if several:
+        logits, ious, valid = trained_masks(decoded.all_logits, decoded.all_ious, decoded.multimask)
+    else:
+        logits, ious, valid = decoded.all_logits[:, :1], decoded.all_ious[:, :1], None
+    losses = prompt_losses(logits, ious, decoded.object_logit, mask, valid, **objective.loss)
+    chosen = enlarge(jax.lax.stop_gradient(decoded.mask_logits), *mask.shape[1:])[:, 0] > 0
+    return losses, iou(chosen, mask).astype(jnp.float32)
+
+
+# Clips
+
+
+def clip_outcome(
+    model: SAM2,
+    image: UInt8[Array, "b t h w 3"],
+    mask: UInt8[Array, "b t h w"],
+    key: PRNGKeyArray,
+    objective: Objective,
+) -> Outcome:
+    """Prompts on the first frame, for some on the last too, and tracking in between.
+
+    Prompted frames are encoded before any is tracked, as in SAM 2's training.
+    """
+    key_drop, key_first, key_second, key_who, key_track = jax.random.split(key, 5)
+    batch, frames = image.shape[:2]
+    features = encode_frames(model, image, key_drop)
+
+    def prompted(key, frame):
+        key_prompt, key_rounds = jax.random.split(key)
+        return (
+            first_prompt(key_prompt, mask[:, frame], **objective.first),
+            jax.random.split(key_rounds, objective.clip_rounds),
+        )
+
+    twice = jax.random.bernoulli(key_who, objective.second_prompt_prob, (batch,))
+    twice = twice & (frames > 2)
+    bank = model.empty_bank(batch, *image.shape[2:4], cond_slots=2, recent_slots=max(frames, 2))
+    parts = []
+    for number, (key_frame, frame) in enumerate(((key_first, 0), (key_second, frames - 1))):
+        prompts, keys = prompted(key_frame, frame)
+        everyone = jnp.ones(batch, bool)
+        bank, losses, ious = prompted_frame(
+            model,
+            _frame(features, frame),
+            mask[:, frame],
+            bank,
+            frame,
+            (prompts, keys, _random_click(objective)),
+            twice if number else everyone,
+            objective,
+        )
+        counted = jnp.broadcast_to(twice if number else everyone, ious.shape)
+        parts.append(Outcome(losses, counted, ious))
+    parts.append(track_frames(model, features, mask, bank, twice, objective, key_track))
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+
+
+def encode_frames(
+    model: SAM2, image: UInt8[Array, "b t h w 3"], key: PRNGKeyArray | None
+) -> ImageFeatures:
+    """The encodings of all frames, each array with a leading axis of frames."""
+    flat = rearrange(image, "b t h w c -> (t b) h w c")
+    features = model.encode_image(normalise(flat), key)
+    return jax.tree.map(
+        lambda x: rearrange(x, "(t b) h w c -> t b h w c", t=image.shape[1]), features
+    )
+
+
+def _frame(features: ImageFeatures, frame: int) -> ImageFeatures:
+    return jax.tree.map(lambda x: x[frame], features)
+
+
+def prompted_frame(
+    model: SAM2,
+    features: ImageFeatures,
+    mask: UInt8[Array, "b h w"],
+    bank: memory_bank.MemoryBank,
+    frame: int,
+    prompting: tuple[Prompts, Any, NextClick],
+    who: Bool[Array, " b"],
+    objective: Objective,
+) -> tuple[memory_bank.MemoryBank, Losses, Float32[Array, "s b"]]:
+    """Prompt and correct on a frame that remembers nothing; `who` are the objects to remember."""
+    pix_feat = model.attend_memory(features.image_embed)
+    decoded, losses, ious = prompt_rounds(model, pix_feat, features, mask, *prompting, objective)
+    return _remember(model, features, decoded, bank, frame, who, who), losses, ious
+
+
+def _remember(model, features, decoded, bank, frame, conditioning, who):
+    memory = model.encode_memory(features.image_embed, decoded.mask_logits, decoded.object_logit)
+    written = memory_bank.write(bank, memory, decoded.obj_ptr, frame, conditioning)
+    return where_object(who, written, bank)
+
+
+def track_frames(
+    model: SAM2,
+    features: ImageFeatures,
+    mask: UInt8[Array, "b t h w"],
+    bank: memory_bank.MemoryBank,
+    twice: Bool[Array, " b"],
+    objective: Objective,
+    key: PRNGKeyArray | None,
+) -> Outcome:
+    """All frames but the first by memory alone; not the last one where it was prompted."""
+    batch, frames, height, width = mask.shape
+    nothing = empty_prompts(batch, height, width, max_clicks=1)
+
+    def step(bank, seen):
+        frame, features, mask = seen
+        pix_feat = model.attend_memory(
+            features.image_embed,
+            bank,
+            frame,
+            frames,
+            evaluation=False,
+            key=None if key is None else jax.random.fold_in(key, frame),
+        )
+        decoded = model.decode(
+            pix_feat,
+            features.high_res_feats,
+            *nothing,
+            gated=objective.gated,
+            evaluation=False,
+        )
+        counted = ~(twice & (frame == frames - 1))
+        bank = _remember(model, features, decoded, bank, frame, ~counted, counted)
+        losses, ious = _judge(decoded, mask, objective, several=True)
+        return bank, Outcome(losses, counted, ious)
+
+    later = jax.tree.map(lambda x: x[1:], (features, rearrange(mask, "b t h w -> t b h w")))
+    numbers: Int32[Array, " t"] = jnp.arange(1, frames, dtype=jnp.int32)
+    return jax.lax.scan(step, bank, (numbers, *later))[1]

@@ -1,0 +1,131 @@
+"""One optimiser step as a pure function, and the state that it turns into the next.
+
+In: a state and a batch. Out: the next state and numbers to log. Plain JAX throughout: the model is
+split once into its definition and a flat dict of arrays by dotted name, and put together again
+inside the jitted step. Random numbers of step i come from the run's seed and i alone, so a run that
+was restored goes on as if it had never stopped.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float32, Int32, PRNGKeyArray, UInt8
+
+from petsam_jax.losses import Losses, combine
+from petsam_jax.models.prompt_encoder import Constant
+from petsam_jax.models.sam2 import SAM2
+from petsam_jax.names import weights
+from petsam_jax.objective import Objective, Outcome, clip_outcome, picture_outcome
+from petsam_jax.optimizer import Rule, ema_update
+
+Arrays = dict[str, Array]
+
+
+class TrainState(NamedTuple):
+    """All that changes in training."""
+
+    step: Int32[Array, ""]
+    trained: Arrays
+    opt_state: optax.OptState
+    ema: Arrays
+
+
+class Fixed(NamedTuple):
+    """All that does not: how to build the model, and its arrays that are not trained."""
+
+    definition: nnx.GraphDef
+    frozen: Arrays
+
+    def model(self, trained: Mapping[str, Array]) -> SAM2:
+        """The model with these weights; cheap, and jit-safe."""
+        return nnx.merge(self.definition, _nested(self.frozen | dict(trained)))
+
+
+def create_state(
+    model: SAM2, rules: Mapping[str, Rule], optimizer: optax.GradientTransformation
+) -> tuple[TrainState, Fixed]:
+    """Step 0 of a fresh model; `rules` has a rule for each parameter (`trainable_names`)."""
+    definition, _ = nnx.split(model)
+    arrays = weights(model)
+    trained = {name: arrays[name] for name in rules if rules[name].lr}
+    frozen = {name: array for name, array in arrays.items() if name not in trained}
+    state = TrainState(jnp.int32(0), trained, optimizer.init(trained), dict(trained))
+    # No two leaves may share memory, or the step could not take them over.
+    return jax.tree.map(jnp.copy, state), Fixed(definition, frozen)
+
+
+def trainable_names(model: SAM2) -> list[str]:
+    """Dotted names of the parameters; constants are none."""
+    fixed = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model, Constant))}
+    return [name for name in weights(model) if name not in fixed]
+
+
+def _nested(flat: Mapping[str, Array]) -> dict:
+    """Dotted names as the nested dict that `nnx.merge` takes; list indices are integers."""
+    nested: dict = {}
+    for name, array in flat.items():
+        *parents, last = (int(part) if part.isdigit() else part for part in name.split("."))
+        place = nested
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = array
+    return nested
+
+
+class Metrics(NamedTuple):
+    """What one step has to say: losses as combined, IoUs by round or frame, and gradient size."""
+
+    losses: Losses
+    ious: Float32[Array, " s"]
+    grad_norm: Float32[Array, ""]
+
+
+def make_train_step(
+    fixed: Fixed,
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    *,
+    seed: int,
+    ema_decay: float,
+) -> Callable[[TrainState, UInt8[Array, "..."], UInt8[Array, "..."]], tuple[TrainState, Metrics]]:
+    """A function of state, pictures (b h w 3) or clips (b t h w 3), and masks; jit it as it is."""
+
+    def loss(trained, image, mask, key: PRNGKeyArray):
+        outcome = outcome_of(fixed.model(trained), image, mask, key, objective)
+        parts = mean_losses(outcome)
+        return parts.total, (parts, mean_ious(outcome))
+
+    def train_step(state: TrainState, image, mask):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        (_, (parts, ious)), grads = jax.value_and_grad(loss, has_aux=True)(
+            state.trained, image, mask, key
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.trained)
+        trained = optax.apply_updates(state.trained, updates)
+        ema = ema_update(state.ema, trained, ema_decay, state.step)
+        metrics = Metrics(parts, ious, optax.tree.norm(grads))
+        return TrainState(state.step + 1, trained, opt_state, ema), metrics
+
+    return train_step
+
+
+def outcome_of(model: SAM2, image, mask, key: PRNGKeyArray, objective: Objective) -> Outcome:
+    """Pictures or clips, by the number of axes."""
+    steps = clip_outcome if image.ndim == 5 else picture_outcome
+    return steps(model, image, mask, key, objective)
+
+
+def mean_losses(outcome: Outcome) -> Losses:
+    """Summed over rounds and frames, averaged over objects."""
+    counted = jax.tree.map(lambda x: jnp.where(outcome.counted, x, 0.0), outcome.losses)
+    return combine(counted, float(outcome.counted.shape[1]))
+
+
+def mean_ious(outcome: Outcome) -> Float32[Array, " s"]:
+    """The mean IoU of each round or frame, of the examples that have it."""
+    count = jnp.maximum(outcome.counted.sum(axis=1), 1)
+    return jnp.where(outcome.counted, outcome.ious, 0.0).sum(axis=1) / count
