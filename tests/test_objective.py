@@ -1,0 +1,208 @@
+"""objective.py: whole official training steps, replayed click by click, and what rounds cost."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from petsam_jax.losses import combine
+from petsam_jax.models.sam2 import SAM2
+from petsam_jax.names import weights
+from petsam_jax.objective import (
+    Objective,
+    clip_outcome,
+    encode_frames,
+    picture_outcome,
+    prompt_rounds,
+    prompted_frame,
+    track_frames,
+)
+from petsam_jax.optimizer import unflatten
+from petsam_jax.prompts import add_click, empty_prompts, set_box
+from petsam_jax.reference_names import our_name, to_ours
+from petsam_jax.training import mean_losses
+from tests.golden import (
+    GLOBAL_NORM_LIMIT,
+    NORM_LIMIT,
+    assert_close,
+    golden,
+    tiny_model,
+)
+
+OFFICIAL = Objective(first={}, correction={}, loss={}, paint=None, gated=True)
+PARTS = dict(mask="loss_mask", dice="loss_dice", iou="loss_iou", object="loss_class")
+
+
+def frames(numbers):
+    """Frame t of the goldens: the base image, rolled."""
+    base = golden("track_step")["base_image_uint8_hwc"]
+    return np.stack([np.roll(base, (3 * t, 2 * t), (0, 1)) for t in numbers])
+
+
+def replay(case, frame, prompted):
+    """The prompt that the official code began with, and the clicks that it sampled after it."""
+    points = jnp.asarray(case[f"{frame}.point_coords_all_steps"])
+    labels = jnp.asarray(case[f"{frame}.point_labels_all_steps"])
+    first = int(case[f"{frame}.points_per_step"][0])
+    assert (case[f"{frame}.points_per_step"] == np.arange(len(prompted)) + first).all()
+    batch = len(points)
+    prompts = empty_prompts(batch, 128, 128)
+    if first == 2:
+        prompts = set_box(prompts, points[:, :2].reshape(batch, 4), jnp.ones(batch, bool))
+    else:
+        prompts = add_click(prompts, points[:, 0], labels[:, 0])
+    later = slice(first, None)
+    clicks = jnp.swapaxes(points[:, later], 0, 1), jnp.swapaxes(labels[:, later], 0, 1)
+    return prompts, clicks, lambda click, *_: click
+
+
+def official_gradients(case):
+    """Dotted name of ours -> L2 norm, where the official code has a gradient."""
+    norms = {}
+    for name, norm in zip(case["grad.names"], case["grad.l2"], strict=True):
+        found = our_name(str(name))
+        if found is not None:
+            # Rows of one array of ours are arrays of their own there: name[row].
+            norms.setdefault(found[0].split("[")[0], []).append(float(norm))
+    return {name: np.sqrt(np.square(values).sum()) for name, values in norms.items()}
+
+
+def check_gradients(case, grads):
+    theirs = official_gradients(case)
+    total = float(case["grad.global_l2"])
+    ours = {name: float(jnp.linalg.norm(grad.ravel())) for name, grad in grads.items()}
+    trained = [name for name in ours if np.isfinite(theirs.get(name, np.nan))]
+    norm = np.sqrt(sum(ours[name] ** 2 for name in trained))
+    assert norm == pytest.approx(total, rel=GLOBAL_NORM_LIMIT)
+    for name in trained:
+        limit = GLOBAL_NORM_LIMIT * total + NORM_LIMIT * theirs[name]
+        assert abs(ours[name] - theirs[name]) <= limit, (name, ours[name], theirs[name])
+    whole = {name[len("grad.full.") :]: case[name] for name in case if ".full." in name}
+    assert len(whole) == 5
+    for name, want in to_ours(whole).items():
+        difference = np.linalg.norm(np.asarray(grads[name]) - want)
+        assert difference <= NORM_LIMIT * np.linalg.norm(want), name
+    return trained
+
+
+def split(model):
+    definition, state = nnx.split(model)
+    return definition, weights(model)
+
+
+@pytest.mark.parametrize("kind", ["click", "box"])
+def test_picture_step_equals_the_official_one(kind):
+    file = golden("train_image")
+    case = {name[len(kind) + 1 :]: file[name] for name in file if name.startswith(kind + ".")}
+    image = jnp.asarray(frames(file["frame_of_image"][0]))
+    mask = jnp.asarray(file["gt_masks"][0])
+    prompts, clicks, next_click = replay(case, "frame0", range(8))
+    definition, arrays = split(tiny_model())
+
+    def loss(arrays):
+        model: SAM2 = nnx.merge(definition, unflatten(arrays))
+        features = jax.tree.map(lambda x: x[0], encode_frames(model, image[:, None], None))
+        pix_feat = model.attend_memory(features.image_embed)
+        _, losses, _ = prompt_rounds(
+            model, pix_feat, features, mask, prompts, clicks, next_click, OFFICIAL
+        )
+        parts = combine(losses, 2.0)
+        return parts.total, parts
+
+    grads, parts = jax.jit(jax.grad(loss, has_aux=True))(arrays)
+    for part, name in PARTS.items():
+        assert_close("train_image", getattr(parts, part), case[f"loss.{name}"])
+    assert_close("train_image", parts.total, case["loss.core_loss"])
+    assert len(check_gradients(case, grads)) > 200
+
+
+def test_clip_step_equals_the_official_one():
+    file = golden("train_video")
+    case = {name[len("video.") :]: file[name] for name in file if name.startswith("video.")}
+    # One clip, two objects: the same frames for both.
+    image = jnp.asarray(np.stack([frames(file["frame_of_image"][:, 0])] * 2))
+    mask = jnp.swapaxes(jnp.asarray(file["gt_masks"]), 0, 1)
+    prompting = replay(case, "frame0", range(3))
+    definition, arrays = split(tiny_model())
+
+    def loss(arrays):
+        model: SAM2 = nnx.merge(definition, unflatten(arrays))
+        features = encode_frames(model, image, None)
+        bank = model.empty_bank(2, 128, 128, cond_slots=2, recent_slots=3)
+        everyone, first = jnp.ones(2, bool), jax.tree.map(lambda x: x[0], features)
+        bank, losses, _ = prompted_frame(
+            model, first, mask[:, 0], bank, 0, prompting, everyone, OFFICIAL
+        )
+        tracked = track_frames(model, features, mask, bank, ~everyone, OFFICIAL, None)
+        parts = [combine(x, 2.0) for x in (losses, tracked.losses)]
+        parts = jax.tree.map(lambda a, b: a + b, *parts)
+        return parts.total, parts
+
+    grads, parts = jax.jit(jax.grad(loss, has_aux=True))(arrays)
+    for part, name in PARTS.items():
+        assert_close("train_video", getattr(parts, part), case[f"loss.{name}"])
+    assert_close("train_video", parts.total, case["loss.core_loss"])
+    trained = check_gradients(case, grads)
+    assert any(name.startswith("memory_attention") for name in trained)
+    assert any(name.startswith("memory_encoder") for name in trained)
+
+
+def random_pets(shape, seed=0):
+    """Pictures and masks of one blob each; the last one has no pet, the first is all pet."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (*shape, 3), np.uint8)
+    y, x = np.mgrid[: shape[-2], : shape[-1]]
+    centre = rng.uniform(0.3, 0.7, (2, *shape[:-2], 1, 1)) * shape[-1]
+    mask = (np.hypot(y - centre[0], x - centre[1]) < shape[-1] / 4).astype(np.uint8)
+    mask[-1], mask[0] = 0, 1
+    return jnp.asarray(image), jnp.asarray(mask)
+
+
+USUAL = Objective(
+    first=dict(click_prob=0.4, box_prob=0.3, mask_prob=0.1, none_prob=0.2, centre_prob=0.5),
+    correction=dict(centre_prob=0.5, truth_prob=0.1),
+    loss=dict(mask_kind="balanced"),
+    paint=dict(inside=3.0, outside=-8.0, click=10.0, radius=0.045),
+    rounds=2,
+    clip_rounds=1,
+    second_prompt_prob=0.5,
+)
+
+
+def test_a_picture_step_is_finite_and_repeats_with_its_key():
+    image, mask = random_pets((4, 64, 96))
+    definition, arrays = split(tiny_model())
+
+    @jax.jit
+    def step(key):
+        model = nnx.merge(definition, unflatten(arrays))
+        return picture_outcome(model, image, mask, key, USUAL)
+
+    one, again, other = (step(jax.random.key(seed)) for seed in (1, 1, 2))
+    jax.tree.map(np.testing.assert_array_equal, one, again)
+    assert one.ious.shape == (3, 4) and one.counted.all()
+    assert np.isfinite(mean_losses(one).total)
+    assert not np.array_equal(one.losses.total, other.losses.total)
+    # Without a pet there is no mask to learn, only its absence.
+    assert (one.losses.mask[:, -1] == 0).all() and (one.losses.object[:, -1] > 0).all()
+
+
+def test_a_clip_step_counts_each_frame_once_and_the_second_prompt_only_where_there_is_one():
+    image, mask = random_pets((6, 4, 64, 64))
+    definition, arrays = split(tiny_model())
+
+    @jax.jit
+    def step(key):
+        model = nnx.merge(definition, unflatten(arrays))
+        return clip_outcome(model, image, mask, key, USUAL)
+
+    outcome = step(jax.random.key(0))
+    # Two prompts on the first frame, two on the last, then three tracked frames.
+    assert outcome.ious.shape == (7, 6)
+    counted = np.asarray(outcome.counted)
+    assert counted[:2].all() and counted[4:6].all()
+    np.testing.assert_array_equal(counted[2], counted[3])
+    np.testing.assert_array_equal(counted[2], ~counted[6])
+    assert counted[2].any() and not counted[2].all()
+    assert np.isfinite(mean_losses(outcome).total)
