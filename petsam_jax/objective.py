@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, UInt8
+from ml_collections import ConfigDict
 
 from petsam_jax.image import normalise
 from petsam_jax.losses import Losses, enlarge, prompt_losses, trained_masks
@@ -56,6 +57,14 @@ class Objective:
     # How often the last frame of a clip is prompted too.
     second_prompt_prob: float = 0.5
     gated: bool = False
+
+    @classmethod
+    def of(cls, config: ConfigDict) -> "Objective":
+        """The sections `prompts` and `loss` of a config."""
+        prompts = config.prompts.to_dict()
+        paint = prompts.pop("paint")
+        painted = prompts.pop("painted")
+        return cls(**prompts, loss=config.loss.to_dict(), paint=paint if painted else None)
 
     def say(self, prompts: Prompts) -> Prompts:
         """The prompts as the model takes them."""

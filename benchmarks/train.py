@@ -1,0 +1,112 @@
+"""What a whole training step costs, and whether it waits for data.
+
+    python -m benchmarks.train --config configs/pets256_small.py --dtype bfloat16
+    python -m benchmarks.train --config configs/pets256_small.py --data PICTURES
+
+A step is the forward pass with all correction rounds, the backward pass, AdamW and the average of
+the weights. It prints seconds an image (median, least, greatest), the time to compile and the most
+memory that the process had. With `--data` each step is timed on a batch that stays the same and,
+in turn, on the next batch of real pictures, read and augmented meanwhile as the config says.
+"""
+
+import argparse
+import time
+from itertools import cycle
+
+import jax
+import numpy as np
+
+from benchmarks import timing
+from petsam_jax import runtime
+from petsam_jax.checkpoint import build_model
+from petsam_jax.config import load_config
+from petsam_jax.data.augment import Augmentation
+from petsam_jax.data.open_source import open_source
+from petsam_jax.data.pipeline import make_train_iterator
+from petsam_jax.objective import Objective
+from petsam_jax.optimizer import make_optimizer, make_rules
+from petsam_jax.training import create_state, make_train_step, trainable_names
+
+TOTAL_STEPS = 1000
+
+
+def build(config):
+    """The first state of a run, and its compiled step for batches of pictures."""
+    model = build_model(config)
+    optim = config.optim.to_dict()
+    rules = make_rules(trainable_names(model), optim.pop("groups"))
+    optimizer = make_optimizer(rules, TOTAL_STEPS, **optim)
+    state, fixed = create_state(model, rules, optimizer)
+    step = make_train_step(
+        fixed, optimizer, Objective.of(config), seed=0, ema_decay=config.train.ema_decay
+    )
+    return state, jax.jit(step, donate_argnums=0)
+
+
+def constant_batch(size: int, batch_size: int):
+    """Noise with a disc to find in each."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (batch_size, size, size, 3), np.uint8)
+    y, x = np.mgrid[:size, :size] - size / 2
+    disc = (np.hypot(y, x) < size / 4).astype(np.uint8)
+    return image, np.stack([disc] * batch_size)
+
+
+def measure(config, data: str | None, seconds: float) -> None:
+    batch_size, size = config.train.batch_size, config.data.size
+    constant = constant_batch(size, batch_size)
+    state, step = build(config)
+    start = time.perf_counter()
+    step = step.lower(state, *constant).compile()
+    print(f"compiled in {time.perf_counter() - start:.1f} s", flush=True)
+    batches = {"constant batch": cycle([constant])}
+    if data:
+        source = open_source(data, "train")
+        iterator = make_train_iterator(
+            source,
+            batch_size=batch_size,
+            size=size,
+            seed=0,
+            augmentation=Augmentation(**config.data.augment.to_dict()),
+            num_threads=config.data.num_threads,
+        )
+        batches["real data"] = (batch[:2] for batch in iterator)
+
+    def run(source):
+        def call():
+            nonlocal state
+            state, metrics = step(state, *next(source))
+            return metrics
+
+        return call
+
+    timing.reset_peak()
+    taken = timing.in_turn({name: run(source) for name, source in batches.items()}, seconds)
+    for name, took in taken.items():
+        per_image = timing.Timing(*(value / batch_size for value in took))
+        print(f"{name}: {per_image} ms an image, batch {batch_size}")
+    if data:
+        iterator.close()
+        ratio = taken["real data"].median / taken["constant batch"].median
+        print(f"real data takes {100 * (ratio - 1):+.1f} % of the time on a constant batch")
+    print(f"memory: {timing.peak_megabytes():.0f} MB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", default="configs/pets256_small.py", help="size and recipe")
+    parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
+    parser.add_argument("--batch", type=int, default=8, help="pictures in a batch")
+    parser.add_argument("--data", help="a source of real pictures, as data.sources names it")
+    parser.add_argument("--seconds", type=float, default=20.0, help="to measure for")
+    args = parser.parse_args()
+    overrides = (f"model.dtype={args.dtype}", f"train.batch_size={args.batch}")
+    print(timing.setting())
+    measure(load_config(args.config, overrides), args.data, args.seconds)
+
+
+if __name__ == "__main__":
+    runtime.prepare()
+    main()
