@@ -50,7 +50,8 @@ def create_state(
 ) -> tuple[TrainState, Fixed]:
     """Step 0 of a fresh model; `rules` has a rule for each parameter (`trainable_names`)."""
     definition, _ = nnx.split(model)
-    arrays = weights(model)
+    # With types that are not weak, which the step's results are not: else it compiles twice.
+    arrays = {name: jnp.asarray(array, array.dtype) for name, array in weights(model).items()}
     trained = {name: arrays[name] for name in rules if rules[name].lr}
     frozen = {name: array for name, array in arrays.items() if name not in trained}
     state = TrainState(jnp.int32(0), trained, optimizer.init(trained), dict(trained))
