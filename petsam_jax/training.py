@@ -18,7 +18,7 @@ from jaxtyping import Array, Float32, Int32, PRNGKeyArray, UInt8
 from petsam_jax.losses import Losses, combine
 from petsam_jax.models.prompt_encoder import Constant
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.names import weights
+from petsam_jax.names import shapes, weights
 from petsam_jax.objective import Objective, Outcome, clip_outcome, picture_outcome
 from petsam_jax.optimizer import Rule, ema_update
 
@@ -60,9 +60,9 @@ def create_state(
 
 
 def trainable_names(model: SAM2) -> list[str]:
-    """Dotted names of the parameters; constants are none."""
+    """Dotted names of the parameters, constants are none; of an outline (`nnx.eval_shape`), too."""
     fixed = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model, Constant))}
-    return [name for name in weights(model) if name not in fixed]
+    return [name for name in shapes(model) if name not in fixed]
 
 
 def _nested(flat: Mapping[str, Array]) -> dict:
