@@ -32,4 +32,16 @@ def get_config() -> ConfigDict:
     model.memory_attention.num_layers = 1
     model.memory_attention.mlp_dim = 128
     model.memory_attention.dropout = 0.0
+
+    config.data.sources = ("shapes:length=2000,size=128",)
+    config.data.size = 128
+    # Shapes are varied as they are.
+    config.data.augment.update(blur_prob=0.0, paste_prob=0.0, others_prob=0.0)
+
+    config.train.update(batch_size=16, clip_batch_size=2, clip_share=0.1, duration="300 steps")
+    config.train.update(ema_decay=0.98, log_every=10, checkpoint_every=100)
+    config.prompts.rounds = 3
+    for group in config.optim.groups.values():
+        group.update(lr=1e-3, warmup="30 steps")
+    config.eval.update(every=100, examples=64, batch_size=16)
     return config

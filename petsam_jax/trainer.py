@@ -1,0 +1,309 @@
+"""The training loop: a config and a workdir in, trained weights, logs and pictures out.
+
+`train_and_evaluate` is all of a run. It goes on where the workdir's last checkpoint is, on all
+local devices, each with its part of every batch. Step i is of clips or of pictures by i alone.
+"""
+
+import math
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from petsam_jax.checkpoint import build_model
+from petsam_jax.config import ConfigError
+from petsam_jax.data.augment import Augmentation
+from petsam_jax.data.clips import Motion
+from petsam_jax.data.open_source import open_mix
+from petsam_jax.data.pipeline import make_train_iterator
+from petsam_jax.data.sources import Source
+from petsam_jax.logbook import Logbook, Progress, duration
+from petsam_jax.names import shapes
+from petsam_jax.objective import Objective
+from petsam_jax.optimizer import Rule, make_optimizer, make_rules, summary, to_steps, unflatten
+from petsam_jax.run_guard import (
+    StopSignal,
+    TrainingDiverged,
+    check_config,
+    check_workdir,
+    find_fault,
+    tree_bytes,
+)
+from petsam_jax.run_state import Keeper
+from petsam_jax.training import create_state, make_train_step, trainable_names
+from petsam_jax.validation import Validation
+
+# What may change when a run is taken up again: nothing that is learned depends on it.
+MAY_DIFFER = ("train.log_every", "train.checkpoint_every", "train.keep", "eval.*")
+MAY_DIFFER += ("data.num_threads",)
+# Losses of each kind of step that are watched for divergence.
+WATCHED = 5000
+
+
+# What a config says
+
+
+def make_objective(config: ConfigDict) -> Objective:
+    """The sections `prompts` and `loss`."""
+    prompts = config.prompts.to_dict()
+    painted, paint = prompts.pop("painted"), prompts.pop("paint")
+    return Objective(**prompts, loss=config.loss.to_dict(), paint=paint if painted else None)
+
+
+class Plan(NamedTuple):
+    """How long a run is and how each parameter is trained."""
+
+    steps: int
+    rules: dict[str, Rule]
+    optimizer: Any
+
+
+def make_plan(config: ConfigDict, names: list[str], examples: int) -> Plan:
+    """`examples` pictures are an epoch, in batches of pictures; a step of clips counts as one."""
+    optim = config.optim
+    per_epoch = examples / config.train.batch_size
+    steps = to_steps(config.train.duration, per_epoch)
+    if steps < 1:
+        raise ConfigError(f"train.duration={config.train.duration!r}: set it to at least one step")
+    updates = max(steps // optim.accumulate, 1)
+    groups = optim.groups.to_dict()
+    rules = make_rules(names, groups, steps_per_epoch=per_epoch / optim.accumulate)
+    options = optim.to_dict()
+    del options["groups"]
+    return Plan(steps, rules, make_optimizer(rules, updates, **options))
+
+
+def describe(config: ConfigDict) -> str:
+    """The table of modules, sizes and learning rates, without building the model."""
+    model = nnx.eval_shape(lambda: build_model(config))
+    names = trainable_names(model)
+    per_epoch = 1.0
+    if any("epoch" in group.warmup for group in config.optim.groups.values()):
+        per_epoch = len(_open(config, "train")) / config.train.batch_size
+    rules = make_rules(names, config.optim.groups.to_dict(), steps_per_epoch=per_epoch)
+    sizes = shapes(model)
+    outline = {name: jax.ShapeDtypeStruct(sizes[name], "float32") for name in names}
+    return summary(unflatten(outline), rules)
+
+
+def is_clip_step(step: int, share: float) -> bool:
+    """Whether step `step`, the first being 0, is one of clips: `share` of them, evenly spread."""
+    return math.floor((step + 1) * share) > math.floor(step * share)
+
+
+def _open(config: ConfigDict, split: str) -> Source:
+    return open_mix(config.data.sources, config.data.weights, split)
+
+
+# Batches
+
+
+class Fed(NamedTuple):
+    """A batch on the devices, and where the iterators are after it."""
+
+    image: jax.Array
+    mask: jax.Array
+    names: tuple[str, ...]
+    kind: str  # "image" or "clip"
+    iterators: dict[str, Any]
+
+
+class Feed:
+    """Batches of pictures and of clips, in the order of the steps; close it when done."""
+
+    def __init__(self, config: ConfigDict, source: Source, sharding: NamedSharding):
+        self._share, self._sharding = config.train.clip_share, sharding
+        sizes = {"image": config.train.batch_size, "clip": config.train.clip_batch_size}
+        devices = len(sharding.mesh.devices)
+        for kind, field in (("image", "batch_size"), ("clip", "clip_batch_size")):
+            if sizes[kind] % devices:
+                raise ConfigError(
+                    f"train.{field}={sizes[kind]} does not divide among {devices} devices; set it "
+                    f"to a multiple of {devices}"
+                )
+        motions = {"image": None, "clip": Motion(**config.data.motion.to_dict())}
+        # Threads start with the first batch, so that an iterator without a share costs nothing.
+        self._iterators = {
+            kind: make_train_iterator(
+                source,
+                batch_size=sizes[kind] // jax.process_count(),
+                size=config.data.size,
+                seed=config.train.seed + number,
+                augmentation=Augmentation(**config.data.augment.to_dict()),
+                motion=motions[kind],
+                shard_index=jax.process_index(),
+                shard_count=jax.process_count(),
+                num_threads=config.data.num_threads,
+            )
+            for number, kind in enumerate(sizes)
+        }
+
+    def states(self) -> dict[str, Any]:
+        return {kind: iterator.get_state() for kind, iterator in self._iterators.items()}
+
+    def go_to(self, states: dict[str, Any]) -> None:
+        for kind, state in states.items():
+            self._iterators[kind].set_state(state)
+
+    def take(self, step: int) -> Fed:
+        kind = "clip" if is_clip_step(step, self._share) else "image"
+        batch = next(self._iterators[kind])
+        image, mask = (
+            jax.make_array_from_process_local_data(self._sharding, array)
+            for array in (batch.image, batch.mask)
+        )
+        return Fed(image, mask, tuple(batch.name), kind, self.states())
+
+    def close(self) -> None:
+        for iterator in self._iterators.values():
+            iterator.close()
+
+
+# The loop
+
+
+class Monitor:
+    """Reads what steps had to say, one step late so that no step waits, and stops a bad run."""
+
+    def __init__(self, logbook: Logbook, progress: Progress, keeper: Keeper, log_every: int):
+        self._logbook, self._progress, self._keeper = logbook, progress, keeper
+        self._log_every = log_every
+        self._waiting = None
+        self._losses = {"image": deque(maxlen=WATCHED), "clip": deque(maxlen=WATCHED)}
+        self._sums: dict[str, list[float]] = {}
+        self._images, self._since = 0, time.monotonic()
+
+    def add(self, step: int, fed: Fed, metrics) -> None:
+        """Note a step that was just started, and read the one before."""
+        before, self._waiting = self._waiting, (step, fed.kind, fed.names, metrics)
+        if before is not None:
+            self._read(*before)
+
+    def flush(self) -> None:
+        """Read the last step, too."""
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            self._read(*waiting)
+
+    def pause(self) -> None:
+        """What took time since the last step was no training."""
+        self._images, self._since = 0, time.monotonic()
+        self._progress.restart_pace()
+
+    def _read(self, step, kind, names, metrics) -> None:
+        metrics = jax.device_get(metrics)
+        values = {name: float(value) for name, value in metrics.losses._asdict().items()}
+        values["loss"] = values.pop("total")
+        values["grad_norm"] = float(metrics.grad_norm)
+        self._losses[kind].append(values["loss"])
+        if fault := find_fault(self._losses[kind], values):
+            raise TrainingDiverged(step, f"{kind} {fault}", names, self._keeper.last)
+        values |= {"iou_first": float(metrics.ious[0]), "iou_last": float(metrics.ious[-1])}
+        for name, value in values.items():
+            self._sums.setdefault(f"{kind}/{name}", []).append(value)
+        self._images += len(names)
+        shown = {f"{kind} {name}": values[name] for name in ("loss", "iou_last")}
+        self._progress.update(step, len(names), shown)
+        if step % self._log_every == 0:
+            means = {name: float(np.mean(values)) for name, values in self._sums.items()}
+            pace = self._images / max(time.monotonic() - self._since, 1e-9)
+            self._logbook.write(step, means | {"images_per_second": pace})
+            self._sums, self._images, self._since = {}, 0, time.monotonic()
+
+
+def train_and_evaluate(
+    config: ConfigDict, workdir: str | Path, *, max_steps: int | None = None
+) -> dict[str, float]:
+    """Train to the end of `train.duration`, or to step `max_steps`; the last validation's metrics.
+
+    SIGTERM and Ctrl-C save and return early. Raises the errors of `open_source` for missing data,
+    ConfigError, OptimizerError, WorkdirError, and TrainingDiverged.
+    """
+    source, held_out = _open(config, "train"), _open(config, "valid")
+    check_workdir(workdir, 0)
+    check_config(workdir, config, MAY_DIFFER)
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    everywhere, spread = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
+    model = build_model(config, config.train.seed)
+    plan = make_plan(config, trainable_names(model), len(source))
+    state, fixed = create_state(model, plan.rules, plan.optimizer)
+    check_workdir(workdir, tree_bytes(state, fixed.frozen) * (config.train.keep + 2))
+    feed = Feed(config, source, spread)
+    try:
+        with Keeper(config, workdir) as keeper, StopSignal() as stop:
+            state, fixed, iterators = keeper.restore(state, fixed, everywhere)
+            feed.go_to(iterators)
+            run = _Run(config, Path(workdir), plan, fixed, feed, keeper, stop, everywhere)
+            validation = Validation(config, held_out, make_objective(config), fixed, spread)
+            return run.loop(state, validation, min(plan.steps, max_steps or plan.steps))
+    finally:
+        feed.close()
+
+
+class _Run:
+    """What a loop needs at hand."""
+
+    def __init__(self, config, workdir, plan, fixed, feed, keeper, stop, everywhere):
+        self.config, self.workdir, self.fixed = config, workdir, fixed
+        self.feed, self.keeper, self.stop, self.total = feed, keeper, stop, plan.steps
+        step = make_train_step(
+            fixed,
+            plan.optimizer,
+            make_objective(config),
+            seed=config.train.seed,
+            ema_decay=config.train.ema_decay,
+        )
+        self.train_step = jax.jit(step, donate_argnums=0, out_shardings=everywhere)
+
+    def loop(self, state, validation, end: int) -> dict[str, float]:
+        step, scores = int(state.step), {}
+        with Logbook(self.workdir, step) as logbook:
+            progress = Progress(self.total, step)
+            if step:
+                progress.say(f"resumed from {self.keeper.last}")
+            monitor = Monitor(logbook, progress, self.keeper, self.config.train.log_every)
+            fed = self.feed.take(step) if step < end else None
+            while step < end and not self.stop.requested:
+                state, metrics = self.train_step(state, fed.image, fed.mask)
+                step += 1
+                done, fed = fed, self.feed.take(step) if step < end else None
+                monitor.add(step, done, metrics)
+                last = step == end or bool(self.stop.requested)
+                validate = step % self.config.eval.every == 0 or step == self.total
+                if not (validate or last or step % self.config.train.checkpoint_every == 0):
+                    continue
+                monitor.flush()
+                if validate:
+                    scores = self._validate(state, validation, step, logbook, progress)
+                self.keeper.save(state, self.fixed, done.iterators, scores if validate else None)
+                monitor.pause()
+            self.keeper.wait()
+            progress.say(self._farewell(step))
+        return scores
+
+    def _validate(self, state, validation, step, logbook, progress) -> dict[str, float]:
+        began = time.monotonic()
+        scores, sheet = validation(state.ema)
+        logbook.write(step, {f"valid/{name}": score for name, score in scores.items()})
+        logbook.picture(step, "valid", np.asarray(sheet))
+        folder = self.workdir / "sheets"
+        folder.mkdir(exist_ok=True)
+        sheet.save(folder / f"{step:07d}.png")
+        shown = "  ".join(f"{name} {score:.3f}" for name, score in scores.items())
+        seconds = duration(time.monotonic() - began)
+        progress.say(f"step {step:,}: {shown}  ({seconds}, {folder / f'{step:07d}.png'})")
+        return scores
+
+    def _farewell(self, step: int) -> str:
+        where = f"step {step:,} of {self.total:,}; last checkpoint {self.keeper.last}"
+        if self.keeper.best:
+            where += f", best by {self.config.eval.best} {self.keeper.best}"
+        if self.stop.requested:
+            return f"{self.stop.requested}: saved and stopped at {where}; start again to resume"
+        return f"done: {where}"

@@ -1,0 +1,192 @@
+"""How good the masks are on held-out pictures, prompted as a user would, and a sheet to look at.
+
+In: weights and a source. Out: the mean IoU without a prompt, from a box that is a little off, and
+after clicks in the centre of the largest error (`prompts.evaluation_click`), each answer being fed
+back to the next. At the model's resolution, ignored pixels left out. All kinds of prompt share one
+image encoding and one compiled program.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
+from ml_collections import ConfigDict
+from PIL import Image, ImageDraw
+
+from petsam_jax.data.pipeline import make_eval_iterator
+from petsam_jax.data.show import outlined
+from petsam_jax.data.sources import PET, Source, Subset
+from petsam_jax.image import normalise
+from petsam_jax.losses import enlarge
+from petsam_jax.metrics import iou
+from petsam_jax.models.sam2 import SAM2
+from petsam_jax.objective import Objective
+from petsam_jax.prompts import (
+    BOTTOM_RIGHT,
+    BOX_SLOTS,
+    EMPTY,
+    POSITIVE,
+    Prompts,
+    add_click,
+    box_of_mask,
+    empty_prompts,
+    evaluation_click,
+    jitter_box,
+    set_box,
+)
+from petsam_jax.training import Fixed
+
+SHEET_ROWS, CAPTION = 8, 14
+YELLOW, RED, BLUE, GREEN = (255, 225, 0), (255, 40, 40), (40, 90, 255), (40, 230, 80)
+
+
+class Answers(NamedTuple):
+    """What the model said to no prompt, to a box, and after each click (s)."""
+
+    masks: Bool[Array, "s b h w"]
+    ious: Float[Array, "s b"]
+    prompts: Prompts  # each with a leading axis s
+
+
+def answers(
+    model: SAM2,
+    image: UInt8[Array, "b h w 3"],
+    mask: UInt8[Array, "b h w"],
+    key: PRNGKeyArray,
+    objective: Objective,
+    clicks: int,
+    box_jitter: float,
+) -> Answers:
+    """Nothing, a box, then `clicks` clicks one after the other."""
+    batch, height, width = mask.shape
+    features = model.encode_image(normalise(image))
+    pix_feat = model.attend_memory(features.image_embed)
+    nothing = empty_prompts(batch, height, width, clicks)
+    pet = mask == PET
+    box = jitter_box(key, box_of_mask(pet), height, width, box_jitter, float(max(height, width)))
+    boxed = set_box(nothing, box, pet.any(axis=(1, 2)))
+
+    def answer(prompts):
+        said = objective.say(prompts)
+        decoded = model.decode(pix_feat, features.high_res_feats, *said, gated=objective.gated)
+        found = enlarge(decoded.mask_logits, height, width)[:, 0] > 0
+        told = prompts._replace(
+            mask_input=rearrange(decoded.mask_logits, "b 1 h w -> b h w 1"),
+            has_mask=jnp.ones(batch, bool),
+        )
+        return told, Answers(found, iou(found, mask).astype(jnp.float32), prompts)
+
+    def click(state, _):
+        prompts, found = state
+        told, said = answer(add_click(prompts, *evaluation_click(mask, found, prompts)))
+        return (told, said.masks), said
+
+    _, unclicked = jax.lax.map(answer, jax.tree.map(lambda *x: jnp.stack(x), nothing, boxed))
+    start = nothing, jnp.zeros_like(pet)
+    _, clicked = jax.lax.scan(click, start, length=clicks)
+    return jax.tree.map(lambda *x: jnp.concatenate(x), unclicked, clicked)
+
+
+class Validation:
+    """The held-out pictures of a run, and the one compiled program that tries them."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        source: Source,
+        objective: Objective,
+        fixed: Fixed,
+        sharding: jax.sharding.NamedSharding,
+    ):
+        """At most `eval.examples` pictures, spread over the source."""
+        number = min(len(source), config.eval.examples)
+        self._source = Subset(source, np.linspace(0, len(source) - 1, number).round().astype(int))
+        self._config, self._sharding = config, sharding
+
+        def run(weights, image, mask, key):
+            model = fixed.model(weights)
+            most, jitter = max(config.eval.clicks), config.eval.box_jitter
+            return answers(model, image, mask, key, objective, most, jitter)
+
+        self._run = jax.jit(run)
+
+    def __call__(self, weights: Mapping[str, Array]) -> tuple[dict[str, float], Image.Image]:
+        """Named mean IoUs, `iou_mean` that of them all, and a sheet of the first pictures."""
+        config = self._config
+        batches = make_eval_iterator(
+            self._source,
+            batch_size=config.eval.batch_size,
+            size=config.data.size,
+            num_threads=config.data.num_threads,
+        )
+        ious, rows = [], []
+        for number, batch in enumerate(batches):
+            image, mask = (jax.device_put(x, self._sharding) for x in (batch.image, batch.mask))
+            said = self._run(weights, image, mask, jax.random.key(number))
+            ious.append(np.asarray(said.ious)[:, batch.valid])
+            if len(rows) < SHEET_ROWS:
+                said = jax.tree.map(np.asarray, said)
+                rows += [
+                    _row(batch.image[i], batch.mask[i], jax.tree.map(lambda x, i=i: x[:, i], said))
+                    for i in range(len(batch.example))
+                ]
+        means = np.concatenate(ious, axis=1).mean(axis=1)
+        named = {"iou_none": means[0], "iou_box": means[1]}
+        named |= {f"iou_click{n}": means[1 + n] for n in config.eval.clicks}
+        named = {name: float(mean) for name, mean in named.items()}
+        return named | {"iou_mean": float(np.mean(list(named.values())))}, _sheet(rows)
+
+
+# Pictures
+
+
+def _row(image, mask, said: Answers) -> list[tuple[str, Image.Image]]:
+    """Captions and cells of one picture: itself, its mask, and the answers to four prompts."""
+    last = len(said.ious) - 1
+    shown = {"no prompt": 0, "box": 1, "1 click": 2}
+    if last > 2:
+        shown[f"{last - 1} clicks"] = last
+    cells = [("picture", Image.fromarray(image)), ("truth", outlined(image, mask))]
+    for name, number in shown.items():
+        cell = Image.fromarray(_judged(image, mask, said.masks[number]))
+        draw_prompts(cell, jax.tree.map(lambda x, n=number: x[n], said.prompts))
+        cells.append((f"{name}: {said.ious[number]:.2f}", cell))
+    return cells
+
+
+def _judged(image, mask, found) -> UInt8[np.ndarray, "h w 3"]:
+    """Green where pet was found, red where it was missed, blue where there is none."""
+    drawn = image.astype(np.float32)
+    pet, background = mask == PET, mask == 0
+    for where, colour in ((pet & found, GREEN), (pet & ~found, RED), (background & found, BLUE)):
+        drawn[where] += 0.5 * (np.array(colour) - drawn[where])
+    return drawn.astype(np.uint8)
+
+
+def draw_prompts(cell: Image.Image, prompts: Prompts) -> None:
+    """Draw one picture's clicks, yellow for pet and red for background, and its box."""
+    draw = ImageDraw.Draw(cell)
+    clicks = prompts.points[:-BOX_SLOTS], prompts.labels[:-BOX_SLOTS]
+    for (x, y), label in zip(*clicks, strict=True):
+        if label != EMPTY:
+            colour = YELLOW if label == POSITIVE else RED
+            draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour, outline="black")
+    if prompts.labels[-1] == BOTTOM_RIGHT:
+        corners = prompts.points[-BOX_SLOTS:].reshape(-1)
+        draw.rectangle([float(value) for value in corners], outline=YELLOW, width=2)
+
+
+def _sheet(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
+    rows = rows[:SHEET_ROWS]
+    width, height = rows[0][0][1].size
+    height += CAPTION
+    sheet = Image.new("RGB", (len(rows[0]) * width, len(rows) * height), "white")
+    for y, row in enumerate(rows):
+        for x, (caption, cell) in enumerate(row):
+            sheet.paste(cell, (x * width, y * height + CAPTION))
+            ImageDraw.Draw(sheet).text((x * width + 3, y * height + 1), caption, fill="black")
+    return sheet

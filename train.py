@@ -1,0 +1,59 @@
+"""Train a model from scratch, or go on with a run that was stopped.
+
+    python train.py --config=configs/tiny.py
+    python train.py --config=configs/pets256.py --workdir=runs/pets --config.train.batch_size=16
+
+Started again with the same workdir, a run goes on from its last checkpoint. Ctrl-C or SIGTERM saves
+first.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from petsam_jax import runtime
+
+
+def use_compilation_cache() -> None:
+    """Programs are compiled once for each machine; a second start takes seconds."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(caches / "petsam_jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def main() -> int:
+    from petsam_jax.config import parse_args
+
+    parser = argparse.ArgumentParser("python train.py", description=__doc__.split("\n")[0])
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="default: runs/NAME_OF_CONFIG")
+    parser.add_argument("--summary", action="store_true", help="print what is trained how, and end")
+    parser.add_argument("--max-steps", type=int, metavar="N", help="end at step N and save")
+    args = parse_args(parser)
+    if args.max_steps is not None and args.max_steps < 1:
+        parser.error(f"--max-steps {args.max_steps}: set it to at least 1")
+    name = Path(args.config_spec.replace(".py:", "-").removesuffix(".py")).name
+    workdir = args.workdir or Path("runs") / name
+
+    use_compilation_cache()
+    from petsam_jax.run_guard import TrainingDiverged, WorkdirError
+    from petsam_jax.trainer import describe, train_and_evaluate
+
+    try:
+        if args.summary:
+            print(describe(args.config))
+        else:
+            train_and_evaluate(args.config, workdir, max_steps=args.max_steps)
+    # ValueError: what is wrong with the config, the data or the optimiser's patterns.
+    except (ValueError, OSError, WorkdirError, TrainingDiverged) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    runtime.prepare()
+    sys.exit(main())
