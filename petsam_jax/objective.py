@@ -133,18 +133,17 @@ def prompt_rounds(
         return decoded, *_judge(decoded, mask, objective, several)
 
     def correct(state, this_round, several):
-        prompts, decoded = state
-        pred = enlarge(jax.lax.stop_gradient(decoded.mask_logits), *mask.shape[1:])[:, 0] > 0
+        prompts, decoded, pred = state
         point, label = next_click(this_round, mask, pred, prompts)
         prompts = add_click(prompts, point, label)._replace(
             mask_input=rearrange(decoded.mask_logits, "b 1 h w -> b h w 1"),
             has_mask=jnp.ones(mask.shape[0], bool),
         )
-        decoded, *judged = answer(prompts, several)
-        return (prompts, decoded), judged
+        decoded, pred, *judged = answer(prompts, several)
+        return (prompts, decoded, pred), judged
 
-    decoded, *judged = answer(prompts, several=True)
-    state, history = (prompts, decoded), [judged]
+    decoded, pred, *judged = answer(prompts, several=True)
+    state, history = (prompts, decoded, pred), [judged]
     number = jax.tree.leaves(rounds)[0].shape[0]
     if number > 0:
         # After a mask or nothing, the first correction is the only point: still several masks.
@@ -160,14 +159,14 @@ def prompt_rounds(
 
 
 def _judge(decoded: Decoded, mask, objective: Objective, several: bool):
-    """The losses of an answer and the IoU of the mask that it chose."""
+    """Where an answer sees the pet, its losses, and the IoU of the mask that it chose."""
     if several:
         logits, ious, valid = trained_masks(decoded.all_logits, decoded.all_ious, decoded.multimask)
     else:
         logits, ious, valid = decoded.all_logits[:, :1], decoded.all_ious[:, :1], None
     losses = prompt_losses(logits, ious, decoded.object_logit, mask, valid, **objective.loss)
-    chosen = enlarge(jax.lax.stop_gradient(decoded.mask_logits), *mask.shape[1:])[:, 0] > 0
-    return losses, iou(chosen, mask).astype(jnp.float32)
+    pred = enlarge(jax.lax.stop_gradient(decoded.mask_logits), *mask.shape[1:])[:, 0] > 0
+    return pred, losses, iou(pred, mask).astype(jnp.float32)
 
 
 # Clips
@@ -287,7 +286,7 @@ def track_frames(
         )
         counted = ~(twice & (frame == frames - 1))
         bank = _remember(model, features, decoded, bank, frame, ~counted, counted)
-        losses, ious = _judge(decoded, mask, objective, several=True)
+        _, losses, ious = _judge(decoded, mask, objective, several=True)
         return bank, Outcome(losses, counted, ious)
 
     later = jax.tree.map(lambda x: x[1:], (features, rearrange(mask, "b t h w -> t b h w")))
