@@ -8,6 +8,7 @@ first.
 """
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -39,6 +40,8 @@ def main() -> int:
     workdir = args.workdir or Path("runs") / name
 
     use_compilation_cache()
+    # Orbax warns of every step that is saved without a validation.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     from petsam_jax.run_guard import TrainingDiverged, WorkdirError
     from petsam_jax.trainer import describe, train_and_evaluate
 

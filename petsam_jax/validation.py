@@ -104,7 +104,8 @@ class Validation:
     ):
         """At most `eval.examples` pictures, spread over the source."""
         number = min(len(source), config.eval.examples)
-        self._source = Subset(source, np.linspace(0, len(source) - 1, number).round().astype(int))
+        spread = np.linspace(0, len(source) - 1, number).round().astype(int)
+        self._source = Subset(source, spread.tolist())
         self._config, self._sharding = config, sharding
 
         def run(weights, image, mask, key):

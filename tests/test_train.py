@@ -1,0 +1,224 @@
+"""The whole of training on the smallest model: it learns, logs, stops, resumes and refuses."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
+from PIL import Image
+
+from petsam_jax.checkpoint import build_model, load_weights
+from petsam_jax.config import ConfigError, load_config
+from petsam_jax.data.shapes import ShapesSource
+from petsam_jax.logbook import read_metrics
+from petsam_jax.run_guard import TrainingDiverged, WorkdirError
+from petsam_jax.trainer import Feed, is_clip_step, make_plan, train_and_evaluate
+from petsam_jax.training import trainable_names
+
+ROOT = Path(__file__).parents[1]
+SPEC = ROOT / "configs" / "tiny.py"
+GROUPS = ("image_encoder", "prompt_encoder", "mask_decoder", "memory")
+# Smaller still: what takes time is compiling.
+SMALL = (
+    "data.sources=('shapes:length=100,size=64',)",
+    "data.size=64",
+    "data.num_threads=1",
+    "data.motion.frames=2",
+    "model.image_encoder.trunk.stages=(1,1,1,1)",
+    "model.image_encoder.trunk.global_att_blocks=(2,)",
+    "model.image_encoder.trunk.window_sizes=(4,4,4,2)",
+    "model.image_encoder.trunk.drop_path_rate=0.1",
+    "model.memory_attention.dropout=0.1",
+    "prompts.rounds=1",
+    "prompts.clip_rounds=0",
+    "train.batch_size=4",
+    "train.clip_batch_size=2",
+    "train.clip_share=0.34",
+    "train.duration=6 steps",
+    "train.log_every=1",
+    "train.checkpoint_every=2",
+    "eval.every=6",
+    "eval.examples=6",
+    "eval.batch_size=4",
+    "eval.clicks=(1,2)",
+    *(f"optim.groups.{group}.warmup=2 steps" for group in GROUPS),
+)
+EPOCH = tuple(f"optim.groups.{group}.warmup=1 epochs" for group in GROUPS)
+
+
+def small(*overrides):
+    return load_config(SPEC, [*SMALL, *overrides])
+
+
+def flags(*overrides):
+    return [f"--config={SPEC}", *(f"--config.{o}" for o in (*SMALL, *overrides))]
+
+
+def train_py(*argv, **options):
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *map(str, argv)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Every run is a program of its own to JAX, and the same to its cache on disk."""
+    directory = str(tmp_path_factory.mktemp("compiled"))
+    jax.config.update("jax_compilation_cache_dir", directory)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    yield directory
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture(scope="module")
+def straight(cache, tmp_path_factory):
+    """A workdir trained for six steps without a stop, and its last scores."""
+    workdir = tmp_path_factory.mktemp("straight")
+    return workdir, train_and_evaluate(small(), workdir)
+
+
+def saved_arrays(workdir, step):
+    import orbax.checkpoint as ocp
+
+    found = {}
+    for item in ("params", "ema", "optimizer"):
+        with ocp.StandardCheckpointer() as reader:
+            tree = reader.restore(Path(workdir) / "checkpoints" / str(step) / item)
+        found |= {f"{item}/{name}": np.asarray(array) for name, array in tree.items()}
+    return found
+
+
+def test_a_run_leaves_scores_logs_a_sheet_and_weights(straight):
+    workdir, scores = straight
+    assert set(scores) == {"iou_none", "iou_box", "iou_click1", "iou_click2", "iou_mean"}
+    parts = [scores[name] for name in scores if name != "iou_mean"]
+    assert scores["iou_mean"] == pytest.approx(np.mean(parts)) and 0 <= min(parts) <= 1
+    lines = read_metrics(workdir)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6, 6]
+    # A third of the steps are clips: the third and the sixth.
+    assert ["clip/loss" in line for line in lines[:6]] == [False, False, True] * 2
+    for name in ("loss", "mask", "dice", "iou", "object", "grad_norm", "iou_first", "iou_last"):
+        assert np.isfinite(lines[0][f"image/{name}"]) and np.isfinite(lines[2][f"clip/{name}"])
+    assert lines[-1]["valid/iou_mean"] == scores["iou_mean"]
+    with Image.open(workdir / "sheets" / "0000006.png") as sheet:
+        assert sheet.size == (6 * 64, 6 * (64 + 14))
+    config, arrays = load_weights(workdir)
+    assert config.to_dict() == small().to_dict()
+    assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+def test_the_newest_and_the_best_checkpoints_are_kept(straight):
+    steps = sorted(int(path.name) for path in (straight[0] / "checkpoints").iterdir())
+    assert steps == [4, 6]
+
+
+def test_a_run_killed_twice_equals_one_that_never_stopped(straight, tmp_path):
+    train_and_evaluate(small(), tmp_path, max_steps=3)
+    # SIGKILL while a checkpoint is being written leaves its folder under another name.
+    (tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp").mkdir()
+    train_and_evaluate(small("train.log_every=2"), tmp_path, max_steps=5)
+    scores = train_and_evaluate(small(), tmp_path)
+    assert scores == straight[1]
+    want, got = saved_arrays(straight[0], 6), saved_arrays(tmp_path, 6)
+    assert list(want) == list(got) and len(want) > 500
+    assert [name for name in want if not np.array_equal(want[name], got[name])] == []
+
+
+def test_a_finished_run_is_left_as_it_is(straight):
+    before = (straight[0] / "metrics.jsonl").read_bytes()
+    assert train_and_evaluate(small(), straight[0]) == {}
+    assert (straight[0] / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_workdir_of_another_config_is_refused(straight):
+    with pytest.raises(WorkdirError, match="loss.dice_weight: 1.0 -> 2.0"):
+        train_and_evaluate(small("loss.dice_weight=2"), straight[0])
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_pictures(tmp_path):
+    with pytest.raises(TrainingDiverged, match="lower optim.groups") as stopped:
+        train_and_evaluate(small("loss.mask_weight=1e38", "loss.dice_weight=1e38"), tmp_path)
+    assert stopped.value.step <= 2 and len(stopped.value.names) == 4
+
+
+def test_batches_must_divide_among_devices():
+    spread = NamedSharding(AbstractMesh((2,), ("data",)), PartitionSpec("data"))
+    with pytest.raises(ConfigError, match="train.batch_size=3 does not divide among 2 devices"):
+        Feed(small("train.batch_size=3"), ShapesSource(4), spread)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 1.0])
+def test_clip_steps_are_spread_evenly(share):
+    clips = np.cumsum([is_clip_step(i, share) for i in range(200)])
+    assert np.abs(clips - share * np.arange(1, 201)).max() <= 1
+
+
+def test_epochs_and_accumulation_become_steps():
+    names = trainable_names(nnx.eval_shape(lambda: build_model(small())))
+    config = small("train.duration=3 epochs", "optim.accumulate=2", *EPOCH)
+    plan = make_plan(config, names, examples=42)
+    # 10.5 batches of 4 an epoch, 5.25 updates.
+    assert plan.steps == 32 and plan.rules[names[-1]].warmup == 6
+
+
+# The program
+
+
+def test_without_data_it_says_in_seconds_what_to_do(tmp_path):
+    start = time.monotonic()
+    spec = ROOT / "configs" / "pets256.py"
+    environment = os.environ | {"TFDS_DATA_DIR": str(tmp_path / "none")}
+    run = train_py(f"--config={spec}", "--workdir", tmp_path / "w", env=environment)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 1 and time.monotonic() - start < 20
+    for part in ("data.prepare --download", "data.prepare --src", "configs/tiny.py"):
+        assert part in err
+    assert "Traceback" not in err and not (tmp_path / "w").exists()
+
+
+def test_summary_prints_a_table_and_ends(tmp_path):
+    run = train_py(*flags("optim.groups.memory.lr=0"), "--summary", cwd=tmp_path)
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 0, err
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
+    assert rows["memory_encoder"][1] == "frozen" and rows["mask_decoder"][1] == "0.001"
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_field_suggests_the_nearest(tmp_path):
+    run = train_py(f"--config={SPEC}", "--config.train.batchsize=4", cwd=tmp_path)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 2 and "did you mean --config.train.batch_size?" in err
+
+
+def test_sigterm_saves_and_ends_well_and_sigkill_loses_little(cache, straight, tmp_path):
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
+    argv = *flags("train.duration=100000 steps", "eval.every=100000"), "--workdir", tmp_path
+    for number, ending in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)):
+        run = train_py(*argv, env=environment)
+        begun = newest(tmp_path)
+        deadline = time.monotonic() + 150
+        while newest(tmp_path) < begun + 4 and run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        run.send_signal(number)
+        _, err = run.communicate(timeout=60)
+        assert run.returncode == ending, err
+        assert newest(tmp_path) >= begun + 4
+    assert "SIGTERM: saved and stopped at step" in err and "resumed from" in err
+    load_weights(tmp_path)
+
+
+def newest(workdir):
+    folders = (Path(workdir) / "checkpoints").glob("*")
+    return max((int(folder.name) for folder in folders if folder.name.isdigit()), default=0)
