@@ -1,0 +1,111 @@
+"""Validation: the protocol on a model whose answers are known, and its named means and sheet."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from einops import rearrange, repeat
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from petsam_jax.config import load_config
+from petsam_jax.data.shapes import ShapesSource
+from petsam_jax.models.image_encoder import ImageFeatures
+from petsam_jax.models.sam2 import SAM2, Decoded
+from petsam_jax.prompts import EMPTY, POSITIVE
+from petsam_jax.trainer import make_objective
+from petsam_jax.training import Fixed
+from petsam_jax.validation import Validation, answers
+
+SIZE = 64
+
+
+class Echo(SAM2):
+    """Answers with what is painted in its mask input."""
+
+    def __init__(self):
+        self.nothing = nnx.Param(jnp.zeros(1))
+
+    def encode_image(self, image, key=None):
+        b, h, w, _ = image.shape
+        fine = jnp.zeros((b, h // 4, w // 4, 1)), jnp.zeros((b, h // 8, w // 8, 1))
+        return ImageFeatures(jnp.zeros((b, h // 16, w // 16, 1)), fine)
+
+    def attend_memory(self, image_embed):
+        return image_embed
+
+    def decode(self, pix_feat, fine, points, labels, mask_input, has_mask, *, gated):
+        logits = rearrange(mask_input, "b h w 1 -> b 1 h w") + self.nothing[0]
+        one = jnp.ones((len(labels), 1))
+        every = repeat(logits, "b 1 h w -> b 4 h w"), jnp.ones((len(labels), 4))
+        return Decoded(logits, one, one, one, *every, has_mask)
+
+
+@pytest.fixture(scope="module")
+def objective():
+    return make_objective(load_config("configs/tiny.py"))
+
+
+def squares():
+    """A square of 32 pixels, one with an ignored rim of 4, and no pet at all."""
+    mask = np.zeros((3, SIZE, SIZE), np.uint8)
+    mask[0, 16:48, 16:48] = 1
+    mask[1, 12:52, 12:52] = 2
+    mask[1, 16:48, 16:48] = 1
+    return jnp.zeros((3, SIZE, SIZE, 3), jnp.uint8), jnp.asarray(mask)
+
+
+@pytest.fixture(scope="module")
+def said(objective):
+    return jax.jit(
+        lambda image, mask: answers(Echo(), image, mask, jax.random.key(0), objective, 3, 0.0)
+    )(*squares())
+
+
+def test_nothing_finds_nothing_and_a_box_finds_a_square(said):
+    ious = np.asarray(said.ious)
+    assert ious.shape == (5, 3)
+    assert ious[0].tolist() == [0, 0, 1]
+    # The half cell around it that bilinear logits lose, no more.
+    assert 0.75 < ious[1, 0] < 1 and ious[1, 1] >= ious[1, 0]
+
+
+def test_clicks_are_positive_in_the_middle_first_and_then_where_it_is_wrong(said):
+    labels, points = np.asarray(said.prompts.labels), np.asarray(said.prompts.points)
+    assert labels[0].max() == EMPTY and (labels[1, :2, -2:] == [2, 3]).all()
+    assert [(row[0] != EMPTY).sum() for row in labels[2:]] == [1, 2, 3]
+    assert labels[2, 0, 0] == POSITIVE and np.abs(points[2, 0, 0] - 31.5).max() <= 0.5
+    mask, masks = np.asarray(squares()[1]), np.asarray(said.masks)
+    for number in (3, 4):
+        x, y = points[number, 0, number - 2].astype(int)
+        label = labels[number, 0, number - 2]
+        assert masks[number - 1, 0, y, x] != (mask[0, y, x] == 1) and label == mask[0, y, x]
+
+
+def test_answers_are_fed_back_so_that_clicks_add_up(said):
+    ious = np.asarray(said.ious)[2:, 0]
+    assert 0 < ious[0] < ious[1] < ious[2]
+
+
+def test_a_picture_without_pet_gets_no_box_and_no_click(said):
+    assert (np.asarray(said.prompts.labels)[:, 2] == EMPTY).all()
+    assert (np.asarray(said.ious)[:, 2] == 1).all()
+
+
+def test_named_means_are_those_of_the_pictures_that_are_there(objective):
+    config = load_config("configs/tiny.py", ["data.size=64", "eval.examples=5"])
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.eval.update(batch_size=4, clicks=(1, 3))
+    definition, _ = nnx.split(Echo())
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    spread = NamedSharding(mesh, PartitionSpec("data"))
+    source = ShapesSource(20, 64)
+    check = Validation(config, source, objective, Fixed(definition, {}), spread)
+    scores, sheet = check({"nothing": jnp.zeros(1)})
+    assert list(scores) == ["iou_none", "iou_box", "iou_click1", "iou_click3", "iou_mean"]
+    # Shapes always have a pet, which no prompt does not find; the padding's IoU of 1 is left out.
+    assert scores["iou_none"] == 0 and scores["iou_box"] > 0.5
+    assert scores["iou_mean"] == pytest.approx(np.mean(list(scores.values())[:-1]))
+    assert sheet.size == (6 * 64, 5 * (64 + 14))
+    assert check({"nothing": jnp.zeros(1)})[0] == scores
