@@ -209,7 +209,7 @@ def test_sigterm_saves_and_ends_well_and_sigkill_loses_little(cache, straight, t
     for number, ending in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)):
         run = train_py(*argv, env=environment)
         begun = newest(tmp_path)
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 300
         while newest(tmp_path) < begun + 4 and run.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
         run.send_signal(number)
