@@ -13,6 +13,7 @@ from petsam_jax.models.mask_decoder import (
     DecoderOutput,
     MaskDecoder,
     best_mask,
+    enlarge,
     multimask_masks,
     single_mask,
     stability,
@@ -278,6 +279,13 @@ def test_empty_single_mask_is_stable(output):
     empty = output._replace(mask_logits=output.mask_logits.at[:, 0].set(-5.0))
     assert stability(empty.mask_logits, 0.05)[:, 0].tolist() == [1.0] * 4
     np.testing.assert_array_equal(stable_mask(empty).mask_logits[:, 0], empty.mask_logits[:, 0])
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4])
+def test_enlarging_is_bilinear_resizing(rng, factor):
+    x = jnp.asarray(rng.normal(size=(2, 3, 5, 8)), jnp.float32)
+    want = jax.image.resize(x, (2, 3, 5 * factor, 8 * factor), "bilinear")
+    np.testing.assert_allclose(enlarge(x, factor), want, atol=5e-6)
 
 
 # Training and speed

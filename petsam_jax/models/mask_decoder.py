@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
@@ -159,6 +160,23 @@ class MaskDecoder(nnx.Module):
         if evaluation:
             one = stable_mask(output, self.stability_delta, self.stability_thresh)
         return where_prompt(multimask, best_mask(multimask_masks(output)), one)
+
+
+def enlarge(
+    mask_logits: Float[Array, "b m h w"], factor: int = 4
+) -> Float32[Array, "b m {factor}*h {factor}*w"]:
+    """Bilinear, `factor` times as high and wide, as `jax.image.resize` does it, but faster."""
+    h, w = mask_logits.shape[2:]
+    # Where the pixels of the result lie, in pixels of the logits; beyond the border is the border.
+    at = np.clip((np.arange(factor * w) + 0.5) / factor - 0.5, 0, w - 1)
+    weights = np.maximum(1 - np.abs(at - np.arange(w)[:, None]), 0).astype(np.float32)
+    wide = jnp.matmul(mask_logits, weights, precision="highest")
+    # Every `factor`-th row is the same mix of neighbouring rows.
+    padded = jnp.pad(wide, ((0, 0), (0, 0), (1, 1), (0, 0)), "edge")
+    above, here, below = padded[:, :, :h], padded[:, :, 1:-1], padded[:, :, 2:]
+    offsets = [(row + 0.5) / factor - 0.5 for row in range(factor)]
+    rows = [(1 - abs(at)) * here + abs(at) * (above if at < 0 else below) for at in offsets]
+    return rearrange(jnp.stack(rows, axis=3), "b m h f w -> b m (h f) w")
 
 
 # Which of the four masks

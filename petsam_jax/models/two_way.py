@@ -5,13 +5,24 @@ tokens and image, updated. Segment Anything (Kirillov et al. 2023), appendix A, 
 """
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from petsam_jax.models.layers import Attention, LayerNorm, Mlp
+from petsam_jax.models.layers import Attention, LayerNorm, Mlp, attention, merge_heads
 
 EPS = 1e-5
+
+
+class TokenAttention(Attention):
+    """Attention with few keys or few queries, projected in the compute dtype, done in float32.
+
+    Its products are so small that rounding their inputs would take longer than it saves.
+    """
+
+    def attend(self, q, k, v, mask):
+        return self.out_proj(merge_heads(attention(q, k, v, mask, jnp.dtype("float32"))))
 
 
 class TwoWayLayer(nnx.Module):
@@ -29,13 +40,13 @@ class TwoWayLayer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         options = dict(dtype=dtype, rngs=rngs)
-        self.self_attn = Attention(d_model, num_heads, **options)
+        self.self_attn = TokenAttention(d_model, num_heads, **options)
         self.norm1 = LayerNorm(d_model, eps=EPS)
-        self.cross_attn_token_to_image = Attention(d_model, num_heads, inner=inner, **options)
+        self.cross_attn_token_to_image = TokenAttention(d_model, num_heads, inner=inner, **options)
         self.norm2 = LayerNorm(d_model, eps=EPS)
         self.mlp = Mlp(d_model, mlp_dim, d_model, activation=jax.nn.relu, **options)
         self.norm3 = LayerNorm(d_model, eps=EPS)
-        self.cross_attn_image_to_token = Attention(d_model, num_heads, inner=inner, **options)
+        self.cross_attn_image_to_token = TokenAttention(d_model, num_heads, inner=inner, **options)
         self.norm4 = LayerNorm(d_model, eps=EPS)
         self.first = first
 
@@ -85,7 +96,7 @@ class TwoWayTransformer(nnx.Module):
             TwoWayLayer(d_model, num_heads, mlp_dim, inner, first=index == 0, **options)
             for index in range(depth)
         )
-        self.final_attn_token_to_image = Attention(d_model, num_heads, inner=inner, **options)
+        self.final_attn_token_to_image = TokenAttention(d_model, num_heads, inner=inner, **options)
         self.norm_final_attn = LayerNorm(d_model, eps=EPS)
 
     def __call__(
