@@ -1,8 +1,10 @@
-"""Made-up shapes at 128 pixels: trains in a minute or two on a CPU, and every test uses it.
+"""Made-up shapes at 128 pixels, for a CPU; every test of training uses it.
 
     python train.py --config=configs/tiny.py
 
-The model is pets256 in all its parts, with small numbers; 1.2 M parameters.
+The model is pets256 in all its parts, with the smallest numbers that still learn. The recipe is a
+first one: 225 steps, 90 s on 2 cores, took the IoU from a box to 0.32 on shapes not seen before
+(no prompt: 0.17), and it was still rising.
 """
 
 from pathlib import Path

@@ -49,13 +49,6 @@ WATCHED = 5000
 # What a config says
 
 
-def make_objective(config: ConfigDict) -> Objective:
-    """The sections `prompts` and `loss`."""
-    prompts = config.prompts.to_dict()
-    painted, paint = prompts.pop("painted"), prompts.pop("paint")
-    return Objective(**prompts, loss=config.loss.to_dict(), paint=paint if painted else None)
-
-
 class Plan(NamedTuple):
     """How long a run is and how each parameter is trained."""
 
@@ -240,7 +233,7 @@ def train_and_evaluate(
             state, fixed, iterators = keeper.restore(state, fixed, everywhere)
             feed.go_to(iterators)
             run = _Run(config, Path(workdir), plan, fixed, feed, keeper, stop, everywhere)
-            validation = Validation(config, held_out, make_objective(config), fixed, spread)
+            validation = Validation(config, held_out, Objective.of(config), fixed, spread)
             return run.loop(state, validation, min(plan.steps, max_steps or plan.steps))
     finally:
         feed.close()
@@ -255,7 +248,7 @@ class _Run:
         step = make_train_step(
             fixed,
             plan.optimizer,
-            make_objective(config),
+            Objective.of(config),
             seed=config.train.seed,
             ema_decay=config.train.ema_decay,
         )

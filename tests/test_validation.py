@@ -12,8 +12,8 @@ from petsam_jax.config import load_config
 from petsam_jax.data.shapes import ShapesSource
 from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.sam2 import SAM2, Decoded
+from petsam_jax.objective import Objective
 from petsam_jax.prompts import EMPTY, POSITIVE
-from petsam_jax.trainer import make_objective
 from petsam_jax.training import Fixed
 from petsam_jax.validation import Validation, answers
 
@@ -43,7 +43,7 @@ class Echo(SAM2):
 
 @pytest.fixture(scope="module")
 def objective():
-    return make_objective(load_config("configs/tiny.py"))
+    return Objective.of(load_config("configs/tiny.py"))
 
 
 def squares():
