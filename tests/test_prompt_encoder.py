@@ -100,6 +100,12 @@ def test_codes_of_grid_and_points_equal_the_reference(reference, g):
     assert_close("prompt_encoder", code, g["coord_pe_of_coords_no_half_pixel_shift"], "code")
 
 
+def test_norm_of_masks_has_the_reference_epsilon(reference):
+    ops, name = golden("ops"), "eps.sam_prompt_encoder.mask_downscaling.1"
+    got = reference.mask_norm1(jnp.asarray(nhwc(ops[f"{name}.in"])))
+    assert_close("ops", got, nhwc(ops[f"{name}.out"]), name)
+
+
 # Slots
 
 
