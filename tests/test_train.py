@@ -1,7 +1,6 @@
 """The whole of training on the smallest model: it learns, logs, stops, resumes and refuses."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -200,26 +199,3 @@ def test_an_unknown_field_suggests_the_nearest(tmp_path):
     run = train_py(f"--config={SPEC}", "--config.train.batchsize=4", cwd=tmp_path)
     _, err = run.communicate(timeout=60)
     assert run.returncode == 2 and "did you mean --config.train.batch_size?" in err
-
-
-def test_sigterm_saves_and_ends_well_and_sigkill_loses_little(cache, straight, tmp_path):
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
-    endless = flags("train.duration=100000 steps", "eval.every=100000", "train.clip_share=0.0")
-    argv = *endless, "--workdir", tmp_path
-    for number, ending in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)):
-        run = train_py(*argv, env=environment)
-        begun = newest(tmp_path)
-        deadline = time.monotonic() + 300
-        while newest(tmp_path) < begun + 4 and run.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        run.send_signal(number)
-        _, err = run.communicate(timeout=60)
-        assert run.returncode == ending, err
-        assert newest(tmp_path) >= begun + 4
-    assert "SIGTERM: saved and stopped at step" in err and "resumed from" in err
-    load_weights(tmp_path)
-
-
-def newest(workdir):
-    folders = (Path(workdir) / "checkpoints").glob("*")
-    return max((int(folder.name) for folder in folders if folder.name.isdigit()), default=0)
