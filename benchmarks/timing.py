@@ -69,10 +69,10 @@ def peak_megabytes() -> float:
 def setting() -> str:
     """Date, processor, memory pages and versions: what a figure means nothing without."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    tunables = os.environ.get("GLIBC_TUNABLES", "none")
+    memory = "memory kept" if "GLIBC_TUNABLES" in os.environ else "malloc as it is"
     return (
         f"{datetime.date.today()}, {cores} cores of {_processor()}, {jax.devices()[0].platform}, "
-        f"Python {platform.python_version()}, jax {jax.__version__}, GLIBC_TUNABLES: {tunables}"
+        f"Python {platform.python_version()}, jax {jax.__version__}, {memory}"
     )
 
 

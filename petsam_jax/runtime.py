@@ -7,7 +7,8 @@
 On Linux, malloc gives XLA's large buffers back to the system after each call, and the next call
 pays for them page by page: a fourth of the time of a training step. glibc reads how it should
 behave only when a process starts, so `prepare` starts the program again, once, in its place: same
-process id, same arguments, same output. The price: a process keeps the most memory it ever had.
+process id, same arguments, same output. The price: a process keeps the most memory it ever had, and
+its threads share one pool of it, so programs with steps of a few milliseconds better go without.
 """
 
 import os

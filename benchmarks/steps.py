@@ -1,0 +1,141 @@
+"""What `benchmarks.model` measures: models of random numbers, and their steps with inputs."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from petsam_jax.config import load_config
+from petsam_jax.models.image_encoder import ImageFeatures
+from petsam_jax.models.memory_bank import MemoryBank
+from petsam_jax.models.sam2 import SAM2
+from petsam_jax.names import fill, shapes
+from petsam_jax.prompts import Prompts, add_click, empty_prompts
+
+PIXELS, BATCH = 256, 8
+SIZES = ("pets256", "pets256_small", "hiera_tiny")
+INFERENCE, TRAINING = ("encoder", "click", "memory", "tracking"), "training"
+# Prompted frame 0 and tracked frames 1 to 15 are remembered: 7 memories and 16 pointers.
+FRAME = 16
+
+
+class Step(NamedTuple):
+    """A function of the model and of `inputs`, known to the command line as `what`.
+
+    `parts` are those of the model that it reads, all if none is named: each array that a call
+    passes costs it more than a microsecond.
+    """
+
+    what: str
+    name: str
+    function: Callable
+    inputs: tuple
+    parts: tuple[str, ...] = ()
+
+
+def model_keywords(size: str) -> dict:
+    """The keywords of `SAM2` for one of SIZES."""
+    keywords = load_config(f"configs/{'pets256' if size == 'hiera_tiny' else size}.py").model
+    keywords = keywords.to_dict()
+    if size == "hiera_tiny":
+        tiny = dict(embed_dim=96, num_heads=1, stages=(1, 2, 7, 2), global_att_blocks=(5, 7, 9))
+        keywords["image_encoder"]["trunk"] |= tiny | dict(pos_embed_size=(7, 7))
+    return keywords
+
+
+def random_model(keywords: dict) -> SAM2:
+    """A model of random numbers; initialising it properly would take longer than measuring it."""
+    model = nnx.eval_shape(lambda: SAM2(**keywords, rngs=nnx.Rngs(0)))
+    rng = np.random.default_rng(0)
+    fill(
+        model,
+        {
+            name: rng.normal(size=shape).astype(np.float32) * 0.02 + name.endswith(".scale")
+            for name, shape in shapes(model).items()
+        },
+    )
+    return model
+
+
+def full_bank(model: SAM2, rng: np.random.Generator) -> MemoryBank:
+    """All slots of a bank taken, with what frame FRAME reads."""
+    bank = model.empty_bank(1, PIXELS, PIXELS, cond_slots=1)
+    slots = bank.recent.frame.shape[1]
+
+    def taken(slots, frames):
+        return slots._replace(
+            memory=_normal(rng, *slots.memory.shape),
+            obj_ptr=_normal(rng, *slots.obj_ptr.shape),
+            frame=jnp.asarray(frames, jnp.int32)[None],
+            valid=jnp.ones_like(slots.valid),
+        )
+
+    recent = [frame if frame else slots for frame in range(slots)]
+    return MemoryBank(taken(bank.conditioning, [0]), taken(bank.recent, recent))
+
+
+def _normal(rng, *shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+def inference_steps(model: SAM2) -> list[Step]:
+    """The steps of clicking and tracking."""
+    rng = np.random.default_rng(1)
+    image = _normal(rng, BATCH, PIXELS, PIXELS, 3)
+    outline = jax.eval_shape(lambda image: model.encode_image(image), image[:1])
+    features = jax.tree.map(lambda x: _normal(rng, *x.shape), outline)
+    embed, none = features.image_embed, empty_prompts(1, PIXELS, PIXELS)
+    one_click = add_click(none, jnp.array([[99.0, 99.0]]), jnp.array([1]))
+    bank, frame = full_bank(model, rng), jnp.int32(FRAME)
+    logits, present = _normal(rng, 1, 1, PIXELS, PIXELS), jnp.ones((1, 1))
+    attend = embed, bank, frame, 2 * frame
+    encoder, encode = ("image_encoder",), SAM2.encode_image
+    decoder = "prompt_encoder", "mask_decoder", "obj_ptr_proj", "no_obj_ptr", "no_mem_embed"
+    attention = "memory_attention", "obj_ptr_tpos_proj", "maskmem_tpos_enc", "no_mem_embed"
+    memory = "memory_encoder", "no_obj_embed_spatial"
+    return [
+        Step("encoder", "image encoder", encode, (image[:1],), encoder),
+        Step("encoder", f"image encoder, batch {BATCH}", encode, (image,), encoder),
+        Step("click", "click", click, (features, one_click), decoder),
+        Step("memory", "memory encoder", SAM2.encode_memory, (embed, logits, present), memory),
+        Step("memory", "memory attention", SAM2.attend_memory, attend, attention),
+        Step("tracking", "tracked frame", track, (image[:1], bank, frame, none)),
+    ]
+
+
+def click(model: SAM2, features: ImageFeatures, prompts: Prompts):
+    """A prompt to three masks at the image's size, as a page that shows them needs it."""
+    pix_feat = model.attend_memory(features.image_embed)
+    decoded = model.decode(pix_feat, features.high_res_feats, *prompts, gated=False)
+    masks = decoded.all_logits[:, 1:]
+    masks = jax.image.resize(masks, (*masks.shape[:2], PIXELS, PIXELS), "bilinear")
+    return masks, decoded.all_ious
+
+
+def track(model: SAM2, image: jax.Array, bank: MemoryBank, frame: jax.Array, prompts: Prompts):
+    """A frame without prompts, its encoding included."""
+    no, times = jnp.zeros(1, bool), (frame, 2 * frame)
+    features = model.encode_image(image)
+    return model.track_step(features, bank, *times, *prompts, conditioning=no, initial=no)
+
+
+def training_steps() -> list[Step]:
+    """The image encoder at a batch, forward and with the gradient of all its parameters."""
+    image = _normal(np.random.default_rng(1), BATCH, PIXELS, PIXELS, 3)
+
+    def forward(encoder, image):
+        return sum(jnp.square(x).mean() for x in jax.tree.leaves(encoder(image)))
+
+    return [
+        Step(TRAINING, f"image encoder's loss, batch {BATCH}", forward, (image,)),
+        Step(TRAINING, "forward+backward", forward, (image,)),
+    ]
+
+
+def half_matrices(model: nnx.Module) -> None:
+    """Cast parameters of two and more axes to bfloat16."""
+    params = nnx.state(model, nnx.Param)
+    nnx.update(model, jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.ndim > 1 else x, params))
