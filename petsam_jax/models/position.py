@@ -59,9 +59,24 @@ def fourier(
 
 
 def fourier_map(gaussian: Float[Array, "2 f"], height: int, width: int) -> Float[Array, "h w 2*f"]:
-    """`fourier` at the centre of each cell of a map."""
-    x, y = jnp.meshgrid(jnp.arange(width) + 0.5, jnp.arange(height) + 0.5)
-    return fourier(jnp.stack([x, y], axis=-1), gaussian, height, width)
+    """`fourier` at the centre of each cell of a map.
+
+    The angle at (x, y) is that at (x, middle) plus that at (middle, y), so that sines along one row
+    and one column suffice, by sin(a + b) = sin a cos b + cos a sin b.
+    """
+    along_x = np.stack([np.arange(width) + 0.5, np.full(width, height / 2)], axis=-1)
+    along_y = np.stack([np.full(height, width / 2), np.arange(height) + 0.5], axis=-1)
+    # Products spread them, since XLA would take every cell's sine anew inside a broadcast.
+    x_of_cell = np.tile(np.eye(width, dtype=np.float32), (height, 1))
+    y_of_cell = np.repeat(np.eye(height, dtype=np.float32), width, axis=0)
+
+    def spread(of_cell, line):
+        code = fourier(jnp.asarray(line, jnp.float32), gaussian, height, width)
+        return jnp.split(jnp.matmul(of_cell, code, precision="highest"), 2, axis=-1)
+
+    (sin_x, cos_x), (sin_y, cos_y) = spread(x_of_cell, along_x), spread(y_of_cell, along_y)
+    code = [sin_x * cos_y + cos_x * sin_y, cos_x * cos_y - sin_x * sin_y]
+    return rearrange(jnp.concatenate(code, axis=-1), "(h w) c -> h w c", h=height)
 
 
 def axial_rope(

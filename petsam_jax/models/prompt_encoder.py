@@ -9,14 +9,12 @@ SAM 2 (Ravi et al. 2024), appendix D; Fourier features after Tancik et al. 2020.
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
-from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from petsam_jax.models.layers import Conv, LayerNorm, Linear, gelu, like
-from petsam_jax.models.position import fourier
+from petsam_jax.models.position import fourier, fourier_map
 
 # Labels 0 to 3: negative, positive, top left, bottom right.
 LABELS, EMPTY = 4, -1
@@ -88,7 +86,7 @@ class PromptEncoder(nnx.Module):
     ) -> tuple[Float32[Array, "b n+1 c"], Bool[Array, "b n+1"]]:
         """Tokens, and which of them count."""
         # Pixel (0, 0) has its centre at (0.5, 0.5).
-        code = self._code(points + 0.5, height, width)
+        code = fourier(points + 0.5, self.gaussian[...], height, width)
         table = jnp.concatenate([self.point_embed[...], self.not_a_point_embed[...][None]])
         labels = jnp.pad(labels, ((0, 0), (0, 1)), constant_values=EMPTY)
         code = jnp.pad(code, ((0, 0), (0, 1), (0, 0)))
@@ -107,20 +105,4 @@ class PromptEncoder(nnx.Module):
 
     def dense_pe(self, height: int, width: int) -> Float32[Array, "h w c"]:
         """The code of the centres of the image embedding's cells; the sides are in pixels."""
-        h, w = height // STRIDE, width // STRIDE
-        # The angle at (x, y) is that at (x, middle) plus that at (middle, y), so that sines along
-        # one row and one column suffice, by sin(a + b) = sin a cos b + cos a sin b. Products spread
-        # them, since XLA would take every cell's sine anew inside a broadcast.
-        along_x = np.stack([np.arange(w) + 0.5, np.full(w, h / 2)], axis=-1)
-        along_y = np.stack([np.full(h, w / 2), np.arange(h) + 0.5], axis=-1)
-        x_of_cell = np.tile(np.eye(w, dtype=np.float32), (h, 1))
-        y_of_cell = np.repeat(np.eye(h, dtype=np.float32), w, axis=0)
-        (sin_x, cos_x), (sin_y, cos_y) = (
-            jnp.split(jnp.matmul(of_cell, self._code(line, h, w), precision="highest"), 2, axis=-1)
-            for of_cell, line in [(x_of_cell, along_x), (y_of_cell, along_y)]
-        )
-        code = [sin_x * cos_y + cos_x * sin_y, cos_x * cos_y - sin_x * sin_y]
-        return rearrange(jnp.concatenate(code, axis=-1), "(h w) c -> h w c", h=h)
-
-    def _code(self, points, height, width):
-        return fourier(jnp.asarray(points, jnp.float32), self.gaussian[...], height, width)
+        return fourier_map(self.gaussian[...], height // STRIDE, width // STRIDE)
