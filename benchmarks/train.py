@@ -26,10 +26,11 @@ from petsam_jax.data.augment import Augmentation
 from petsam_jax.data.open_source import open_source
 from petsam_jax.data.pipeline import make_train_iterator
 from petsam_jax.objective import Objective
-from petsam_jax.optimizer import make_optimizer, make_rules
+from petsam_jax.trainer import make_plan
 from petsam_jax.training import create_state, make_train_step, trainable_names
 
-TOTAL_STEPS = 1000
+# Pictures in an epoch, by which the learning rate is planned.
+EXAMPLES = 1000
 # Batches that are kept ready, and steps that are timed together.
 READ_AHEAD, STEPS = 2, 5
 LEAST_ROUNDS = 3
@@ -38,12 +39,10 @@ LEAST_ROUNDS = 3
 def build(config):
     """The first state of a run, and its compiled step for batches of pictures."""
     model = build_model(config)
-    optim = config.optim.to_dict()
-    rules = make_rules(trainable_names(model), optim.pop("groups"))
-    optimizer = make_optimizer(rules, TOTAL_STEPS, **optim)
-    state, fixed = create_state(model, rules, optimizer)
+    plan = make_plan(config, trainable_names(model), EXAMPLES)
+    state, fixed = create_state(model, plan.rules, plan.optimizer)
     step = make_train_step(
-        fixed, optimizer, Objective.of(config), seed=0, ema_decay=config.train.ema_decay
+        fixed, plan.optimizer, Objective.of(config), seed=0, ema_decay=config.train.ema_decay
     )
     return state, jax.jit(step, donate_argnums=0)
 

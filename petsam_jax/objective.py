@@ -195,12 +195,11 @@ def clip_outcome(
         )
 
     twice = jax.random.bernoulli(key_who, objective.second_prompt_prob, (batch,))
-    twice = twice & (frames > 2)
+    everyone, twice = jnp.ones(batch, bool), twice & (frames > 2)
     bank = model.empty_bank(batch, *image.shape[2:4], cond_slots=2, recent_slots=max(frames, 2))
     parts = []
-    for number, (key_frame, frame) in enumerate(((key_first, 0), (key_second, frames - 1))):
+    for key_frame, frame, who in ((key_first, 0, everyone), (key_second, frames - 1, twice)):
         prompts, keys = prompted(key_frame, frame)
-        everyone = jnp.ones(batch, bool)
         bank, losses, ious = prompted_frame(
             model,
             _frame(features, frame),
@@ -208,11 +207,10 @@ def clip_outcome(
             bank,
             frame,
             (prompts, keys, _random_click(objective)),
-            twice if number else everyone,
+            who,
             objective,
         )
-        counted = jnp.broadcast_to(twice if number else everyone, ious.shape)
-        parts.append(Outcome(losses, counted, ious))
+        parts.append(Outcome(losses, jnp.broadcast_to(who, ious.shape), ious))
     parts.append(track_frames(model, features, mask, bank, twice, objective, key_track))
     return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 

@@ -20,7 +20,7 @@ from petsam_jax.models.prompt_encoder import Constant
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.names import shapes, weights
 from petsam_jax.objective import Objective, Outcome, clip_outcome, picture_outcome
-from petsam_jax.optimizer import Rule, ema_update
+from petsam_jax.optimizer import Rule, ema_update, split_frozen, unflatten
 
 Arrays = dict[str, Array]
 
@@ -42,7 +42,7 @@ class Fixed(NamedTuple):
 
     def model(self, trained: Mapping[str, Array]) -> SAM2:
         """The model with these weights; cheap, and jit-safe."""
-        return nnx.merge(self.definition, _nested(self.frozen | dict(trained)))
+        return nnx.merge(self.definition, unflatten(self.frozen | dict(trained)))
 
 
 def create_state(
@@ -52,7 +52,7 @@ def create_state(
     definition, _ = nnx.split(model)
     # With types that are not weak, which the step's results are not: else it compiles twice.
     arrays = {name: jnp.asarray(array, array.dtype) for name, array in weights(model).items()}
-    trained = {name: arrays[name] for name in rules if rules[name].lr}
+    trained, _ = split_frozen({name: arrays[name] for name in rules}, rules)
     frozen = {name: array for name, array in arrays.items() if name not in trained}
     state = TrainState(jnp.int32(0), trained, optimizer.init(trained), dict(trained))
     # No two leaves may share memory, or the step could not take them over.
@@ -63,18 +63,6 @@ def trainable_names(model: SAM2) -> list[str]:
     """Dotted names of the parameters, constants are none; of an outline (`nnx.eval_shape`), too."""
     fixed = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model, Constant))}
     return [name for name in shapes(model) if name not in fixed]
-
-
-def _nested(flat: Mapping[str, Array]) -> dict:
-    """Dotted names as the nested dict that `nnx.merge` takes; list indices are integers."""
-    nested: dict = {}
-    for name, array in flat.items():
-        *parents, last = (int(part) if part.isdigit() else part for part in name.split("."))
-        place = nested
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = array
-    return nested
 
 
 class Metrics(NamedTuple):
