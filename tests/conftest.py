@@ -1,17 +1,34 @@
-"""What all tests share: the CPU backend, no silent broadcasting, and the golden arrays."""
+"""What all tests share: the CPU backend, no silent broadcasting, and made-up data."""
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import numpy as np
 import pytest
+from fabricated import official_folder
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture
 def rng():
-    import numpy as np
-
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """A folder in the official layout, with faults in it."""
+    return official_folder(tmp_path_factory.mktemp("official") / "pets")
+
+
+@pytest.fixture(scope="module")
+def data_dir(official, tmp_path_factory):
+    """The TFDS data folder made of it."""
+    # Here, since TFDS is slow to import and most tests need none of it.
+    from petsam_jax.data import prepare
+
+    data_dir = tmp_path_factory.mktemp("data")
+    prepare.prepare(data_dir, src=official)
+    return data_dir

@@ -7,7 +7,7 @@ PETSAM_GOLDENS names: the same files and array names with other numbers.
 import json
 import os
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -133,6 +133,16 @@ def tiny_model():
 
     # An outline has no random weights: drawing them takes seconds, and they are replaced anyway.
     return load_part(nnx.eval_shape(lambda: SAM2(**golden_config(), rngs=nnx.Rngs(0))))
+
+
+@partial(jax.jit, static_argnums=0)
+def _run(graph, state, *args):
+    return nnx.merge(graph, state)(*args)
+
+
+def run(module: nnx.Module, *args):
+    """The module called under jit, compiled once for each kind of module and shape."""
+    return _run(*nnx.split(module), *args)
 
 
 def nhwc(x: np.ndarray) -> np.ndarray:

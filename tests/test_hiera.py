@@ -1,13 +1,11 @@
 """The trunk equals the reference's, block by block; windows, drop path and sides behave."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden import assert_close, golden, golden_config, load_part, nchw, nhwc
+from golden import assert_close, golden, golden_config, load_part, nchw, nhwc, run
 
 from petsam_jax.models.hiera import (
     Hiera,
@@ -46,15 +44,6 @@ def reference():
 @pytest.fixture(scope="module")
 def g():
     return golden("hiera")
-
-
-@partial(jax.jit, static_argnums=0)
-def _run(graph, state, *args):
-    return nnx.merge(graph, state)(*args)
-
-
-def run(module, *args):
-    return _run(*nnx.split(module), *args)
 
 
 def normal(rng, *shape):

@@ -1,13 +1,11 @@
 """Neck and high-resolution maps equal the reference's; what the top-down path touches."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden import assert_close, golden, golden_config, load_part, nchw, nhwc
+from golden import assert_close, golden, golden_config, load_part, nchw, nhwc, run
 
 from petsam_jax.models.image_encoder import FpnNeck, ImageEncoder
 from petsam_jax.models.layers import upsample_nearest
@@ -30,15 +28,6 @@ def reference():
 @pytest.fixture(scope="module")
 def g():
     return golden("image_encoder")
-
-
-@partial(jax.jit, static_argnums=0)
-def _run(graph, state, *args):
-    return nnx.merge(graph, state)(*args)
-
-
-def run(module, *args):
-    return _run(*nnx.split(module), *args)
 
 
 def normal(rng, *shape):

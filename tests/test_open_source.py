@@ -6,26 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fabricated import GOOD, archives, official_folder
+from fabricated import GOOD, archives
 from PIL import Image
 
-from petsam_jax.data import prepare
 from petsam_jax.data.official import LayoutError
 from petsam_jax.data.open_source import SPLITS, SourceError, open_mix, open_source
 from petsam_jax.data.pets import MissingData
 from petsam_jax.data.sources import Source
-
-
-@pytest.fixture(scope="module")
-def official(tmp_path_factory):
-    return official_folder(tmp_path_factory.mktemp("official") / "pets")
-
-
-@pytest.fixture(scope="module")
-def data_dir(official, tmp_path_factory):
-    data_dir = tmp_path_factory.mktemp("data")
-    prepare.prepare(data_dir, src=official)
-    return data_dir
 
 
 def pictures(root, count, start=0):

@@ -10,25 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fabricated import FAULTS, GOOD, TEST_FAULT, archives, official_folder, picture, trimap
+from fabricated import FAULTS, GOOD, TEST_FAULT, archives, picture, trimap
 
-from petsam_jax.data import prepare
 from petsam_jax.data.official import LayoutError, OfficialArchives, OfficialTree, breed
 from petsam_jax.data.pets import MissingData, OfficialFolder, PetsSource, species
 from petsam_jax.data.pictures import decode_picture
 from petsam_jax.data.sources import Source
-
-
-@pytest.fixture(scope="module")
-def official(tmp_path_factory):
-    return official_folder(tmp_path_factory.mktemp("official") / "pets")
-
-
-@pytest.fixture(scope="module")
-def data_dir(official, tmp_path_factory):
-    data_dir = tmp_path_factory.mktemp("data")
-    prepare.prepare(data_dir, src=official)
-    return data_dir
 
 
 @pytest.mark.parametrize("split", ["train", "test", "all"])

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from fabricated import FAULTS, GOOD, TEST_FAULT, archives, encoded, official_folder, picture, trimap
+from fabricated import FAULTS, GOOD, TEST_FAULT, archives, encoded, picture, trimap
 from PIL import Image
 
 from petsam_jax.data import pets_builder, prepare
@@ -28,11 +28,6 @@ from petsam_jax.data.pets import DamagedData, PetsSource
 from petsam_jax.data.pets_builder import PrepareError
 
 NAME = "oxford_iiit_pet"
-
-
-@pytest.fixture(scope="module")
-def official(tmp_path_factory):
-    return official_folder(tmp_path_factory.mktemp("official") / "pets")
 
 
 @pytest.fixture(scope="module")
