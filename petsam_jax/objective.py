@@ -152,7 +152,10 @@ def prompt_rounds(
     history = [jax.tree.map(lambda x: x[None], judged) for judged in history]
     if number > 1:
         rest = jax.tree.map(lambda x: x[1:], rounds)
-        state, judged = jax.lax.scan(lambda s, r: correct(s, r, several=False), state, rest)
+        # Decoded anew in the backward pass: to store and fetch what a round would keep for it takes
+        # longer than the round.
+        again = jax.checkpoint(lambda s, r: correct(s, r, several=False), prevent_cse=False)
+        state, judged = jax.lax.scan(again, state, rest)
         history.append(judged)
     losses, ious = jax.tree.map(lambda *parts: jnp.concatenate(parts), *history)
     return state[1], losses, ious

@@ -20,6 +20,8 @@ NEGATIVE, POSITIVE, TOP_LEFT, BOTTOM_RIGHT, EMPTY = 0, 1, 2, 3, -1
 BOX_SLOTS = 2
 # Model pixels to a pixel of `mask_input`.
 STRIDE = 4
+# By how many squared pixels a click seems farther away for each newer one.
+AGE_DISTANCE = 1e-3
 
 Click = tuple[Float32[Array, "b 2"], Int32[Array, " b"]]
 
@@ -256,15 +258,18 @@ def paint_prompts(
 
 def _discs(prompts, ys, xs, reach) -> tuple[Bool[Array, "b h w"], Bool[Array, "b h w"]]:
     """Cells within `reach` of a click, and whether the nearest click is positive."""
-    # Newest first, so that of two clicks on one pixel the newer counts.
-    points = prompts.points[:, -BOX_SLOTS - 1 :: -1] + 0.5
-    labels = prompts.labels[:, -BOX_SLOTS - 1 :: -1, None, None]
-    dx = points[:, :, None, None, 0] - xs[None, None, None, :]
-    dy = points[:, :, None, None, 1] - ys[None, None, :, None]
-    squared = jnp.where(labels == EMPTY, jnp.inf, dx**2 + dy**2)
-    nearest = jnp.argmin(squared, axis=1, keepdims=True)
-    positive = jnp.take_along_axis(labels == POSITIVE, nearest, axis=1)[:, 0]
-    return squared.min(axis=1) <= reach**2, positive
+    points, labels = prompts.points[:, :-BOX_SLOTS] + 0.5, prompts.labels[:, :-BOX_SLOTS]
+    # Of two clicks on one pixel the newer counts: it is nearer by less than pixels can tell.
+    age = AGE_DISTANCE * jnp.arange(labels.shape[1], 0, -1)
+    across = jnp.square(points[..., 0, None] - xs[None, None])
+    down = jnp.square(points[..., 1, None] - ys[None, None]) + age[None, :, None]
+
+    def squared(label):
+        down_to = jnp.where((labels == label)[..., None], down, jnp.inf)
+        return (down_to[..., None] + across[:, :, None]).min(axis=1, initial=jnp.inf)
+
+    positive, negative = squared(POSITIVE), squared(NEGATIVE)
+    return jnp.minimum(positive, negative) <= reach**2, positive < negative
 
 
 def _in_box(box, ys, xs) -> Bool[Array, "b h w"]:
