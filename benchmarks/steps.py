@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from petsam_jax.config import load_config
+from petsam_jax.losses import enlarge
 from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.memory_bank import MemoryBank
 from petsam_jax.models.sam2 import SAM2
@@ -110,9 +111,7 @@ def click(model: SAM2, features: ImageFeatures, prompts: Prompts):
     """A prompt to three masks at the image's size, as a page that shows them needs it."""
     pix_feat = model.attend_memory(features.image_embed)
     decoded = model.decode(pix_feat, features.high_res_feats, *prompts, gated=False)
-    masks = decoded.all_logits[:, 1:]
-    masks = jax.image.resize(masks, (*masks.shape[:2], PIXELS, PIXELS), "bilinear")
-    return masks, decoded.all_ious
+    return enlarge(decoded.all_logits[:, 1:], PIXELS, PIXELS), decoded.all_ious
 
 
 def track(model: SAM2, image: jax.Array, bank: MemoryBank, frame: jax.Array, prompts: Prompts):

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, UInt8
 
+from petsam_jax.models.mask_decoder import enlarge as enlarge_by
+
 PET, IGNORED = 1, 2
 MASK_KINDS = ("focal", "cross_entropy", "balanced")
 IOU_KINDS = ("l1", "mse")
@@ -161,6 +163,9 @@ def _even(weight):
 def enlarge(logits: Float[Array, "b m _ _"], h: int, w: int) -> Float32[Array, "b m {h} {w}"]:
     """Bilinear, pixel centres kept; logits of that size stay as they are."""
     logits = logits.astype(jnp.float32)
+    rows, columns = logits.shape[2:]
+    if h % rows == 0 and h // rows == w / columns:
+        return enlarge_by(logits, h // rows)
     return jax.image.resize(logits, logits.shape[:2] + (h, w), "bilinear")
 
 

@@ -166,6 +166,8 @@ def enlarge(
     mask_logits: Float[Array, "b m h w"], factor: int = 4
 ) -> Float32[Array, "b m {factor}*h {factor}*w"]:
     """Bilinear, `factor` times as high and wide, as `jax.image.resize` does it, but faster."""
+    if factor == 1:
+        return mask_logits
     h, w = mask_logits.shape[2:]
     # Where the pixels of the result lie, in pixels of the logits; beyond the border is the border.
     at = np.clip((np.arange(factor * w) + 0.5) / factor - 0.5, 0, w - 1)
