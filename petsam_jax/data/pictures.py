@@ -66,12 +66,21 @@ def open_picture(file: Path | bytes, name: str = "") -> Image.Image:
     except Exception as error:
         raise UnfitPicture(name, f"cannot be opened as a picture: {error}") from error
     picture.filename = name
-    width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise UnfitPicture(
-            name, f"{width} x {height} pixels is more than {MAX_PIXELS:,}; make it smaller first"
-        )
+    check_size(picture, MAX_PIXELS)
     return picture
+
+
+def check_size(picture: Image.Image, max_pixels: int) -> None:
+    """Raise UnfitPicture for one of more pixels, which need not be decoded for that."""
+    width, height = picture.size
+    if width * height > max_pixels:
+        reason = f"{width} x {height} pixels is more than {max_pixels:,}; make it smaller first"
+        raise UnfitPicture(_name(picture), reason)
+
+
+def _name(picture: Image.Image) -> str:
+    """The name of a picture's file; one that was made in memory has none."""
+    return getattr(picture, "filename", "") or "picture"
 
 
 def load(picture: Image.Image) -> Image.Image:
@@ -81,7 +90,7 @@ def load(picture: Image.Image) -> Image.Image:
     # As above: which exception a damaged file raises depends on its format.
     except Exception as error:
         reason = f"damaged or truncated {picture.format} data: {error}"
-        raise UnfitPicture(picture.filename, reason) from error
+        raise UnfitPicture(_name(picture), reason) from error
     return picture
 
 
@@ -105,7 +114,12 @@ def decode_stored(file: Path | bytes, name: str = "") -> UInt8[np.ndarray, "h w 
 
 def decode_picture(file: Path | bytes, name: str = "") -> UInt8[np.ndarray, "h w 3"]:
     """RGB pixels the way a viewer shows them: turned and mirrored as EXIF says."""
-    picture = load(open_picture(file, name))
+    return upright_rgb(open_picture(file, name))
+
+
+def upright_rgb(picture: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    """As `decode_picture`, of a picture that Pillow has opened or made."""
+    picture = load(picture)
     return np.asarray(_turn(_to_rgb(picture), _orientation(picture)))
 
 
@@ -125,7 +139,8 @@ def _turn(picture: Image.Image, orientation: int) -> Image.Image:
 def _to_rgb(picture: Image.Image) -> Image.Image:
     """A loaded picture in mode RGB: transparency is dropped, 16 bits become 8."""
     if picture.mode == "F":
-        raise UnfitPicture(picture.filename, "holds floating-point numbers; save it as 8-bit RGB")
+        reason = "holds floating-point numbers; save it as 8-bit RGB"
+        raise UnfitPicture(_name(picture), reason)
     if picture.mode.startswith("I"):
         wide = np.asarray(picture)
         wide = np.clip(wide // 256 if wide.max(initial=0) > 255 else wide, 0, 255)
