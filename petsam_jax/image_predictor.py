@@ -74,6 +74,14 @@ class Prediction(NamedTuple):
     low_res_logits: Float32[np.ndarray, "*n m h w"]  # one of them is the next `mask_input`
 
 
+class Answer(NamedTuple):
+    """A `Prediction` at a quarter of the model's input, before it is enlarged or cut off."""
+
+    logits: Float32[np.ndarray, "*n m h w"]
+    iou_pred: Float32[np.ndarray, "*n m"]
+    object_score: Float32[np.ndarray, "*n"]
+
+
 class ImagePredictor:
     """A model and the picture that was set last."""
 
@@ -178,11 +186,32 @@ class ImagePredictor:
         one. `image` is the picture that was set last, unless given. Holes and islands of up to the
         given number of the picture's pixels are filled and removed; in masks, not in logits.
         """
+        if return_logits and (fill_hole_area or max_sprinkle_area):
+            raise ValueError("return_logits: holes and islands are of masks; set both areas to 0")
+        image = image or self._image
+        said = self.answer(points, labels, boxes, mask_input, multimask=multimask, image=image)
+        if return_logits:
+            masks = logits_at_size(said.logits, *image.size)
+        else:
+            masks = masks_at_size(said.logits, *image.size, mask_threshold)
+            masks = remove_islands(fill_holes(masks, fill_hole_area), max_sprinkle_area)
+        low_res = np.clip(said.logits, -LOGIT_LIMIT, LOGIT_LIMIT)
+        return Prediction(masks, said.iou_pred, said.object_score, low_res)
+
+    def answer(
+        self,
+        points: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        boxes: ArrayLike | None = None,
+        mask_input: ArrayLike | None = None,
+        *,
+        multimask: bool | None = None,
+        image: EncodedImage | None = None,
+    ) -> Answer:
+        """What `predict` enlarges: for who keeps many answers and shows few of them."""
         image = image or self._image
         if image is None:
             raise RuntimeError("no picture yet: call set_image first, or give image=")
-        if return_logits and (fill_hole_area or max_sprinkle_area):
-            raise ValueError("return_logits: holes and islands are of masks; set both areas to 0")
         prompts, number = picture_prompts(points, labels, boxes, mask_input, image.size, self.size)
         several = (prompts.labels != EMPTY).sum(axis=1) <= (1 if multimask is None else -1)
         answer = self._answer(self._decoder, image.features, prompts, several)
@@ -190,14 +219,8 @@ class ImagePredictor:
         which = slice(1, None) if multimask else slice(0, 1)
         logits, iou_pred = logits[:, which], iou_pred[:, which]
         if number is None:
-            logits, iou_pred, object_score = logits[0], iou_pred[0], object_score[0, ...]
-        if return_logits:
-            masks = logits_at_size(logits, *image.size)
-        else:
-            masks = masks_at_size(logits, *image.size, mask_threshold)
-            masks = remove_islands(fill_holes(masks, fill_hole_area), max_sprinkle_area)
-        low_res = np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT)
-        return Prediction(masks, iou_pred, object_score, low_res)
+            return Answer(logits[0], iou_pred[0], object_score[0, ...])
+        return Answer(logits, iou_pred, object_score)
 
     def predict_pet(self, *, image: EncodedImage | None = None) -> Prediction:
         """The pet, with no prompt at all: the best of three masks."""
