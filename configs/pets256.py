@@ -165,8 +165,9 @@ def _prompts() -> ConfigDict:
 
 def _loss() -> ConfigDict:
     loss = ConfigDict()
-    # "balanced" cross-entropy: focal loss drives a fresh model to empty masks first.
-    loss.mask_kind = "balanced"
+    # Focal loss drives a fresh model to empty masks first; "balanced" cross-entropy makes it call
+    # pet whatever is likelier than a pet is large, so that a box is filled for a long time.
+    loss.mask_kind = "cross_entropy"
     # Weights of the parts; SAM 2 has 20 for focal loss, whose values are much smaller.
     loss.mask_weight = 2.0
     loss.dice_weight = 1.0
@@ -218,6 +219,9 @@ def _train() -> ConfigDict:
     train.clip_share = 0.25
     # Length of the run: "40 epochs" or "20000 steps".
     train.duration = "40 epochs"
+    # A checkpoint to take the first weights from, for example those that ship, to train on with
+    # pictures of your own; "" for random ones.
+    train.start_from = ""
     # Start of all random numbers of the run.
     train.seed = 0
     # The averaged weights, which are validated and shipped, keep this much at each step.

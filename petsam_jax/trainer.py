@@ -16,14 +16,15 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from petsam_jax.checkpoint import build_model
-from petsam_jax.config import ConfigError
+from petsam_jax.checkpoint import build_model, load_weights, with_weights
+from petsam_jax.config import ConfigError, differences
 from petsam_jax.data.augment import Augmentation
 from petsam_jax.data.clips import Motion
 from petsam_jax.data.open_source import open_mix
 from petsam_jax.data.pipeline import make_train_iterator
 from petsam_jax.data.sources import Source
 from petsam_jax.logbook import Logbook, Progress, duration
+from petsam_jax.models.sam2 import SAM2
 from petsam_jax.names import shapes
 from petsam_jax.objective import Objective
 from petsam_jax.optimizer import Rule, make_optimizer, make_rules, summary, to_steps, unflatten
@@ -223,7 +224,7 @@ def train_and_evaluate(
     check_config(workdir, config, MAY_DIFFER)
     mesh = Mesh(np.array(jax.devices()), ("data",))
     everywhere, spread = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
-    model = build_model(config, config.train.seed)
+    model = _first_model(config)
     plan = make_plan(config, trainable_names(model), len(source))
     state, fixed = create_state(model, plan.rules, plan.optimizer)
     check_workdir(workdir, tree_bytes(state, fixed.frozen) * (config.train.keep + 2))
@@ -237,6 +238,19 @@ def train_and_evaluate(
             return run.loop(state, validation, min(plan.steps, max_steps or plan.steps))
     finally:
         feed.close()
+
+
+def _first_model(config: ConfigDict) -> SAM2:
+    """With random weights, or with those of the checkpoint `train.start_from`."""
+    if not config.train.start_from:
+        return build_model(config, config.train.seed)
+    theirs, arrays = load_weights(config.train.start_from)
+    theirs.model.dtype = config.model.dtype
+    if found := differences(theirs.model, config.model):
+        raise ConfigError(
+            f"train.start_from={config.train.start_from}: its model is another: {'; '.join(found)}"
+        )
+    return with_weights(config, arrays)
 
 
 class _Run:

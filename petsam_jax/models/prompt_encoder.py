@@ -8,6 +8,7 @@ SAM 2 (Ravi et al. 2024), appendix D; Fourier features after Tancik et al. 2020.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
@@ -61,6 +62,11 @@ class PromptEncoder(nnx.Module):
         self.no_mask_embed = nnx.Param(normal(rngs.params(), (d_model,)))
         narrow = mask_channels // 4
         self.mask_conv1 = Conv(1, narrow, 2, stride=2, **options)
+        # With biases of 0 a mask of zeros leaves nothing to normalise, and the norm multiplies
+        # gradients by a thousand: that one bias then has all of the clipped gradient to itself.
+        self.mask_conv1.bias[...] = jax.random.uniform(
+            rngs.params(), (narrow,), minval=-0.5, maxval=0.5
+        )
         self.mask_norm1 = LayerNorm(narrow, eps=1e-6)
         self.mask_conv2 = Conv(narrow, mask_channels, 2, stride=2, **options)
         self.mask_norm2 = LayerNorm(mask_channels, eps=1e-6)
