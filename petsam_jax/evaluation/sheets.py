@@ -1,0 +1,97 @@
+"""The pictures that went best and worst, to see why.
+
+In: a predictor, examples and their scores. Out: sheets with a row for each picture: the picture,
+the truth, and the answers to no prompt, the tight box, one click and five: green where the pet was
+found, red where it was missed, blue where there is none, with the prompts drawn in. They are asked
+for anew, which is cheaper than to keep the masks of all pictures, and gives the same.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from petsam_jax.data.show import outlined
+from petsam_jax.data.sources import BACKGROUND, PET, Example, Source
+from petsam_jax.evaluation.protocol import (
+    Predictor,
+    found_by_clicks,
+    found_in_box,
+    found_unasked,
+)
+from petsam_jax.evaluation.simulated_user import tight_box
+from petsam_jax.evaluation.summary import Table
+from petsam_jax.metrics import iou
+from petsam_jax.prompts import POSITIVE
+
+ROWS, SIDE, CAPTION = 16, 200, 18
+YELLOW, GREEN, RED, BLUE = (255, 225, 0), (40, 230, 80), (255, 40, 40), (40, 90, 255)
+SHOWN = {"no_prompt": "no prompt", "box": "box", "click1": "1 click", "click5": "5 clicks"}
+
+
+def ranked(table: Table) -> list[int]:
+    """Rows from the worst to the best by the mean IoU of the answers that a sheet shows."""
+    means = table.block("iou", tuple(SHOWN)).mean(axis=1)
+    return np.argsort(means, kind="stable").tolist()
+
+
+def draw_sheet(predictor: Predictor, source: Source, rows: Sequence[int]) -> Image.Image:
+    """One row for each of these examples of the source."""
+    columns = 2 + len(SHOWN)
+    sheet = Image.new("RGB", (columns * SIDE, len(rows) * (SIDE + CAPTION)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for row, index in enumerate(rows):
+        top = row * (SIDE + CAPTION)
+        for column, (caption, cell) in enumerate(_cells(predictor, source[index])):
+            draw.text((column * SIDE + 3, top + 1), caption, fill="black", font=font)
+            sheet.paste(cell, (column * SIDE, top + CAPTION))
+    return sheet
+
+
+def _cells(predictor: Predictor, example: Example) -> list[tuple[str, Image.Image]]:
+    image, mask = predictor.encode(example.image), example.mask
+    box = tight_box(mask)
+    answers = list(found_by_clicks(predictor, image, mask, 5))
+    found = {
+        "no_prompt": found_unasked(predictor, image),
+        "box": found_in_box(predictor, image, box),
+        "click1": answers[0].found,
+        "click5": answers[4].found,
+    }
+    clicks = {"click1": answers[0].clicks, "click5": answers[4].clicks}
+    cells = [
+        (example.name, _fitted(Image.fromarray(example.image))),
+        ("truth", _fitted(outlined(example.image, mask))),
+    ]
+    for name, caption in SHOWN.items():
+        cell = _fitted(judged(example.image, mask, found[name]))
+        draw, factor = ImageDraw.Draw(cell), cell.width / mask.shape[1]
+        if name == "box":
+            draw.rectangle((factor * (box + 0.5)).tolist(), outline=YELLOW)
+        for click in clicks.get(name, ()):
+            x, y = factor * (click.x + 0.5), factor * (click.y + 0.5)
+            colour = YELLOW if click.label == POSITIVE else RED
+            draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour, outline="black")
+        cells.append((f"{caption}: {iou(found[name], mask):.2f}", cell))
+    return cells
+
+
+def judged(
+    image: UInt8[np.ndarray, "h w 3"],
+    mask: UInt8[np.ndarray, "h w"],
+    found: Bool[np.ndarray, "h w"],
+) -> Image.Image:
+    """The picture in green, red and blue as said above; ignored pixels as they are."""
+    drawn = image.astype(np.float32)
+    pet, background = mask == PET, mask == BACKGROUND
+    for where, colour in ((pet & found, GREEN), (pet & ~found, RED), (background & found, BLUE)):
+        drawn[where] += 0.5 * (np.array(colour) - drawn[where])
+    return Image.fromarray(drawn.astype(np.uint8))
+
+
+def _fitted(cell: Image.Image) -> Image.Image:
+    """The cell within a square of `SIDE`, its proportions kept."""
+    factor = (SIDE - 4) / max(cell.size)
+    size = tuple(max(1, round(side * factor)) for side in cell.size)
+    return cell.resize(size, Image.Resampling.BILINEAR)
