@@ -56,7 +56,14 @@ def with_weights(config: ConfigDict, arrays: Weights) -> SAM2:
 
 
 def _outline(config: ConfigDict) -> SAM2:
-    return nnx.eval_shape(lambda: build_model(config))
+    return nnx.eval_shape(lambda: SAM2(**config.model.to_dict(), rngs=_OneKey()))
+
+
+class _OneKey(nnx.Rngs):
+    """Keys for a model whose numbers are never drawn; to count them takes NNX several seconds."""
+
+    def params(self):
+        return jax.random.key(0)
 
 
 # Writing
