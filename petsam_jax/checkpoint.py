@@ -6,9 +6,9 @@ A directory holds numbered steps. Each has the items
     ema      averaged weights of a training run, the same names, where the run keeps them
     meta     JSON: the whole config, and shape and checksum of each array of params and ema
 
-Converted or exported weights are step 0 with `params` and `meta`. A training run writes further
-items (optimiser, iterator) beside these through one CheckpointManager: `weight_items` makes the
-items above for it, `load_weights` opens either. Orbax writes a step under another name and renames
+Converted weights, and exported ones (float16), are step 0 with `params` and `meta`. A training run
+writes further items (optimiser, iterator) beside these through one CheckpointManager:
+`weight_items` makes the items above for it, `load_weights` opens either. Orbax writes a step under another name and renames
 it when it is whole, so a killed writer leaves no half checkpoint.
 """
 
@@ -146,6 +146,8 @@ def load_weights(
     for item in ("params", "ema"):
         if item in described:
             arrays |= _read_arrays(path / item, described[item])
+    # Weights that ship are of half the length; parameters are float32 everywhere.
+    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
     check(f"{path}: the arrays do not fit the config", differences(arrays, model_shapes(config)))
     return config, arrays
 

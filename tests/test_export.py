@@ -1,0 +1,47 @@
+"""Weights that ship: half the length, the same model."""
+
+import numpy as np
+import pytest
+
+from petsam_jax import export
+from petsam_jax.checkpoint import build_model, load_weights, save_weights
+from petsam_jax.config import load_config
+from petsam_jax.names import weights
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    config = load_config("configs/tiny.py")
+    params = {name: np.asarray(array) for name, array in weights(build_model(config)).items()}
+    folder = tmp_path_factory.mktemp("export") / "run"
+    save_weights(folder, params, config)
+    return folder, params
+
+
+def test_exported_weights_are_half_as_large_and_equal_to_eleven_bits(saved, tmp_path, capsys):
+    folder, params = saved
+    export.main([str(folder), str(tmp_path / "out")])
+    config, arrays = load_weights(tmp_path / "out")
+    assert config.train.start_from == ""
+    for name, array in params.items():
+        assert arrays[name].dtype == np.float32
+        np.testing.assert_allclose(arrays[name], array, rtol=2**-11, atol=1e-7)
+
+    def size(path):
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+    assert size(tmp_path / "out" / "0" / "params") < 0.6 * size(folder / "0" / "params")
+    numbers = sum(array.size for array in params.values())
+    assert f"{numbers:,} numbers" in capsys.readouterr().out
+
+
+def test_a_weight_that_float16_cannot_hold_is_named():
+    with pytest.raises(ValueError, match=r"too large for float16: b$"):
+        export.halve({"a": np.ones(2, np.float32), "b": np.full(2, 1e6, np.float32)})
+
+
+def test_a_missing_run_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        export.main([str(tmp_path / "nowhere"), str(tmp_path / "out")])
+    assert stopped.value.code == 1
+    assert "nowhere" in capsys.readouterr().err
