@@ -8,8 +8,8 @@ A directory holds numbered steps. Each has the items
 
 Converted weights, and exported ones (float16), are step 0 with `params` and `meta`. A training run
 writes further items (optimiser, iterator) beside these through one CheckpointManager:
-`weight_items` makes the items above for it, `load_weights` opens either. Orbax writes a step under another name and renames
-it when it is whole, so a killed writer leaves no half checkpoint.
+`weight_items` makes the items above for it, `load_weights` opens either. Orbax writes a step under
+another name and renames it when it is whole, so a killed writer leaves no half checkpoint.
 """
 
 import zlib
