@@ -62,7 +62,7 @@ class _Canvas:
         self.draw = ImageDraw.Draw(self.image)
         self.font = ImageFont.load_default(FONT * SCALE)
 
-    def place(self, click: float, iou: float) -> tuple[float, float]:
+    def place(self, click: float | int, iou: float | int) -> tuple[float, float]:
         across = (click - 1) / max(self.clicks - 1, 1)
         down = (1 - iou) / (1 - self.lowest)
         x = LEFT + 12 + across * (WIDTH - LEFT - RIGHT - 24)

@@ -14,7 +14,7 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -50,6 +50,7 @@ class Clicked(NamedTuple):
     clicks: tuple[Click, ...]
 
 
+@runtime_checkable
 class Predictor(Protocol):
     """What is asked of `image_predictor.ImagePredictor`."""
 

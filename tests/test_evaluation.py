@@ -1,0 +1,418 @@
+"""Evaluation: clicks and boxes, the protocol on predictors whose answers are known, and figures."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from petsam_jax import prompts as in_training
+from petsam_jax.data.sources import Example
+from petsam_jax.evaluation import floors, robustness
+from petsam_jax.evaluation.plot import plot_clicks
+from petsam_jax.evaluation.protocol import CLICKS, TimedPredictor, found_by_clicks, judge, score
+from petsam_jax.evaluation.sheets import draw_sheet, ranked
+from petsam_jax.evaluation.simulated_user import Click, move_sides, next_click, tight_box
+from petsam_jax.evaluation.summary import intervals, resample, summarise, table_of
+
+DISC = 8
+
+
+class Discs:
+    """Finds a box filled, a disc around each positive click, and nothing without a prompt."""
+
+    def __init__(self):
+        self.encoded, self.calls = 0, []
+
+    def encode(self, image):
+        self.encoded += 1
+        return SimpleNamespace(size=image.shape[:2], features=np.zeros(1))
+
+    def predict(self, points=(), labels=(), boxes=None, mask_input=None, *, image):
+        self.calls.append((np.array(points), np.array(labels), mask_input))
+        found = np.zeros(image.size, bool)
+        if boxes is not None:
+            found = floors.filled_box(boxes, image.size)
+        y, x = np.ogrid[: image.size[0], : image.size[1]]
+        for (px, py), label in zip(points, labels, strict=True):
+            found[(x - px) ** 2 + (y - py) ** 2 <= DISC**2] = label
+        logits = np.full((1, 4, 4), len(self.calls), np.float32)
+        return SimpleNamespace(masks=found[None], low_res_logits=logits)
+
+    def predict_pet(self, *, image):
+        return self.predict(image=image)
+
+
+def example(mask, name="Bengal_1", group="Bengal", seed=0):
+    rng = np.random.default_rng(seed)
+    return Example(rng.integers(0, 256, (*mask.shape, 3), np.uint8), mask, name, group)
+
+
+class Examples:
+    """A source of ready examples."""
+
+    def __init__(self, examples):
+        self._examples = examples
+        self.names = [one.name for one in examples]
+        self.groups = [one.group for one in examples]
+
+    def __len__(self):
+        return len(self._examples)
+
+    def __getitem__(self, index):
+        return self._examples[index]
+
+
+def square(height=60, width=80):
+    """A pet of 30 x 40 pixels with an ignored rim of 3."""
+    mask = np.zeros((height, width), np.uint8)
+    mask[12:48, 17:63] = 2
+    mask[15:45, 20:60] = 1
+    return mask
+
+
+def blobs(rng, number, side=48):
+    """Random smooth regions, with ignored bands between some of them."""
+    noise = ndimage.gaussian_filter(rng.normal(size=(number, side, side)), (0, 3, 3))
+    noise /= noise.std()
+    return np.select([noise > 0.5, noise > 0.2], [1, 2], 0).astype(np.uint8)
+
+
+# The user
+
+
+def test_the_next_click_is_that_of_the_protocol_in_training(rng):
+    mask, found = blobs(rng, 24), blobs(rng, 24) == 1
+    found[:4] = mask[:4] == 1
+    found[4:8] = False
+    points = rng.integers(0, 48, (24, 30, 2))
+    labels = rng.integers(0, 2, (24, 30))
+    given = in_training.empty_prompts(24, 48, 48, 30)
+    given = given._replace(
+        points=given.points.at[:, :30].set(points), labels=given.labels.at[:, :30].set(labels)
+    )
+    point, label = jax.jit(in_training.evaluation_click)(jnp.asarray(mask), found, given)
+    clicked = np.asarray(in_training.clicked_pixels(given, 48, 48))
+    for i in range(24):
+        click = next_click(mask[i], found[i], clicked[i])
+        if label[i] == in_training.EMPTY:
+            assert click is None
+        else:
+            assert click == (*np.asarray(point[i], int), label[i])
+    assert {-1, 0, 1} == set(np.asarray(label).tolist())
+
+
+def test_the_border_of_the_picture_is_an_edge():
+    assert next_click(np.ones((41, 61), np.uint8), np.zeros((41, 61), bool), _none(41, 61)) == (
+        20,
+        20,
+        1,
+    )
+    false = next_click(np.zeros((41, 61), np.uint8), np.ones((41, 61), bool), _none(41, 61))
+    assert false == (20, 20, 0)
+
+
+def _none(*shape):
+    return np.zeros(shape, bool)
+
+
+def test_clicks_exhaust_an_error_and_never_repeat_a_pixel():
+    mask = np.zeros((12, 12), np.uint8)
+    mask[4:9, 3:8] = 1
+    mask[6] = np.where(mask[6] == 1, 2, mask[6])
+    clicked, seen = _none(12, 12), []
+    while click := next_click(mask, _none(12, 12), clicked):
+        seen.append((click.y, click.x))
+        clicked[click.y, click.x] = True
+    assert len(seen) == len(set(seen)) == 20
+    assert set(seen) == set(map(tuple, np.argwhere(mask == 1).tolist()))
+
+
+def test_ignored_pixels_are_no_error():
+    mask = np.full((9, 9), 2, np.uint8)
+    assert next_click(mask, np.ones((9, 9), bool), _none(9, 9)) is None
+
+
+def test_a_tight_box_holds_the_pet_and_not_its_ignored_rim():
+    assert tight_box(square()).tolist() == [20, 15, 59, 44]
+
+
+def test_sides_move_by_at_most_their_share_and_stay_in_the_picture(rng):
+    box = np.array([20, 15, 59, 44], np.float32)
+    assert move_sides(box, rng.uniform(-1, 1, 4), 0.0, (60, 80)).tolist() == box.tolist()
+    moves = np.array(
+        [move_sides(box, rng.uniform(-1, 1, 4), 0.2, (60, 80)) - box for _ in range(500)]
+    )
+    limit = 0.2 * np.array([39, 29, 39, 29])
+    assert (np.abs(moves) <= limit + 1e-4).all() and (np.abs(moves).max(0) > 0.9 * limit).all()
+    outwards = move_sides(box, np.array([-1.0, -1, 1, 1]), 3.0, (60, 80))
+    assert outwards.tolist() == [0, 0, 79, 59]
+
+
+# The protocol
+
+
+def test_each_answer_is_scored_by_its_own_name():
+    scores = judge(Discs(), example(square()))
+    assert scores["iou/box"] == 1 and scores["boundary_f/box"] == 1
+    # The rim counts against the box, which is of the pet's own pixels.
+    assert scores["border_as_pet/box"] == pytest.approx(30 * 40 / (36 * 46))
+    assert scores["iou/no_prompt"] == scores["boundary_f/no_prompt"] == 0
+    assert 0.8 < scores["iou/box_jitter"] < 1
+    # A first disc of 197 pixels, all in the pet.
+    assert scores["iou/click1"] == pytest.approx(197 / 1200)
+    clicks = [scores[f"iou/click{number}"] for number in range(1, CLICKS + 1)]
+    assert clicks[5] > clicks[1] > clicks[0]
+
+
+def test_scores_do_not_depend_on_other_pictures():
+    alone = judge(Discs(), example(square()))
+    predictor = TimedPredictor(Discs())
+    judge(predictor, example(square(70, 90), "Bengal_2"))
+    assert judge(predictor, example(square())) == alone
+    other = judge(predictor, example(square(), "Bengal_3"))
+    assert other["iou/box_jitter"] != alone["iou/box_jitter"]
+
+
+def test_answers_are_fed_back_with_all_clicks_so_far():
+    predictor = Discs()
+    image = predictor.encode(np.zeros((60, 80, 3), np.uint8))
+    answers = list(found_by_clicks(predictor, image, square(), 4))
+    assert [len(points) for points, *_ in predictor.calls] == [1, 2, 3, 4]
+    assert [said if said is None else said[0, 0] for *_, said in predictor.calls] == [None, 1, 2, 3]
+    points, labels, _ = predictor.calls[-1]
+    clicks = answers[-1].clicks
+    assert [[click.x, click.y] for click in clicks] == points.tolist()
+    assert [click.label for click in clicks] == labels.tolist()
+
+
+def test_without_an_error_the_last_answer_stays():
+    predictor = Discs()
+    y, x = np.ogrid[:40, :40]
+    mask = ((x - 20) ** 2 + (y - 20) ** 2 <= DISC**2).astype(np.uint8)
+    image = predictor.encode(np.zeros((40, 40, 3), np.uint8))
+    answers = list(found_by_clicks(predictor, image, mask, 5))
+    assert len(predictor.calls) == 1 and len(answers) == 5
+    assert all((said.found == (mask == 1)).all() for said in answers)
+
+
+def test_a_moved_click_never_lands_on_one_before_it():
+    predictor = Discs()
+    image = predictor.encode(np.zeros((60, 80, 3), np.uint8))
+    corner = found_by_clicks(predictor, image, square(), 6, lambda c: Click(0, 0, c.label))
+    clicks = list(corner)[-1].clicks
+    assert clicks[0] == (0, 0, 1) and len({click[:2] for click in clicks}) == 6
+
+
+def test_a_picture_is_encoded_once_and_calls_are_timed():
+    inner = Discs()
+    predictor = TimedPredictor(inner)
+    judge(predictor, example(square()))
+    robustness.judge_robustness(predictor, example(square()))
+    judge(predictor, example(square(), "the same picture#2"))
+    assert inner.encoded == len(predictor.seconds["encode"]) == 4
+    judge(predictor, example(square(), seed=1))
+    assert inner.encoded == 5
+    assert 40 <= len(predictor.seconds["predict"]) <= len(inner.calls)
+    assert min(predictor.seconds["predict"]) > 0
+
+
+# Robustness
+
+
+def test_every_variant_is_judged_with_every_prompt_of_it():
+    scores = robustness.judge_robustness(Discs(), example(square()))
+    expected = [f"{name}/{of}" for name, asked in robustness.VARIANTS.items() for of in asked]
+    assert sorted(scores) == sorted(expected)
+    # Discs do not look at the picture, so compression changes nothing and a box fits at any size.
+    assert scores["jpeg_20/box"] == scores["half_size/box"] == scores["double_size/box"] == 1
+    assert scores["box_off_20/box"] < scores["box_off_10/box"] < 1
+
+
+def test_pictures_are_altered_with_their_masks():
+    original = example(square())
+    (half, *_), (double, image, mask), (jpeg, compressed, same) = robustness.altered(original)
+    assert (half, double, jpeg) == ("half_size", "double_size", "jpeg_20")
+    assert image.shape == (120, 160, 3) and (mask[::2, ::2] == original.mask).all()
+    change = np.abs(compressed.astype(int) - original.image).mean()
+    assert same is original.mask and 5 < change < 80
+
+
+def test_a_pet_of_one_pixel_does_not_vanish_at_half_size():
+    for place in ((0, 0), (5, 7), (10, 12)):
+        mask = np.zeros((11, 13), np.uint8)
+        mask[place] = 1
+        _, image, half = next(iter(robustness.altered(example(mask))))
+        # 5.5 and 6.5 pixels, rounded to even.
+        assert image.shape[:2] == half.shape == (6, 6)
+        assert (half == 1).sum() == 1
+
+
+def test_a_picture_that_would_be_too_large_is_left_out(monkeypatch):
+    monkeypatch.setattr(robustness, "MAX_PIXELS", 60 * 80)
+    assert [name for name, *_ in robustness.altered(example(square()))] == ["half_size", "jpeg_20"]
+
+
+def test_careless_clicks_are_near_and_mean_the_same():
+    move = robustness.careless_hand(example(square()))
+    moved = np.array([move(Click(40, 30, 1)) for _ in range(200)])
+    # 5 % of 39 and 29 pixels, rounded.
+    assert np.abs(moved[:, :2] - [40, 30]).max(0).tolist() == [2, 1]
+    assert (moved[:, 2] == 1).all()
+    at_edge = np.array([move(Click(79, 0, 0)) for _ in range(50)])
+    assert at_edge[:, 0].max() == 79 and at_edge[:, 1].min() == 0
+
+
+# Floors
+
+
+def test_floors_of_a_square_are_known():
+    mean = np.zeros((64, 64), np.float32)
+    mean[:, 32:] = 1
+    scores = floors.judge_floors(example(square()), mean)
+    ignored = 36 * 46 - 30 * 40
+    assert scores["iou/floor_everything"] == pytest.approx(1200 / (4800 - ignored))
+    assert scores["border_as_pet/floor_everything"] == pytest.approx(36 * 46 / 4800)
+    assert scores["iou/floor_box"] == 1
+    assert scores["iou/floor_ellipse"] == pytest.approx(np.pi / 4, abs=0.02)
+    right = 40 * 60 - 23 * 36 + 20 * 30
+    assert scores["iou/floor_mean_mask"] == pytest.approx(600 / (right + 600), abs=0.02)
+    assert "iou/floor_mean_mask" not in floors.judge_floors(example(square()), None)
+
+
+def test_the_mean_mask_leaves_ignored_pixels_out():
+    one, other = np.zeros((128, 128), np.uint8), np.zeros((128, 128), np.uint8)
+    one[:64] = 1
+    other[:, :64] = 2
+    mean = floors.mean_mask(Examples([example(one), example(other)]))
+    assert mean.shape == (64, 64)
+    corners = [mean[0, 0], mean[0, -1], mean[-1, 0], mean[-1, -1]]
+    assert corners == [1, 0.5, 0, 0]
+
+
+def test_grabcut_finds_what_has_a_colour_of_its_own(rng):
+    pytest.importorskip("cv2", reason="GrabCut needs opencv-python-headless")
+    mask = square(300, 400)
+    image = rng.integers(0, 60, (300, 400, 3), np.uint8)
+    image[mask == 1] += 150
+    box = np.array([10, 5, 70, 60], np.float32)
+    found = floors.grabcut(image, box)
+    assert score(found, mask, "x")["iou/x"] > 0.9
+    assert (floors.grabcut(image, box) == found).all()
+    everything = np.array([0, 0, 399, 299], np.float32)
+    assert floors.grabcut(image, everything).all()
+
+
+# Figures
+
+
+def scored(names, groups, seed=0, **fixed):
+    """A table of pictures asked about by `Discs`, with some scores replaced."""
+    rows = []
+    for number, name in enumerate(names):
+        one = example(square(60 + number, 80), name, seed=number)
+        row = judge(Discs(), one) | robustness.judge_robustness(Discs(), one)
+        rows.append(row | floors.judge_floors(one, None))
+        rows[-1] |= {key: value[number] for key, value in fixed.items()}
+    return table_of(names, groups, np.linspace(0.05, 0.5, len(names)).round(6).tolist(), rows)
+
+
+@pytest.fixture(scope="module")
+def table():
+    names = ["Bengal_1", "Bengal_2", "pug_1#1", "pug_1#2"]
+    fixed = {f"iou/click{k}": [0.5, 0.95, 0.86, 0.2] for k in range(1, 20)}
+    # The last click just makes it: 20 clicks, but no failure.
+    fixed["iou/click20"] = [0.5, 0.95, 0.86, 0.91]
+    return scored(names, ["Bengal", "Bengal", "pug", "pug"], **fixed)
+
+
+@pytest.fixture(scope="module")
+def figures(table):
+    return summarise(table)
+
+
+def test_figures_are_means_over_pets(table, figures):
+    assert figures["n"] == 4 and figures["pictures"] == 3
+    assert "left out" in figures["convention"]
+    assert figures["click_iou"][0] == pytest.approx((0.5 + 0.95 + 0.86 + 0.2) / 4)
+    assert len(figures["click_iou"]) == len(figures["iou_border_as_pet"]["click"]) == 20
+    # 20 for those that never get there.
+    assert figures["noc90"] == (20 + 1 + 20 + 20) / 4 and figures["noc85"] == (20 + 1 + 1 + 20) / 4
+    assert figures["failures90"] == 2
+    assert figures["box_iou"] == 1 == figures["boundary_f"]["box"]
+    assert figures["floors"]["box"]["iou"] == 1
+
+
+def test_the_breakdown_adds_up(figures):
+    parts = figures["breakdown"]
+    assert list(parts["breed"]) == ["Bengal", "pug"] and list(parts["species"]) == ["cat", "dog"]
+    # Shares of 0.05, 0.2, 0.35 and 0.5 of the picture.
+    sizes = {"under_20_percent": 1, "20_to_30_percent": 1, "over_30_percent": 2}
+    assert {key: part["n"] for key, part in parts["object_size"].items()} == sizes
+    for part in parts.values():
+        whole = sum(of["n"] * of["click1_iou"] for of in part.values()) / 4
+        assert whole == pytest.approx(figures["click_iou"][0], abs=1e-5)
+
+
+def test_species_are_told_of_official_breeds_only():
+    own = summarise(scored(["a", "b"], ["cats", "dogs"]))
+    assert own["breakdown"]["species"] == {} and list(own["breakdown"]["breed"]) == ["cats", "dogs"]
+
+
+def test_intervals_hold_the_mean_and_are_seeded(figures, table):
+    assert summarise(table) == figures
+    for (low, high), mean in zip(
+        figures["intervals95"]["click_iou"], figures["click_iou"], strict=True
+    ):
+        assert low < mean < high
+    assert figures["intervals95"]["box_iou"] == [1, 1]
+
+
+def test_an_interval_is_two_standard_errors_to_either_side(rng):
+    values = rng.normal(size=400)
+    low, high = intervals(values, resample([str(i) for i in range(400)]))
+    assert low < values.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+
+
+def test_pets_of_one_picture_are_drawn_together():
+    weights = resample(["a", "b", "b", "c"])
+    assert (weights[:, 1] == weights[:, 2]).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    assert np.ptp(weights[:, 0]) > 0
+
+
+def test_scores_that_some_pictures_lack_are_left_out_of_the_mean():
+    names = ["a", "b"]
+    rows = [dict(judge(Discs(), example(square(), name))) for name in names]
+    whole = robustness.judge_robustness(Discs(), example(square()))
+    rows = [rows[0] | whole, rows[1] | {"double_size/box": 0.5}]
+    variants = summarise(table_of(names, names, [0.1, 0.2], rows))["robustness"]
+    assert variants["double_size"]["box_iou"] == 0.75
+    assert variants["jpeg_20"]["box_iou"] == whole["jpeg_20/box"]
+    bare = summarise(table_of(["a"], ["a"], [0.1], [judge(Discs(), example(square()))]))
+    assert bare["robustness"]["double_size"]["box_iou"] is None
+
+
+# Pictures
+
+
+def test_the_plot_shows_the_curve_and_its_levels(figures):
+    drawn = np.asarray(plot_clicks(figures)).astype(int)
+    assert drawn.shape == (560, 900, 3)
+    blue = (drawn[..., 2] - drawn[..., 0] > 100).nonzero()[1]
+    assert blue.min() < 100 and 660 < blue.max() < 700
+    perfect = figures | {"click_iou": [1.0] * 20}
+    assert (np.asarray(plot_clicks(perfect)) != drawn).any()
+
+
+def test_a_sheet_has_a_row_for_each_picture_from_the_worst(table):
+    order = ranked(table)
+    assert sorted(order) == [0, 1, 2, 3] and order[0] in (0, 3)
+    pictures = [example(square(60 + n, 80), table.names[n], seed=n) for n in range(4)]
+    sheet = draw_sheet(Discs(), Examples(pictures), order[:3])
+    assert sheet.size == (6 * 200, 3 * 218)
+    cells = np.asarray(sheet)[18:100, :1200].reshape(82, 6, 200, 3)
+    assert (cells.reshape(-1, 6, 600).std(axis=(0, 2)) > 0).all()
