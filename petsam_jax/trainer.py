@@ -224,7 +224,7 @@ def train_and_evaluate(
     check_config(workdir, config, MAY_DIFFER)
     mesh = Mesh(np.array(jax.devices()), ("data",))
     everywhere, spread = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
-    model = _first_model(config)
+    model = first_model(config)
     plan = make_plan(config, trainable_names(model), len(source))
     state, fixed = create_state(model, plan.rules, plan.optimizer)
     check_workdir(workdir, tree_bytes(state, fixed.frozen) * (config.train.keep + 2))
@@ -240,7 +240,7 @@ def train_and_evaluate(
         feed.close()
 
 
-def _first_model(config: ConfigDict) -> SAM2:
+def first_model(config: ConfigDict) -> SAM2:
     """With random weights, or with those of the checkpoint `train.start_from`."""
     if not config.train.start_from:
         return build_model(config, config.train.seed)

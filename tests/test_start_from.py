@@ -1,0 +1,48 @@
+"""A run that starts from a checkpoint, as someone does who trains on with own pictures."""
+
+import numpy as np
+import pytest
+
+from petsam_jax.checkpoint import build_model, save_weights
+from petsam_jax.config import ConfigError, load_config
+from petsam_jax.names import weights
+from petsam_jax.trainer import first_model
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    config = load_config("configs/tiny.py")
+    arrays = {name: np.asarray(array) for name, array in weights(build_model(config, 3)).items()}
+    folder = tmp_path_factory.mktemp("start") / "weights"
+    save_weights(folder, arrays, config)
+    return folder, arrays
+
+
+def test_the_first_weights_are_those_of_the_checkpoint(saved):
+    folder, arrays = saved
+    # Another precision of products is no other model.
+    config = load_config(
+        "configs/tiny.py", (f"train.start_from={folder}", "model.dtype=bfloat16", "train.seed=5")
+    )
+    for name, array in weights(first_model(config)).items():
+        np.testing.assert_array_equal(array, arrays[name])
+
+
+def test_without_a_checkpoint_they_are_drawn_from_the_seed(saved):
+    fresh = weights(first_model(load_config("configs/tiny.py", ("train.seed=3",))))
+    name = "image_encoder.trunk.patch_embed.kernel"
+    np.testing.assert_array_equal(fresh[name], saved[1][name])
+
+
+def test_another_model_is_refused_with_what_differs(saved):
+    config = load_config(
+        "configs/tiny.py", (f"train.start_from={saved[0]}", "model.mask_decoder.num_heads=4")
+    )
+    with pytest.raises(ConfigError, match=r"start_from=.*mask_decoder.num_heads: 2 -> 4"):
+        first_model(config)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    config = load_config("configs/tiny.py", (f"train.start_from={tmp_path / 'no'}",))
+    with pytest.raises(FileNotFoundError, match="no: no such checkpoint"):
+        first_model(config)
