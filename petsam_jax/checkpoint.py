@@ -50,7 +50,10 @@ def model_shapes(config: ConfigDict) -> dict[str, tuple[int, ...]]:
 
 def with_weights(config: ConfigDict, arrays: Weights) -> SAM2:
     """The model of a config with these arrays; raises NamesError with the names that differ."""
-    model = _outline(config)
+    return _filled(_outline(config), arrays)
+
+
+def _filled(model: SAM2, arrays: Weights) -> SAM2:
     fill(model, arrays)
     return model
 
@@ -124,8 +127,8 @@ def save_weights(directory: str | Path, params: Weights, config: ConfigDict) -> 
 
 def load_model(directory: str | Path, step: int | None = None) -> tuple[ConfigDict, SAM2]:
     """Config and model of a checkpoint; see `load_weights`."""
-    config, params = load_weights(directory, step)
-    return config, with_weights(config, params)
+    config, outline, arrays = _load(directory, step)
+    return config, _filled(outline, arrays)
 
 
 def load_weights(
@@ -140,16 +143,25 @@ def load_weights(
     checkpoint or a damaged one, and NamesError with the names of arrays that are damaged or do not
     fit its config.
     """
+    config, _, arrays = _load(directory, step)
+    return config, arrays
+
+
+def _load(directory, step) -> tuple[ConfigDict, SAM2, dict[str, jax.Array]]:
     path = step_path(directory, step)
     config, described = _read_meta(path)
-    arrays = {}
+    outline, arrays = _outline(config), {}
     for item in ("params", "ema"):
         if item in described:
             arrays |= _read_arrays(path / item, described[item])
-    # Weights that ship are of half the length; parameters are float32 everywhere.
-    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-    check(f"{path}: the arrays do not fit the config", differences(arrays, model_shapes(config)))
-    return config, arrays
+    # Weights that ship are of half the length; parameters are float32 everywhere. By numpy, since
+    # JAX would compile a program for each shape.
+    arrays = {
+        name: array if array.dtype == np.float32 else jax.device_put(np.asarray(array, np.float32))
+        for name, array in arrays.items()
+    }
+    check(f"{path}: the arrays do not fit the config", differences(arrays, shapes(outline)))
+    return config, outline, arrays
 
 
 def step_path(directory: str | Path, step: int | None = None) -> Path:
