@@ -86,7 +86,7 @@ class ImagePredictor:
     """A model and the picture that was set last."""
 
     def __init__(self, config: ConfigDict, model: SAM2):
-        """The config says how large the input is and how prompts are said; see `from_checkpoint`."""
+        """The config says how large the input is and how prompts are said."""
         self.config, self.size = config, config.data.size
         self._objective = Objective.of(config)
         self._definition, state = nnx.split(_rounded(model))
@@ -175,7 +175,7 @@ class ImagePredictor:
         fill_hole_area: int = 0,
         max_sprinkle_area: int = 0,
     ) -> Prediction:
-        """Masks for points (x, y) with labels (1 in, 0 out), a box x0 y0 x1 y1, and fed-back logits.
+        """Masks for points (x, y) with labels (1 in, 0 out), a box x0 y0 x1 y1 and fed-back logits.
 
         One object: points (p, 2), labels (p,), boxes (4,), mask_input (h, w). Several at once: each
         with a first axis of objects, points filled up with label -1. Prompts outside the picture
@@ -262,6 +262,8 @@ def _rounded(model: SAM2) -> SAM2:
     """With the kernels as products read them, so that no call has to round them again."""
     rounded = nnx.merge(*nnx.split(model))
     for _, module in nnx.iter_modules(rounded):
-        if isinstance(module, Linear | Conv | UpConv):
-            module.kernel[...] = module.kernel[...].astype(module.dtype)
+        if isinstance(module, Linear | Conv | UpConv) and module.kernel.dtype != module.dtype:
+            # By numpy, since JAX would compile a program for each shape.
+            kernel = np.asarray(module.kernel[...], module.dtype)
+            module.kernel.set_value(jax.device_put(kernel))
     return rounded

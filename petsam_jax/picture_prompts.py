@@ -156,8 +156,8 @@ def _read_mask(mask_input: ArrayLike, cells: int) -> Float32[np.ndarray, "*n h w
     mask_input = _numbers("mask_input", mask_input)
     if mask_input.ndim not in (2, 3) or mask_input.shape[-2:] != (cells, cells):
         raise ValueError(
-            f"mask_input: shape {mask_input.shape}; want logits ({cells}, {cells}), or with a first "
-            "axis of objects: one of the low_res_logits of an answer"
+            f"mask_input: shape {mask_input.shape}; want one of the low_res_logits of an answer, "
+            f"({cells}, {cells}), or (n, {cells}, {cells}) for n objects"
         )
     _check_finite("mask_input", mask_input)
     return mask_input.astype(np.float32)
