@@ -1,0 +1,92 @@
+"""The API `segment`: a picture and prompts in, masks out; for programs, by gradio_client or HTTP."""
+
+import base64
+import binascii
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from petsam_jax.outputs.rle import encode_rle
+from petsam_jax.ui.page_state import BadRequest, Click, Settings
+from petsam_jax.ui.reading import read_click
+from petsam_jax.ui.studio import Studio
+
+
+def segment_function(studio: Studio) -> Callable:
+    """The function that Gradio serves; its signature and docstring are what the API tells."""
+
+    def segment(
+        picture: dict | str,
+        points: list[list[float]] | None = None,
+        labels: list[int] | None = None,
+        boxes: list[list[float]] | None = None,
+    ) -> dict:
+        """Masks of a picture: of the object at all points together, or one in each box.
+
+        picture: a file (handle_file in Python), or its bytes in base64. points: [x, y] in pixels;
+        labels: 1 pet, 0 background for each, read from the picture if left out. boxes: [x0, y0, x1,
+        y1]; beside points just one. With neither, the pet is found. Comes back: size [height,
+        width] and for each object its iou (predicted), labels, rle (COCO, compressed) and png
+        (base64, 255 where the object is).
+        """
+        name = studio.open(picture_bytes(picture))["picture"]
+        opened = studio.pictures.get(name)
+        size = opened.encoded.size
+        if points and labels is None:
+            labels = [
+                read_click(opened.pet_logits, size, Click(int(x), int(y), "auto"), Settings())[0]
+                for x, y in points
+            ]
+        if points and boxes and len(boxes) > 1:
+            raise BadRequest("boxes: beside points just one, since all points are of one object")
+        said = studio.predictor.predict(
+            [points] if points else None,
+            [labels] if points else None,
+            boxes or None,
+            image=opened.encoded,
+        )
+        masks, ious = said.masks.reshape(-1, *size), said.iou_pred.reshape(-1)
+        objects = [
+            {
+                "iou": round(float(iou), 4),
+                "labels": labels or [],
+                "rle": encode_rle(mask),
+                "png": _png(mask),
+            }
+            for mask, iou in zip(masks, ious, strict=True)
+        ]
+        return {"size": list(size), "objects": objects}
+
+    return segment
+
+
+def picture_bytes(picture: dict | str) -> bytes:
+    """Of what a client sent: a file that it uploaded, and no other, or base64.
+
+    Raises BadRequest for anything else.
+    """
+    if isinstance(picture, str):
+        try:
+            return base64.b64decode(picture.partition("base64,")[2] or picture, validate=True)
+        except binascii.Error as error:
+            raise BadRequest("picture: want a file, or its bytes in base64") from error
+    path = picture.get("path")
+    if not isinstance(path, str):
+        raise BadRequest("picture: want a file, or its bytes in base64")
+    file = Path(path).resolve()
+    if not file.is_relative_to(Path(get_upload_folder()).resolve()) or not file.is_file():
+        raise BadRequest("picture: no such upload")
+    data = file.read_bytes()
+    # Nobody asks for it again: what was uploaded for one call ends with it.
+    file.unlink(missing_ok=True)
+    return data
+
+
+def _png(mask: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,119 @@
+// Talking to the server. One question for masks is under way at a time; meanwhile only the newest
+// state is kept, and asked next. So no click is lost, and no old answer comes after a newer one.
+
+const PATIENCE = 10;
+
+export class ServerError extends Error {
+  constructor(words, status) {
+    super(words);
+    this.status = status;
+  }
+}
+
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const passing = (error) => error.status === 503 || error.status === 0;
+
+export class Client {
+  // `on` has answer(answer, state), error(error), busy(isBusy), waiting(words).
+  constructor(base, on) {
+    Object.assign(this, { base, on, file: null, wanted: null, running: false });
+  }
+
+  async post(path, body, signal) {
+    let response;
+    try {
+      response = await fetch(this.base + path, {
+        method: 'POST', body, signal,
+        headers: { 'Content-Type': typeof body === 'string' ? 'application/json' : 'application/octet-stream' },
+      });
+    } catch (error) {
+      if (error.name === 'AbortError') throw error;
+      throw new ServerError('The server cannot be reached.', 0);
+    }
+    if (response.ok) return response;
+    const said = await response.json().catch(() => ({}));
+    throw new ServerError(said.error || `The server answered ${response.status}.`, response.status);
+  }
+
+  // Again and again while the server is only busy or away.
+  async patiently(ask, isStale = () => false) {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await ask();
+      } catch (error) {
+        if (!passing(error) || attempt >= PATIENCE || isStale()) throw error;
+        this.on.waiting(`${error.message} Trying again …`);
+        await pause(Math.min(3000, 250 * attempt));
+      }
+    }
+  }
+
+  // The picture's file stays here, in case the server has to ask for it again.
+  async open(file) {
+    const opened = await this.patiently(async () => (await this.post('open', file)).json());
+    this.file = file;
+    return opened;
+  }
+
+  // A question about a picture that the server has dropped: send it again, and ask again.
+  async asking(path, state, signal) {
+    const body = JSON.stringify(state);
+    try {
+      return await this.post(path, body, signal);
+    } catch (error) {
+      if (error.status !== 410 || !this.file) throw error;
+      await this.post('open', this.file, signal);
+      return this.post(path, body, signal);
+    }
+  }
+
+  ask(state) {
+    this.wanted = state;
+    this.stopHint();
+    if (!this.running) this.run();
+  }
+
+  forget() {
+    this.wanted = null;
+    this.stopHint();
+  }
+
+  async run() {
+    this.running = true;
+    this.on.busy(true);
+    while (this.wanted) {
+      const state = this.wanted;
+      this.wanted = null;
+      try {
+        const answer = await this.patiently(async () => (await this.asking('answer', state)).json(), () => this.wanted);
+        this.on.answer(answer, state);
+      } catch (error) {
+        if (!this.wanted) this.on.error(error, state);
+      }
+    }
+    this.running = false;
+    this.on.busy(false);
+  }
+
+  // What a click would give: asked only while there is nothing else to do.
+  async hint(state) {
+    if (this.running) return null;
+    this.stopHint();
+    this.hinting = new AbortController();
+    const { signal } = this.hinting;
+    try {
+      return await (await this.post('answer?hint=1', JSON.stringify(state), signal)).json();
+    } catch {
+      return null;
+    }
+  }
+
+  stopHint() {
+    this.hinting?.abort();
+    this.hinting = null;
+  }
+
+  async result(state, kind) {
+    return this.patiently(async () => (await this.asking(`result?kind=${kind}`, state)).blob());
+  }
+}

@@ -1,0 +1,27 @@
+"""How much a visitor may ask for: each number is a flag of `demo.py` or a bound on one request."""
+
+import dataclasses
+
+MEGA = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Bytes and pixels of pictures, memory for them, and visitors who wait at once."""
+
+    max_upload: int = 20 * MEGA  # bytes of a file
+    max_pixels: int = 40 * MEGA  # of a picture, known before it is decoded
+    cache_bytes: int = 512 * MEGA  # of all open pictures; the least recently used goes first
+    keep_seconds: float = 3600.0  # an open picture that nobody asked about for so long is dropped
+    waiting: int = 64  # requests that wait for the model; more are asked to come back
+    # Masks are shown on the page with at most so many pixels; downloads always have all of them.
+    shown_pixels: int = 4 * MEGA
+
+
+# Of one request: enough for anyone's patience, little enough to be answered at once.
+MAX_OBJECTS = 12
+MAX_POINTS = 48
+MAX_STROKES = 64
+MAX_STROKE_POINTS = 4096
+# Bytes of a request that holds no picture.
+MAX_REQUEST = 2 * MEGA

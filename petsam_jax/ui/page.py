@@ -1,0 +1,75 @@
+"""The page: a Gradio app with the studio as its first tab, its routes, and the API `segment`.
+
+The studio's looks are in `browser`: `studio.html`, `studio.css` and scripts that the browser loads
+as modules from `studio/files/browser`.
+"""
+
+import os
+from pathlib import Path
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from petsam_jax.ui.api import segment_function
+from petsam_jax.ui.guard import Guard
+from petsam_jax.ui.routes import Workers, studio_routes
+from petsam_jax.ui.studio import Studio
+
+BROWSER = Path(__file__).parent / "browser"
+# Imported when the page is shown; errors go to where the visitor sees them.
+START = """
+const base = new URL('studio/', document.baseURI).href;
+import(base + 'files/browser/app.js').then((app) => app.start(element, base)).catch((error) => {
+  element.querySelector('[data-words]').textContent = 'The page did not start: ' + error.message;
+});
+"""
+SANS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+
+
+def make_app(studio: Studio, facts: dict[str, str], host: str = "127.0.0.1") -> FastAPI:
+    """The whole server; `facts` about the weights are shown in the page's head."""
+    workers = Workers(studio.limits.waiting)
+    most = int(studio.limits.max_upload * 1.4) + 1_000_000  # A file in base64, and around it.
+    app = FastAPI(
+        openapi_url=None,
+        routes=studio_routes(studio, workers),
+        middleware=[Middleware(Guard, host=host, max_body=most)],
+    )
+    return gr.mount_gradio_app(
+        app,
+        make_blocks(studio, facts),
+        path="/",
+        server_name=host,
+        ssr_mode=False,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        max_file_size=studio.limits.max_upload,
+        favicon_path=str(BROWSER / "favicon.svg"),
+        theme=gr.themes.Base(font=SANS, font_mono=["ui-monospace", "monospace"]),
+        css_paths=[BROWSER / "studio.css"],
+        app_kwargs={"openapi_url": None, "docs_url": None, "redoc_url": None},
+    )
+
+
+def make_blocks(studio: Studio, facts: dict[str, str]) -> gr.Blocks:
+    """Gradio's part: the tabs and the API."""
+    html = (BROWSER / "studio.html").read_text("utf-8")
+    with gr.Blocks(
+        title="PetSAM", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
+    ) as blocks:
+        gr.HTML(
+            html_template=html,
+            js_on_load=START,
+            apply_default_css=False,
+            elem_id="studio",
+            facts=" · ".join(facts.values()),
+        )
+        gr.api(segment_function(studio), api_name="segment", concurrency_limit=1)
+    blocks.queue(max_size=studio.limits.waiting, api_open=False)
+    return blocks

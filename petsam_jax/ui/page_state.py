@@ -1,0 +1,175 @@
+"""What the browser says: the prompts of all objects and the settings, read from JSON and checked.
+
+The browser owns all of it and sends it whole, so the newest request is the truth, and nothing of a
+visitor is kept between two requests. Coordinates are pixels of the picture, x before y.
+"""
+
+import dataclasses
+import math
+from typing import Literal, NamedTuple, get_args
+
+from petsam_jax.ui import limits
+
+# What a click says: what the page reads there, the opposite of that, or what the user insists on.
+Say = Literal["auto", "other", "pet", "background"]
+
+
+class BadRequest(ValueError):
+    """A request that makes no sense; the message names the field."""
+
+
+class Click(NamedTuple):
+    x: int
+    y: int
+    say: Say
+
+
+class Stroke(NamedTuple):
+    radius: float
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectPrompts:
+    """All that was said about one object."""
+
+    clicks: tuple[Click, ...] = ()
+    box: tuple[int, int, int, int] | None = None  # x0 y0 x1 y1, sides included, corners in order
+    strokes: tuple[Stroke, ...] = ()
+    find: bool = False  # the pet, wherever it is
+    # Which of three masks, where a prompt leaves it open: of the start, and of the first click.
+    choices: tuple[int | None, int | None] = (None, None)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.clicks or self.box or self.strokes or self.find)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    patch: int = 5  # side in pixels of what is looked at around a click
+    pet_threshold: float = 0.5  # mean of the pet map over the patch from which a click is on a pet
+    mask_threshold: float = 0.5  # probability above which a pixel belongs to a mask
+    fill_holes: int = 0  # pixels
+    remove_islands: int = 0  # pixels
+    alone: bool = False  # each click for itself: only the last one counts
+
+    @property
+    def mask_logit(self) -> float:
+        return math.log(self.mask_threshold / (1 - self.mask_threshold))
+
+
+class PageState(NamedTuple):
+    picture: str  # its id
+    objects: tuple[ObjectPrompts, ...]
+    active: int
+    settings: Settings
+
+
+def read_state(said: object) -> PageState:
+    """Raises BadRequest for anything that the page would not send."""
+    said = _dictionary("request", said, {"picture", "objects", "active", "settings"})
+    picture = said.get("picture")
+    if not isinstance(picture, str):
+        raise BadRequest("picture: want the id that opening it gave")
+    objects = tuple(
+        _read_object(f"objects[{i}]", one)
+        for i, one in enumerate(_list("objects", said.get("objects"), limits.MAX_OBJECTS))
+    )
+    active = _whole("active", said.get("active", 0), 0, max(len(objects) - 1, 0))
+    return PageState(picture, objects, active, read_settings(said.get("settings", {})))
+
+
+def read_settings(said: object) -> Settings:
+    """Raises BadRequest for unknown settings and for values out of range."""
+    known = {field.name for field in dataclasses.fields(Settings)}
+    values = dict(_dictionary("settings", said, known))
+    for name, least, most in (("patch", 1, 99), ("fill_holes", 0, 10**8)):
+        if name in values:
+            values[name] = _whole(f"settings.{name}", values[name], least, most)
+    if "remove_islands" in values:
+        values["remove_islands"] = _whole(
+            "settings.remove_islands", values["remove_islands"], 0, 10**8
+        )
+    for name in ("pet_threshold", "mask_threshold"):
+        if name in values:
+            values[name] = _number(f"settings.{name}", values[name], 0.01, 0.99)
+    if not isinstance(values.get("alone", False), bool):
+        raise BadRequest("settings.alone: want true or false")
+    return Settings(**values)
+
+
+def _read_object(name: str, said: object) -> ObjectPrompts:
+    said = _dictionary(name, said, {"clicks", "box", "strokes", "find", "choices"})
+    clicks = _list(f"{name}.clicks", said.get("clicks", []), limits.MAX_POINTS)
+    strokes = _list(f"{name}.strokes", said.get("strokes", []), limits.MAX_STROKES)
+    choices = _list(f"{name}.choices", said.get("choices", [None, None]), 2)
+    if len(choices) != 2:
+        raise BadRequest(f"{name}.choices: want two of null, 0, 1 and 2")
+    if not isinstance(said.get("find", False), bool):
+        raise BadRequest(f"{name}.find: want true or false")
+    return ObjectPrompts(
+        clicks=tuple(_read_click(f"{name}.clicks[{i}]", c) for i, c in enumerate(clicks)),
+        box=None if said.get("box") is None else read_box(f"{name}.box", said["box"]),
+        strokes=tuple(_read_stroke(f"{name}.strokes[{i}]", s) for i, s in enumerate(strokes)),
+        find=said.get("find", False),
+        choices=tuple(c if c is None else _whole(f"{name}.choices", c, 0, 2) for c in choices),
+    )
+
+
+def _read_click(name: str, said: object) -> Click:
+    if not isinstance(said, list) or len(said) != 3 or said[2] not in get_args(Say):
+        raise BadRequest(f"{name}: want [x, y, one of {', '.join(get_args(Say))}]")
+    return Click(_whole(name, said[0], 0, 10**6), _whole(name, said[1], 0, 10**6), said[2])
+
+
+def read_box(name: str, said: object) -> tuple[int, int, int, int]:
+    """Corners in any order; a box without area is refused."""
+    if not isinstance(said, list) or len(said) != 4:
+        raise BadRequest(f"{name}: want [x0, y0, x1, y1]")
+    x0, y0, x1, y1 = (_whole(name, value, 0, 10**6) for value in said)
+    if x0 == x1 or y0 == y1:
+        raise BadRequest(
+            f"{name}: this box has no area; choose a second corner that is neither in the same row "
+            "nor in the same column as the first"
+        )
+    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+
+
+def _read_stroke(name: str, said: object) -> Stroke:
+    said = _dictionary(name, said, {"radius", "points"})
+    flat = _list(f"{name}.points", said.get("points"), limits.MAX_STROKE_POINTS)
+    if len(flat) < 2 or len(flat) % 2:
+        raise BadRequest(f"{name}.points: want x, y, x, y, ...")
+    numbers = [_number(f"{name}.points", value, -(10.0**6), 10.0**6) for value in flat]
+    radius = _number(f"{name}.radius", said.get("radius"), 0.5, 10.0**4)
+    return Stroke(radius, tuple(zip(numbers[::2], numbers[1::2], strict=True)))
+
+
+def _dictionary(name: str, said: object, known: set[str]) -> dict:
+    if not isinstance(said, dict):
+        raise BadRequest(f"{name}: want a dictionary")
+    if unknown := sorted(set(said) - known):
+        raise BadRequest(f"{name}: unknown {', '.join(unknown)}; known are {sorted(known)}")
+    return said
+
+
+def _list(name: str, said: object, most: int) -> list:
+    if not isinstance(said, list):
+        raise BadRequest(f"{name}: want a list")
+    if len(said) > most:
+        raise BadRequest(f"{name}: {len(said)} of them; at most {most} are taken")
+    return said
+
+
+def _number(name: str, said: object, least: float, most: float) -> float:
+    # bool is an int, and NaN is within no bounds.
+    if isinstance(said, bool) or not isinstance(said, int | float) or not least <= said <= most:
+        raise BadRequest(f"{name}: {said!r:.40}; want a number from {least:g} to {most:g}")
+    return float(said)
+
+
+def _whole(name: str, said: object, least: int, most: int) -> int:
+    if _number(name, said, least, most) != int(said):
+        raise BadRequest(f"{name}: {said!r:.40}; want a whole number")
+    return int(said)
