@@ -2,9 +2,9 @@
 
     python train.py --config=configs/tiny.py
 
-The model is pets256 in all its parts, with the smallest numbers that still learn. The recipe is a
-first one: 225 steps, 90 s on 2 cores, took the IoU from a box to 0.32 on shapes not seen before
-(no prompt: 0.17), and it was still rising.
+The model is pets256 in all its parts, with the smallest numbers that still learn. 600 steps of
+pictures alone (`--config.train.clip_share=0.0`), two to three minutes on 2 cores, took the IoU on
+shapes not seen before to 0.745 from a box and 0.49 from a click, still rising.
 """
 
 from pathlib import Path
@@ -35,15 +35,21 @@ def get_config() -> ConfigDict:
     model.memory_attention.mlp_dim = 128
     model.memory_attention.dropout = 0.0
 
-    config.data.sources = ("shapes:length=2000,size=128",)
+    # Shapes that differ from the ground by colour more than by pattern.
+    config.data.sources = ("shapes:length=4000,size=128,contrast=20",)
     config.data.size = 128
     # Shapes are varied as they are.
     config.data.augment.update(blur_prob=0.0, paste_prob=0.0, others_prob=0.0)
+    config.data.augment.update(crop=0.0, zoom_out=0.0, rotation=0.0, aspect=0.0)
+    config.data.augment.update(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+    config.data.augment.grayscale_prob = 0.0
 
-    config.train.update(batch_size=16, clip_batch_size=2, clip_share=0.1, duration="300 steps")
-    config.train.update(ema_decay=0.98, log_every=10, checkpoint_every=100)
-    config.prompts.rounds = 3
+    # In so short a run many small steps are worth more than large ones, and pictures more than
+    # corrections.
+    config.train.update(batch_size=8, clip_batch_size=2, clip_share=0.1, duration="600 steps")
+    config.train.update(ema_decay=0.98, log_every=10, checkpoint_every=200)
+    config.prompts.rounds = 1
     for group in config.optim.groups.values():
-        group.update(lr=1e-3, warmup="30 steps")
-    config.eval.update(every=100, examples=64, batch_size=16)
+        group.update(lr=2e-3, warmup="50 steps")
+    config.eval.update(every=200, examples=64, batch_size=16)
     return config

@@ -60,7 +60,7 @@ def test_colour_alone_does_not_tell_the_target():
     assert np.mean(found) < 0.6
 
 
-@pytest.mark.parametrize("wrong", [{"length": 0}, {"size": 15}, {"seed": -1}])
+@pytest.mark.parametrize("wrong", [{"length": 0}, {"size": 15}, {"seed": -1}, {"contrast": 101}])
 def test_numbers_that_make_no_sense_are_refused(wrong):
     numbers = {"length": 4, "size": 32, "seed": 0, **wrong}
     with pytest.raises(

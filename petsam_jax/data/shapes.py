@@ -22,15 +22,20 @@ NOISE = 12
 
 
 class ShapesSource:
-    """`length` pictures of `size` x `size` pixels; the group is the kind of the target."""
+    """`length` pictures of `size` x `size` pixels; the group is the kind of the target.
 
-    def __init__(self, length: int, size: int = 128, seed: int = 0):
-        if length < 1 or size < 16 or seed < 0:
+    `contrast`, in per cent, is that of the waves in a texture: with little, shapes are told by
+    their colour, with all of it by the pattern alone.
+    """
+
+    def __init__(self, length: int, size: int = 128, seed: int = 0, contrast: int = 100):
+        if length < 1 or size < 16 or seed < 0 or not 0 <= contrast <= 100:
             raise ValueError(
-                "shapes: want length >= 1, size >= 16 and seed >= 0, "
-                f"got length={length}, size={size}, seed={seed}"
+                "shapes: want length >= 1, size >= 16, seed >= 0 and contrast from 0 to 100, "
+                f"got length={length}, size={size}, seed={seed}, contrast={contrast}"
             )
         self._length, self._size, self._seed = length, size, seed
+        self._contrast = contrast / 100
         self.names = tuple(f"shapes{seed}_{index:06d}" for index in range(length))
         self.groups = tuple(KINDS[index % len(KINDS)] for index in range(length))
 
@@ -44,14 +49,14 @@ class ShapesSource:
         kinds = list(rng.choice(KINDS, rng.integers(MAX_OTHERS + 1)))
         target = int(rng.integers(len(kinds) + 1))
         kinds.insert(target, self.groups[index])
-        image = _texture(rng, self._size, self._size)
+        image = _texture(rng, self._size, self._size, self._contrast)
         mask = np.full((self._size, self._size), BACKGROUND, np.uint8)
         for place, kind in enumerate(kinds):
             inside, window = _shape(rng, str(kind), self._size)
             under = mask[window]
             if np.sum(under[inside] == PET) > MAX_HIDDEN * np.sum(mask == PET):
                 continue
-            image[window][inside] = _texture(rng, *inside.shape)[inside]
+            image[window][inside] = _texture(rng, *inside.shape, self._contrast)[inside]
             under[inside] = PET if place == target else BACKGROUND
         return Example(image, mask, self.names[index], self.groups[index])
 
@@ -90,7 +95,9 @@ def _outline(rng: np.random.Generator, kind: str) -> Float[np.ndarray, " angles"
     return (1.8 + bumps) / (1.8 + bumps).max()
 
 
-def _texture(rng: np.random.Generator, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+def _texture(
+    rng: np.random.Generator, height: int, width: int, contrast: float
+) -> UInt8[np.ndarray, "h w 3"]:
     """Two colours in waves of a random direction and pitch, warped, shaded and grainy."""
     y, x = np.ogrid[:height, :width]
     turn, bend = rng.uniform(0, 2 * np.pi, 2)
@@ -98,6 +105,6 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> UInt8[np.ndar
     warp = rng.uniform(0, 3) * np.sin(pitch / 3 * (x * np.sin(bend) + y * np.cos(bend)))
     blend = 0.5 + 0.5 * np.sin(pitch * (x * np.cos(turn) + y * np.sin(turn)) + warp)
     first, second = rng.uniform(20, 235, (2, 3)).astype(np.float32)
-    colour = first + blend[..., None].astype(np.float32) * (second - first)
+    colour = first + blend[..., None].astype(np.float32) * (contrast * (second - first))
     grain = rng.integers(-NOISE, NOISE + 1, (height, width, 1), np.int8)
     return np.clip(colour + grain, 0, 255).astype(np.uint8)
