@@ -38,6 +38,7 @@ from petsam_jax.objective import Objective
 from petsam_jax.picture_prompts import picture_prompts, power_of_two
 from petsam_jax.postprocess import fill_holes, logits_at_size, masks_at_size, remove_islands
 from petsam_jax.prompts import EMPTY, STRIDE, Prompts
+from petsam_jax.runtime import use_compilation_cache
 
 SHIPPED = Path(__file__).parent / "weights" / "pets256_small"
 # What a step reads of the model: each array that a call passes costs it more than a microsecond.
@@ -103,6 +104,7 @@ class ImagePredictor:
     ) -> "ImagePredictor":
         """Of a checkpoint or a training run's workdir; None for the weights that ship.
 
+        From then on JAX keeps what it compiles, for the next process to find (see `runtime`).
         Raises as `checkpoint.load_weights` does, with the path and what is wrong there.
         """
         if directory is None and not SHIPPED.is_dir():
@@ -110,6 +112,7 @@ class ImagePredictor:
                 f"{SHIPPED}: no weights came with this copy; train some with `python train.py "
                 "--config=configs/pets256_small.py` and give the directory of that run"
             )
+        use_compilation_cache()
         return cls(*load_model(SHIPPED if directory is None else directory, step))
 
     # Pictures

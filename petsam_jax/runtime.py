@@ -14,6 +14,7 @@ its threads share one pool of it, so programs with steps of a few milliseconds b
 import os
 import platform
 import sys
+from pathlib import Path
 
 # Nothing is ever given back, however large it was or whichever thread had it: threads of their own
 # arenas would give it back all the same. Pages of 2 MB where the kernel grants them on request.
@@ -48,6 +49,20 @@ def prepare(devices_per_host: int | None = None) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs in ~/.cache/petsam_jax, so that a second start takes seconds.
+
+    Where JAX has been told another directory, that one is used. Call it before anything is
+    compiled.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(caches / "petsam_jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _can_restart() -> bool:

@@ -1,0 +1,120 @@
+"""How long a user waits: for the first mask of a new process, for a picture, for a prompt.
+
+    python -m benchmarks.predict --size pets256
+
+It prints two tables, for random weights. The first one is in milliseconds, the median of many calls
+and the least and greatest: the encoder alone, `set_image` on a picture of 1 megapixel, and prompts
+on a cached embedding with their masks at the picture's size. The second one is in seconds, of a
+process that opens a checkpoint, sets a picture and clicks, from its start to the first mask: with
+an empty compile cache, and once more with what that left there.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import timing
+from benchmarks.steps import model_keywords, random_model
+from petsam_jax.checkpoint import save_weights
+from petsam_jax.config import load_config
+from petsam_jax.image_predictor import ImagePredictor
+from petsam_jax.names import weights
+
+SIZES = ("pets256", "pets256_small")
+DTYPES = ("float32", "bfloat16")
+PICTURE = (800, 1250)
+# What the project wants: milliseconds of a prompt, milliseconds of `set_image` over the encoder's,
+# seconds to the first mask.
+PROMPT, OVER_ENCODER, COLD, WARM = 15, 15, 12, 5
+FIRST_MASK = """
+import sys
+import numpy as np
+from petsam_jax.image_predictor import ImagePredictor
+predictor = ImagePredictor.from_checkpoint(sys.argv[1])
+predictor.set_image(np.zeros(({}, {}, 3), np.uint8))
+predictor.predict(points=[(9, 9)], labels=[1])
+""".format(*PICTURE)
+
+
+def calls(predictor: ImagePredictor) -> dict[str, Callable]:
+    """What is timed."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (*PICTURE, 3), np.uint8)
+    square = np.zeros((predictor.size, predictor.size, 3), np.uint8)
+    encoded = predictor.set_image(image)
+    click = dict(points=[(300, 400)], labels=[1])
+    several = dict(points=rng.integers(0, 800, (8, 2)), labels=rng.integers(0, 2, 8))
+    logits = predictor.predict(**click).low_res_logits
+    return {
+        "encoder": lambda: predictor.encode(square).features,
+        "set_image": lambda: predictor.encode(image).features,
+        "click, three masks": lambda: predictor.predict(**click, multimask=True, image=encoded),
+        "click, one mask": lambda: predictor.predict(**click, image=encoded),
+        "box": lambda: predictor.predict(boxes=(90, 90, 700, 500), image=encoded),
+        "8 clicks on an answer": lambda: predictor.predict(
+            **several, mask_input=logits, image=encoded
+        ),
+        "4 boxes": lambda: predictor.predict(boxes=[(90, 90, 700, 500)] * 4, image=encoded),
+        "click, without enlarging": lambda: predictor.answer(**click, image=encoded),
+    }
+
+
+def first_mask(checkpoint: Path, cache: Path) -> float:
+    """Seconds of a process from its start to its end, which is right after its first mask."""
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    }
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", FIRST_MASK, checkpoint], check=True, env=environment)
+    return time.perf_counter() - start
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--size", choices=SIZES, default="pets256_small")
+    parser.add_argument("--dtype", choices=DTYPES, nargs="+", default=DTYPES)
+    parser.add_argument("--seconds", type=float, default=3.0, help="for all calls (default: 3)")
+    return parser.parse_args(argv)
+
+
+def main(flags: argparse.Namespace) -> None:
+    print(timing.setting(), end="\n\n", flush=True)
+    results, starts = {}, {}
+    for dtype in flags.dtype:
+        config = load_config(f"configs/{flags.size}.py", [f"model.dtype={dtype}"])
+        model = random_model(model_keywords(flags.size) | {"dtype": dtype})
+        predictor = ImagePredictor(config, model)
+        results[dtype] = timing.in_turn(calls(predictor), flags.seconds)
+        with tempfile.TemporaryDirectory() as directory:
+            checkpoint, cache = Path(directory) / "checkpoint", Path(directory) / "cache"
+            save_weights(checkpoint, weights(model), config)
+            starts[dtype] = [first_mask(checkpoint, cache) for _ in range(2)]
+    wanted = dict.fromkeys(next(iter(results.values())), f"{PROMPT}")
+    wanted |= {"encoder": "", "set_image": f"encoder + {OVER_ENCODER}", "4 boxes": ""}
+    rows = [
+        [name, *(str(results[dtype][name]) for dtype in flags.dtype), wanted[name]]
+        for name in wanted
+    ]
+    header = [f"{flags.size}, {PICTURE[1]} x {PICTURE[0]} pixels"]
+    print(timing.markdown([*header, *(f"{d}, ms" for d in flags.dtype), "wanted"], rows), "\n")
+    rows = [
+        [name, *(f"{starts[dtype][i]:.1f}" for dtype in flags.dtype), f"{most}"]
+        for i, (name, most) in enumerate([("cold cache", COLD), ("warm cache", WARM)])
+    ]
+    print(timing.markdown(["first mask", *(f"{d}, s" for d in flags.dtype), "wanted"], rows))
+
+
+if __name__ == "__main__":
+    main(parse())
