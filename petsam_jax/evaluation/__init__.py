@@ -6,6 +6,7 @@
     floors.py           answers that know no model
     summary.py          the pictures' scores as the figures of metrics.json
     plot.py, sheets.py  IoU against clicks; the best and the worst pictures
+    report.py           all pictures judged, and the files of the report
 
 `petsam_jax/evaluate.py` is the command. Validation within training (`petsam_jax/validation.py`) is
 the quick form of this at the model's resolution.
