@@ -47,7 +47,7 @@ def main() -> int:
     args = parse_args()
     if args.device:
         os.environ["JAX_PLATFORMS"] = args.device.replace("gpu", "cuda")
-    # Gradio's own cache, for the API's uploads: apart from others', and gone with this process.
+    # Gradio's own cache, for the API's uploads: no other program's, and gone with this process.
     cache = tempfile.mkdtemp(prefix="petsam-")
     os.environ["GRADIO_TEMP_DIR"] = cache
     try:
@@ -57,14 +57,14 @@ def main() -> int:
 
 
 def serve(args: argparse.Namespace) -> int:
-    import uvicorn
-
-    from petsam_jax.ui.facts import weights_facts
-    from petsam_jax.ui.page import make_app
+    """Open the weights, say which they are, and serve the page; an exit code."""
+    # After the environment is set, which JAX and Gradio read as they are imported.
+    from petsam_jax.ui.facts import open_weights
+    from petsam_jax.ui.page import make_app, run
     from petsam_jax.ui.studio import Studio
 
     try:
-        predictor, facts = weights_facts(args.ckpt, args.step)
+        predictor, facts = open_weights(args.ckpt, args.step)
     except (ValueError, OSError) as error:
         print(f"demo.py: {error}", file=sys.stderr)
         return 1
@@ -76,12 +76,18 @@ def serve(args: argparse.Namespace) -> int:
     )
     studio = Studio(predictor, limits)
     studio.warm_up()
-    app = make_app(studio, facts, args.host)
-    print("\n".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
-    server = uvicorn.Server(
-        uvicorn.Config(app, host=args.host, port=args.port, log_level="warning")
-    )
-    server.run()
+    for name, fact in facts._asdict().items():
+        print(f"{name + ':':12}{fact}")
+
+    def tell(port: int) -> None:
+        shown = args.host if args.host not in ("0.0.0.0", "::") else "localhost"
+        print(f"{'page:':12}http://{shown}:{port}   (Ctrl-C ends it)", flush=True)
+
+    try:
+        run(make_app(studio, facts, args.host), args.host, args.port, tell)
+    except OSError as error:
+        print(f"demo.py: --host {args.host} --port {args.port}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -7,6 +7,7 @@ picture remembers its answers, a further click costs one step of the model.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -14,10 +15,10 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from petsam_jax.image_predictor import Answer, ImagePredictor
-from petsam_jax.postprocess import logits_at_size
+from petsam_jax.postprocess import fill_holes, masks_at_size, remove_islands
 from petsam_jax.prompts import POSITIVE
 from petsam_jax.ui.open_pictures import OpenPicture
-from petsam_jax.ui.page_state import ObjectPrompts, Settings, Stroke
+from petsam_jax.ui.page_state import Click, ObjectPrompts, Settings, Stroke
 from petsam_jax.ui.reading import read_click
 
 # Pixels of the longer side of what a scribble is drawn on: finer than any model's mask input.
@@ -42,6 +43,11 @@ class ObjectAnswer:
         """Of the chosen mask, on the model's grid; of the background where that is shown."""
         logits = self.masks.logits[self.chosen]
         return -logits if self.background else logits
+
+    @property
+    def shows_background(self) -> bool:
+        """Whether the mask is of background: that of a click by itself, or a box without a pet."""
+        return self.background or self.holds_pet is False
 
     @property
     def iou_pred(self) -> float:
@@ -105,12 +111,17 @@ def _holds_pet(
 
     The model is not asked with the box: it never saw a box round nothing, and finds a pet in any.
     """
-    x0, y0, x1, y1 = said.box
     inside = (
-        label == POSITIVE and x0 <= click.x <= x1 and y0 <= click.y <= y1
+        label == POSITIVE and in_box(click, said.box)
         for click, label in zip(said.clicks, labels, strict=True)
     )
     return any(inside) or bool((box_logits(picture, said.box) > settings.mask_logit).any())
+
+
+def in_box(click: Click, box: tuple[int, int, int, int]) -> bool:
+    """Its sides belong to a box."""
+    x0, y0, x1, y1 = box
+    return x0 <= click.x <= x1 and y0 <= click.y <= y1
 
 
 def box_logits(picture: OpenPicture, box: tuple[int, int, int, int]) -> Float32[np.ndarray, "h w"]:
@@ -138,22 +149,28 @@ def _scribble(
     return predictor.mask_prompt(ndimage.binary_fill_holes(np.asarray(drawing)))
 
 
-def object_logits(
-    said: ObjectPrompts, answer: ObjectAnswer, picture: tuple[int, int], shown: tuple[int, int]
-) -> Float32[np.ndarray, "h w"]:
-    """At the size that is shown; nothing outside of a box."""
-    logits = logits_at_size(answer.logits, *shown)
-    if said.box is not None:
-        logits[~box_mask(said.box, picture, shown)] = -np.inf
-    return logits
-
-
-def box_mask(
-    box: tuple[int, int, int, int], picture: tuple[int, int], shown: tuple[int, int]
+def object_mask(
+    said: ObjectPrompts,
+    answer: ObjectAnswer,
+    settings: Settings,
+    picture: tuple[int, int],
+    shown: tuple[int, int],
 ) -> Bool[np.ndarray, "h w"]:
-    """Pixels in a box given in the picture's, at the size that is shown; at least one."""
+    """One object's mask at the size that is shown, tidied as the settings say, within its box.
+
+    Of a box without any pet it is all of the box. `picture` and `shown` are heights and widths.
+    """
+    inside = box_slices(said.box, picture, shown) if said.box else (slice(None), slice(None))
     mask = np.zeros(shown, bool)
-    mask[box_slices(box, picture, shown)] = True
+    if answer.holds_pet is False:
+        mask[inside] = True
+        return mask
+    threshold = -settings.mask_logit if answer.background else settings.mask_logit
+    whole = masks_at_size(answer.logits, *shown, threshold)
+    # Areas are in the picture's pixels.
+    share = math.prod(shown) / math.prod(picture)
+    tidied = fill_holes(whole[inside], round(settings.fill_holes * share))
+    mask[inside] = remove_islands(tidied, round(settings.remove_islands * share))
     return mask
 
 

@@ -1,4 +1,4 @@
-"""The API `segment`: a picture and prompts in, masks out; for programs, by gradio_client or HTTP."""
+"""The API `segment`, for programs: a picture and prompts in, masks out."""
 
 import base64
 import binascii

@@ -1,19 +1,24 @@
 """The page: a Gradio app with the studio as its first tab, its routes, and the API `segment`.
 
-The studio's looks are in `browser`: `studio.html`, `studio.css` and scripts that the browser loads
-as modules from `studio/files/browser`.
+What it looks like is in `browser`: `header.html`, `studio.html`, `studio.css`, and scripts that the
+browser loads as modules from `studio/files/browser`.
 """
 
 import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
+# Read when Gradio is imported.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
+import uvicorn
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from petsam_jax.ui.api import segment_function
+from petsam_jax.ui.facts import Facts
 from petsam_jax.ui.guard import Guard
 from petsam_jax.ui.routes import Workers, studio_routes
 from petsam_jax.ui.studio import Studio
@@ -29,7 +34,7 @@ import(base + 'files/browser/app.js').then((app) => app.start(element, base)).ca
 SANS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 
 
-def make_app(studio: Studio, facts: dict[str, str], host: str = "127.0.0.1") -> FastAPI:
+def make_app(studio: Studio, facts: Facts, host: str = "127.0.0.1") -> FastAPI:
     """The whole server; `facts` about the weights are shown in the page's head."""
     workers = Workers(studio.limits.waiting)
     most = int(studio.limits.max_upload * 1.4) + 1_000_000  # A file in base64, and around it.
@@ -57,19 +62,32 @@ def make_app(studio: Studio, facts: dict[str, str], host: str = "127.0.0.1") -> 
     )
 
 
-def make_blocks(studio: Studio, facts: dict[str, str]) -> gr.Blocks:
+def run(app: FastAPI, host: str, port: int, tell: Callable[[int], None]) -> None:
+    """Serve until Ctrl-C; `tell` is called with the port, which is any if 0 was asked for.
+
+    Raises OSError if the address is not to be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family, backlog=512) as listening:
+        tell(listening.getsockname()[1])
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
+        uvicorn.Server(config).run([listening])
+
+
+def make_blocks(studio: Studio, facts: Facts) -> gr.Blocks:
     """Gradio's part: the tabs and the API."""
-    html = (BROWSER / "studio.html").read_text("utf-8")
+    header, body = ((BROWSER / name).read_text("utf-8") for name in ("header.html", "studio.html"))
     with gr.Blocks(
-        title="PetSAM", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
+        title="PetSAM", analytics_enabled=False, fill_width=True, delete_cache=(60, 600)
     ) as blocks:
         gr.HTML(
-            html_template=html,
-            js_on_load=START,
+            html_template=header,
+            js_on_load=None,
             apply_default_css=False,
-            elem_id="studio",
-            facts=" · ".join(facts.values()),
+            elem_id="header",
+            facts=facts.quality,
         )
+        gr.HTML(html_template=body, js_on_load=START, apply_default_css=False, elem_id="studio")
         gr.api(segment_function(studio), api_name="segment", concurrency_limit=1)
     blocks.queue(max_size=studio.limits.waiting, api_open=False)
     return blocks

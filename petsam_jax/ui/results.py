@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from petsam_jax.outputs.rle import encode_rle
 from petsam_jax.ui.page_state import BadRequest, PageState
 from petsam_jax.ui.studio import Masks, Studio
 
@@ -40,7 +41,7 @@ def make_result(studio: Studio, state: PageState, kind: str) -> File:
     if kind == "json":
         return File(json.dumps(_facts(state, masks), indent=1).encode(), "application/json")
     if kind == "mask":
-        made = Image.fromarray(np.where(masks.labels > 0, np.uint8(255), np.uint8(0)))
+        made = _stencil(masks)
     else:
         made = KINDS[kind](Image.fromarray(studio.pixels(state.picture)), masks, state)
     file = io.BytesIO()
@@ -55,7 +56,7 @@ def _stencil(masks: Masks) -> Image.Image:
 def _overlay(picture: Image.Image, masks: Masks, state: PageState) -> Image.Image:
     palette = np.array([(0, 0, 0), *COLOURS * 2], np.uint8)
     for number, answer in enumerate(masks.answers, start=1):
-        if answer and (answer.background or answer.holds_pet is False):
+        if answer and answer.shows_background:
             palette[number] = BACKGROUND
     colour = Image.fromarray(palette[masks.labels])
     picture.paste(Image.blend(picture, colour, 0.5), mask=_stencil(masks))
@@ -95,9 +96,10 @@ def _facts(state: PageState, masks: Masks) -> dict:
                     for c, label, mean in clicks
                 ],
                 "box": said.box,
-                "region": "background" if answer.background else "pet",
+                "region": "background" if answer.shows_background else "pet",
                 "iou_pred": round(answer.iou_pred, 4),
-                "area": int((masks.labels == number).sum()),
+                "area": int(np.count_nonzero(masks.labels == number)),
+                "rle": encode_rle(masks.labels == number),
             }
         )
     return {"height": height, "width": width, "objects": objects}

@@ -61,9 +61,7 @@ class Workers:
             raise Busy("too many visitors are waiting just now; this is tried again by itself")
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._threads, work, *arguments
-            )
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
         finally:
             self._waiting -= 1
 
@@ -145,5 +143,3 @@ def _as_jpeg(studio: Studio, name: str) -> bytes:
     file = io.BytesIO()
     Image.fromarray(studio.pixels(name)).save(file, "JPEG", quality=95, subsampling=0)
     return file.getvalue()
-
-

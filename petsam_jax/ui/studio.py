@@ -11,11 +11,11 @@ from jaxtyping import UInt8
 
 from petsam_jax.data.pictures import UnfitPicture, check_size, open_picture, upright_rgb
 from petsam_jax.image_predictor import ImagePredictor
-from petsam_jax.postprocess import fill_holes, remove_islands
-from petsam_jax.ui.answering import ObjectAnswer, answer_object, box_slices, object_logits
+from petsam_jax.postprocess import logits_at_size
+from petsam_jax.ui.answering import ObjectAnswer, answer_object, box_slices, object_mask
 from petsam_jax.ui.limits import MEGA, Limits
 from petsam_jax.ui.open_pictures import OpenPicture, OpenPictures
-from petsam_jax.ui.page_state import ObjectPrompts, PageState, Settings
+from petsam_jax.ui.page_state import ObjectPrompts, PageState
 from petsam_jax.ui.telling import tell_object
 
 # What people have and Pillow reads safely, by Pillow's names.
@@ -29,6 +29,7 @@ class Masks(NamedTuple):
 
     labels: UInt8[np.ndarray, "h w"]
     answers: list[ObjectAnswer | None]  # None for an object about which nothing was said
+    coverages: list[float | None]  # of each box, by its object's pet, whoever has the pixels
 
 
 class Studio:
@@ -86,62 +87,54 @@ class Studio:
         shown = shown_size(picture.encoded.size, self.limits.shown_pixels)
         masks = self.masks(picture, state, shown)
         told = [
-            tell_object(said, answer, masks.labels == number, picture.encoded.size, state.settings)
+            tell_object(said, answer, masks.labels == number, coverage, state.settings)
             if answer
             else None
-            for number, (said, answer) in enumerate(
-                zip(state.objects, masks.answers, strict=True), start=1
+            for number, (said, answer, coverage) in enumerate(
+                zip(state.objects, masks.answers, masks.coverages, strict=True), start=1
             )
         ]
         return {"height": shown[0], "width": shown[1], "runs": runs(masks.labels), "objects": told}
 
     def masks(self, picture: OpenPicture, state: PageState, shown: tuple[int, int]) -> Masks:
         """All objects at the size that is shown, none over another."""
-        labels, ahead = np.zeros(shown, np.uint8), None
+        labels = np.zeros(shown, np.uint8)
         answers: list[ObjectAnswer | None] = []
+        coverages: list[float | None] = []
         for number, said in enumerate(state.objects, start=1):
             if said.is_empty:
                 answers.append(None)
+                coverages.append(None)
                 continue
-            answer = answer_object(self.predictor, picture, said, state.settings)
-            answers.append(answer)
-            logits = object_logits(said, answer, picture.encoded.size, shown)
-            mask = _mask(logits, said, answer, state.settings, picture.encoded.size)
-            # Where two objects want a pixel, the one whose logit is higher has it.
-            if ahead is None:
-                ahead = np.full(shown, -np.inf, np.float32) if len(state.objects) > 1 else None
-            else:
-                mask &= logits > ahead
+            answers.append(answer_object(self.predictor, picture, said, state.settings))
+            mask = object_mask(said, answers[-1], state.settings, picture.encoded.size, shown)
+            coverages.append(_coverage(said, answers[-1], mask, picture.encoded.size))
+            if number > 1:
+                _give_way(mask, labels, answers)
             labels[mask] = number
-            if ahead is not None:
-                ahead[mask] = logits[mask]
-        return Masks(labels, answers)
+        return Masks(labels, answers, coverages)
 
 
-def _mask(
-    logits: np.ndarray,
-    said: ObjectPrompts,
-    answer: ObjectAnswer,
-    settings: Settings,
-    picture: tuple[int, int],
-) -> np.ndarray:
-    """One object's mask, tidied as the settings say; of a box without a pet all of the box."""
-    if answer.holds_pet is False:
-        mask = np.zeros(logits.shape, bool)
-        mask[box_slices(said.box, picture, logits.shape)] = True
-        return mask
-    # Areas are in the picture's pixels.
-    share = logits.size / math.prod(picture)
-    threshold = -settings.mask_logit if answer.background else settings.mask_logit
-    mask = logits > threshold
+def _coverage(
+    said: ObjectPrompts, answer: ObjectAnswer, mask: np.ndarray, picture: tuple[int, int]
+) -> float | None:
+    """How much of the object's box is pet."""
     if said.box is None:
-        mask = fill_holes(mask, round(settings.fill_holes * share))
-        return remove_islands(mask, round(settings.remove_islands * share))
-    # Within the box, so that nothing is filled outside.
-    inside = box_slices(said.box, picture, logits.shape)
-    tidied = fill_holes(mask[inside], round(settings.fill_holes * share))
-    mask[inside] = remove_islands(tidied, round(settings.remove_islands * share))
-    return mask
+        return None
+    inside = mask[box_slices(said.box, picture, mask.shape)]
+    return np.count_nonzero(inside) / inside.size if answer.holds_pet else 0.0
+
+
+def _give_way(mask: np.ndarray, labels: np.ndarray, answers: list[ObjectAnswer | None]) -> None:
+    """Take from a new mask what another object has already and has better reason to."""
+    clash = mask & (labels > 0)
+    for number in np.unique(labels[clash]):
+        where = clash & (labels == number)
+        mine, other = (
+            logits_at_size(answer.logits, *labels.shape)[where]
+            for answer in (answers[-1], answers[number - 1])
+        )
+        mask[where] = mine > other
 
 
 def shown_size(picture: tuple[int, int], pixels: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from petsam_jax.ui.answering import ObjectAnswer, box_slices
+from petsam_jax.ui.answering import ObjectAnswer, in_box
 from petsam_jax.ui.page_state import Click, ObjectPrompts, Settings
 
 
@@ -15,24 +15,19 @@ def tell_object(
     said: ObjectPrompts,
     answer: ObjectAnswer,
     mask: Bool[np.ndarray, "h w"],
-    picture: tuple[int, int],
+    coverage: float | None,
     settings: Settings,
 ) -> dict:
-    """`mask` is what is shown of the object, `picture` height and width."""
-    coverage = None
-    if said.box is not None:
-        inside = mask[box_slices(said.box, picture, mask.shape)]
-        coverage = float(inside.mean()) if answer.holds_pet else 0.0
-    background = answer.background or answer.holds_pet is False
+    """`mask` is what is shown of the object, `coverage` how much of its box is pet."""
     candidates = len(answer.masks.logits) > 1 and answer.holds_pet is not False
     return {
-        "region": "background" if background else "pet",
+        "region": "background" if answer.shows_background else "pet",
         "reads": [
             {"label": label, "pet": round(mean, 4)}
             for label, mean in zip(answer.labels, answer.means, strict=True)
         ],
         "iou": round(answer.iou_pred, 4),
-        "share": round(float(mask.mean()), 6),
+        "share": round(np.count_nonzero(mask) / mask.size, 6),
         "coverage": None if coverage is None else round(coverage, 4),
         "holds_pet": answer.holds_pet,
         "chosen": answer.chosen,
@@ -66,6 +61,8 @@ def _words(
     if answer.means:
         click = said.clicks[-1]
         sentences.append(read_words(click, answer.labels[-1], answer.means[-1], settings))
+        if said.box and not in_box(click, said.box):
+            sentences.append("It is outside of the box, which the mask is limited to.")
     if answer.background:
         sentences.append("Shown is the background.")
     if answer.holds_pet is False:

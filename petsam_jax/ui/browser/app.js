@@ -135,19 +135,22 @@ class App {
       const sent = this.client.open(file);
       sent.catch(() => {});
       const early = await local;
-      if (early && this.opening === opening) this.showPicture(early, { width: early.width, height: early.height });
+      if (this.opening !== opening) return;
+      if (early) this.showPicture(early, early);
       const opened = await sent;
+      const fits = early && opened.browser_shows_it && early.width === opened.width && early.height === opened.height;
+      const image = fits ? early : await this.upright(opened);
       if (this.opening !== opening) return;
-      let image = early;
-      if (!image || !opened.browser_shows_it || image.width !== opened.width || image.height !== opened.height) image = await this.upright(opened);
-      if (this.opening !== opening) return;
-      if (image !== early) this.showPicture(image, opened);
+      if (!fits) this.showPicture(image, opened);
       this.picture = { id: opened.picture, name: file.name || 'photo' };
       this.examples.mark(file.name);
       // What was said while the server was still looking is answered now.
       this.changed();
     } catch (error) {
-      if (this.opening === opening) this.tell(error.message, 'error');
+      if (this.opening !== opening) return;
+      // What was shown early is of no use now.
+      if (!this.picture) this.painter.setImage(null);
+      this.tell(error.message, 'error');
     } finally {
       if (this.opening === opening) {
         this.opening = null;
@@ -169,6 +172,7 @@ class App {
     this.store.reset();
     this.view.picture = { width, height };
     this.panel.aspect = width / height;
+    this.part('stage').style.setProperty('--ps-aspect', width / height);
     this.view.fit();
     this.painter.setImage(image);
     this.showZoom();
@@ -230,9 +234,9 @@ class App {
   click(x, y, isOther) {
     if (!this.painter.image) return;
     this.under.cross = null;
-    const near = this.near(x, y);
+    const near = this.gestures.tool === 'points' ? this.near(x, y) : null;
     const pixel = this.view.pixel(x, y);
-    if (near != null && !this.under.corner) this.store.removeClick(near);
+    if (near != null) this.store.removeClick(near);
     else if (pixel) this.clickPixel(...pixel, isOther);
   }
 
@@ -294,7 +298,7 @@ class App {
   }
 
   hover(x, y) {
-    const near = this.near(x, y);
+    const near = this.gestures.tool === 'points' ? this.near(x, y) : null;
     this.part('canvas=marks').style.cursor = near != null ? 'pointer' : '';
     if (near !== (this.under.near ?? null)) {
       this.under.near = near;
@@ -352,7 +356,6 @@ class App {
       'zoom-in': () => this.moveView(() => this.view.zoom(1.4)),
       'zoom-out': () => this.moveView(() => this.view.zoom(1 / 1.4)),
       'zoom-fit': () => this.moveView(() => this.view.fit()),
-      theme: () => document.body.classList.toggle('dark'),
       save: () => saveResult(this, this.painter.show),
       json: () => saveResult(this, 'json'),
       copy: () => copyResult(this, this.painter.show),

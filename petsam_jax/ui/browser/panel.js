@@ -6,14 +6,14 @@ const AREAS = [0, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 25000, 100
 const percent = (share) => `${Math.round(100 * share)} %`;
 const pixels = (index) => `${AREAS[index].toLocaleString('en')} px`;
 
-// name, label, least, most, step, what it means, how it is told
+// name, label, least, most, step, what the steps stand for if not for themselves, how it is told
 const SLIDERS = [
-  ['opacity', 'Overlay opacity', 0, 1, 0.05, (v) => v, percent],
-  ['mask_threshold', 'Mask threshold', 0.05, 0.95, 0.05, (v) => v, (v) => v.toFixed(2)],
-  ['fill_holes', 'Fill holes up to', 0, AREAS.length - 1, 1, (v) => AREAS[v], pixels],
-  ['remove_islands', 'Remove islands up to', 0, AREAS.length - 1, 1, (v) => AREAS[v], pixels],
-  ['patch', 'A click looks at', 1, 31, 2, (v) => v, (v) => `${v} × ${v} px`],
-  ['pet_threshold', 'Pet from', 0.05, 0.95, 0.05, (v) => v, (v) => v.toFixed(2)],
+  ['opacity', 'Overlay opacity', 0, 1, 0.05, null, percent],
+  ['mask_threshold', 'Mask threshold', 0.05, 0.95, 0.05, null, (v) => v.toFixed(2)],
+  ['fill_holes', 'Fill holes up to', 0, AREAS.length - 1, 1, AREAS, pixels],
+  ['remove_islands', 'Remove islands up to', 0, AREAS.length - 1, 1, AREAS, pixels],
+  ['patch', 'A click looks at', 1, 31, 2, null, (v) => `${v} × ${v} px`],
+  ['pet_threshold', 'Pet from', 0.05, 0.95, 0.05, null, (v) => v.toFixed(2)],
 ];
 
 export const defaults = () => ({ opacity: 0.45, mask_threshold: 0.5, fill_holes: 0, remove_islands: 0, patch: 5, pet_threshold: 0.5, alone: false, hover: true });
@@ -46,14 +46,14 @@ export class Panel {
   }
 
   settings(values) {
-    const rows = SLIDERS.map(([name, label, min, max, step, means, tells]) => {
-      const start = means === SLIDERS[0][5] ? values[name] : name.startsWith('fill') || name.startsWith('remove') ? AREAS.indexOf(values[name]) : values[name];
+    const rows = SLIDERS.map(([name, label, min, max, step, list, tells]) => {
+      const start = list ? list.indexOf(values[name]) : values[name];
       const told = make('output', {}, tells(start));
       const input = make('input', {
         type: 'range', min, max, step, value: start, 'data-setting': name,
         oninput: () => {
           told.textContent = tells(Number(input.value));
-          this.does.set(name, means(Number(input.value)));
+          this.does.set(name, list ? list[input.value] : Number(input.value));
         },
       });
       return make('label', {}, make('span', {}, label), told, input);
@@ -89,9 +89,9 @@ export class Panel {
       const kind = read ? (read.label ? 'pet' : 'background') : 'unread';
       const name = `${kind} at ${x}, ${y}`;
       const title = `Click ${i + 1}: ${name}${say === 'auto' ? ', read from the picture' : ', as you said'}`;
-      return make('li', { class: `ps-chip ps-is-${kind}`, title },
+      return make('li', { class: 'ps-chip', title },
         make('b', { class: `ps-${kind}` }),
-        make('span', {}, read ? percent(read.pet) : '…'),
+        make('span', {}, read ? `${percent(read.pet)} pet` : '…'),
         make('button', { type: 'button', 'aria-label': `Remove click ${i + 1}, ${name}`, onclick: () => this.does.removeClick(i) }, icon('close')));
     });
   }
