@@ -24,7 +24,6 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float32, Shaped, UInt8
 from ml_collections import ConfigDict
-from numpy.typing import ArrayLike
 from PIL import Image
 
 from petsam_jax.checkpoint import load_model
@@ -35,7 +34,7 @@ from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.layers import Conv, Linear, UpConv
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.objective import Objective
-from petsam_jax.picture_prompts import picture_prompts, power_of_two
+from petsam_jax.picture_prompts import Numbers, picture_prompts, power_of_two
 from petsam_jax.postprocess import fill_holes, logits_at_size, masks_at_size, remove_islands
 from petsam_jax.prompts import EMPTY, STRIDE, Prompts
 from petsam_jax.runtime import use_compilation_cache
@@ -166,10 +165,10 @@ class ImagePredictor:
 
     def predict(
         self,
-        points: ArrayLike | None = None,
-        labels: ArrayLike | None = None,
-        boxes: ArrayLike | None = None,
-        mask_input: ArrayLike | None = None,
+        points: Numbers | None = None,
+        labels: Numbers | None = None,
+        boxes: Numbers | None = None,
+        mask_input: Numbers | None = None,
         *,
         multimask: bool | None = None,
         image: EncodedImage | None = None,
@@ -203,10 +202,10 @@ class ImagePredictor:
 
     def answer(
         self,
-        points: ArrayLike | None = None,
-        labels: ArrayLike | None = None,
-        boxes: ArrayLike | None = None,
-        mask_input: ArrayLike | None = None,
+        points: Numbers | None = None,
+        labels: Numbers | None = None,
+        boxes: Numbers | None = None,
+        mask_input: Numbers | None = None,
         *,
         multimask: bool | None = None,
         image: EncodedImage | None = None,

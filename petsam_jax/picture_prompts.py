@@ -11,6 +11,8 @@ one whose corners are equal is one pixel. Its corners come in any order; what of
 picture is cut off, and a box that is all outside is refused.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float32, Int32
 from numpy.typing import ArrayLike
@@ -28,12 +30,15 @@ from petsam_jax.prompts import (
 
 CLICK_SLOTS = 16
 
+# Whatever numpy makes an array of.
+Numbers = ArrayLike | Sequence | int | float
+
 
 def picture_prompts(
-    points: ArrayLike | None,
-    labels: ArrayLike | None,
-    boxes: ArrayLike | None,
-    mask_input: ArrayLike | None,
+    points: Numbers | None,
+    labels: Numbers | None,
+    boxes: Numbers | None,
+    mask_input: Numbers | None,
     picture: tuple[int, int],
     side: int,
 ) -> tuple[Prompts, int | None]:
@@ -101,7 +106,7 @@ def _objects(given: dict[str, tuple[np.ndarray | None, int]]) -> int | None:
 
 
 def _read_points(
-    points: ArrayLike | None, labels: ArrayLike | None, picture: tuple[int, int]
+    points: Numbers | None, labels: Numbers | None, picture: tuple[int, int]
 ) -> tuple[Float32[np.ndarray, "*n p 2"] | None, Int32[np.ndarray, "*n p"] | None]:
     if points is None and labels is None:
         return None, None
@@ -134,7 +139,7 @@ def _read_points(
     return points.astype(np.float32), labels.astype(np.int32)
 
 
-def _read_boxes(boxes: ArrayLike, picture: tuple[int, int]) -> Float32[np.ndarray, "*n 4"]:
+def _read_boxes(boxes: Numbers, picture: tuple[int, int]) -> Float32[np.ndarray, "*n 4"]:
     boxes = _numbers("boxes", boxes)
     if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4:
         raise ValueError(f"boxes: shape {boxes.shape}; want (4,), x0 y0 x1 y1, or (n, 4)")
@@ -152,7 +157,7 @@ def _read_boxes(boxes: ArrayLike, picture: tuple[int, int]) -> Float32[np.ndarra
     return np.clip(corners, 0.0, last).reshape(boxes.shape).astype(np.float32)
 
 
-def _read_mask(mask_input: ArrayLike, cells: int) -> Float32[np.ndarray, "*n h w"]:
+def _read_mask(mask_input: Numbers, cells: int) -> Float32[np.ndarray, "*n h w"]:
     mask_input = _numbers("mask_input", mask_input)
     if mask_input.ndim not in (2, 3) or mask_input.shape[-2:] != (cells, cells):
         raise ValueError(
@@ -163,7 +168,7 @@ def _read_mask(mask_input: ArrayLike, cells: int) -> Float32[np.ndarray, "*n h w
     return mask_input.astype(np.float32)
 
 
-def _numbers(name: str, values: ArrayLike) -> np.ndarray:
+def _numbers(name: str, values: Numbers) -> np.ndarray:
     try:
         return np.asarray(values).astype(np.float64)
     except (ValueError, TypeError) as error:
