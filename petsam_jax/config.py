@@ -1,6 +1,7 @@
 """Configs: Python files with a `get_config`, overridden field by field on the command line.
 
     --config=configs/pets256.py              the file's get_config()
+    --config=pets256                         of a config that comes with the package
     --config=configs/pets256.py:seed         get_config("seed"), a variant that the file knows
     --config.model.d_model=128               one field; the value must have the field's type
 
@@ -20,6 +21,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from petsam_jax.packaged_configs import find_config, packaged_configs
+
 HELP = "a config; --config.NAME=VALUE sets one of its fields"
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -34,6 +37,7 @@ def load_config(spec: str | Path, overrides: Iterable[str] = ()) -> ConfigDict:
     Raises ConfigError for a file that is missing or no config, and for a wrong override.
     """
     path, variant = _split(str(spec))
+    path = find_config(path)
     get_config = _get_config(path)
     if variant is not None and not inspect.signature(get_config).parameters:
         raise ConfigError(f"--config={spec}: {path} has no variants; leave out :{variant}")
@@ -49,16 +53,18 @@ def load_config(spec: str | Path, overrides: Iterable[str] = ()) -> ConfigDict:
 
 
 def _split(spec):
-    if spec.endswith(".py") or ".py:" not in spec:
+    if spec.endswith(".py") or ":" not in spec:
         return Path(spec), None
-    path, variant = spec.rsplit(".py:", 1)
-    return Path(path + ".py"), variant
+    path, variant = spec.rsplit(":", 1)
+    return Path(path), variant
 
 
 def _get_config(path: Path):
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], 1)
-        hint = f"did you mean {path.parent / near[0]}?" if near else "give the path of a .py file"
+        come_along = ", ".join(packaged_configs())
+        advice = f"give the path of a .py file, or one of {come_along}"
+        hint = f"did you mean {path.parent / near[0]}?" if near else advice
         raise ConfigError(f"--config: {path}: no such file; {hint}")
     module_spec = importlib.util.spec_from_file_location(path.stem, path)
     if module_spec is None:
