@@ -6,6 +6,7 @@ on stderr. A run that was killed leaves at most half a last line; the one that r
 removes that and whatever was logged after the step, so that no step is there twice.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -69,6 +70,19 @@ class Logbook:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+class SilentLogbook(contextlib.nullcontext):
+    """A logbook for all processes of a run but the first: it writes nothing."""
+
+    def __init__(self):
+        super().__init__(self)
+
+    def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        pass
+
+    def picture(self, step: int, name: str, picture: UInt8[np.ndarray, "h w 3"]) -> None:
+        pass
 
 
 def _told(error: OSError, path: Path) -> OSError:

@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import SupportsFloat
 
 import jax
+import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 from ml_collections import ConfigDict
 
 from petsam_jax.config import differences, from_json, to_json
 
 CONFIG = "config.json"
+# Steps after which the processes of a run ask each other whether to stop.
+AGREE_EVERY = 8
 
 
 class WorkdirError(RuntimeError):
@@ -51,7 +55,8 @@ def check_workdir(workdir: str | Path, needed_bytes: int) -> None:
     are kept, and one more while it is being written).
     """
     workdir = Path(workdir)
-    probe = workdir / f".probe-{os.getpid()}"
+    # Two hosts may have the same process id.
+    probe = workdir / f".probe-{jax.process_index()}-{os.getpid()}"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"x")
@@ -98,7 +103,8 @@ def check_config(workdir: str | Path, config: ConfigDict, may_differ: Iterable[s
             title = f"--workdir={workdir} holds a run of another config ({path} -> now):"
             advice = "choose a new --workdir, or start with the config it was made with"
             raise WorkdirError("\n  ".join([title, *refused, advice]))
-    new = path.with_name(f"{path.name}.new")
+    # Each process of a run has a name of its own for the new file.
+    new = path.with_name(f"{path.name}.{jax.process_index()}.new")
     new.write_text(to_json(config))
     os.replace(new, path)
 
@@ -114,8 +120,23 @@ class StopSignal:
     """
 
     def __init__(self, signals: Iterable[int] = (signal.SIGTERM, signal.SIGINT)):
-        self.signals, self.requested = tuple(signals), ""
+        self.signals, self.requested, self._agreed = tuple(signals), "", ""
         self._old = {}
+
+    def agreed(self, step: int) -> str:
+        """`requested`, on all processes of a run after the same step, so that all of them save.
+
+        Every process must call it after every step. It asks the others at every AGREE_EVERY-th
+        step only, since the answer must wait for the devices.
+        """
+        if jax.process_count() == 1:
+            return self.requested
+        if step % AGREE_EVERY == 0 and not self._agreed:
+            numbers = [signal.Signals(number).name for number in self.signals]
+            mine = np.int32(1 + numbers.index(self.requested) if self.requested else 0)
+            if newest := int(process_allgather(mine).max()):
+                self._agreed = numbers[newest - 1]
+        return self._agreed
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():

