@@ -1,0 +1,7 @@
+"""`python -m petsam_jax` is the command `petsam`."""
+
+import sys
+
+from petsam_jax.cli import main
+
+sys.exit(main())

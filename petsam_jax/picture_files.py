@@ -1,0 +1,109 @@
+"""Which pictures a command is about, and what the files made of each are called.
+
+In: files and folders as the user gives them. Out: `PictureFile`s in a fixed order. A folder counts
+with the folders in it, for all files whose suffix is a picture's; hidden ones, and what lies in the
+folder of results, are left out. A file that is named is taken whatever its suffix, once.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+SUFFIXES += (".pgm", ".avif", ".jp2")
+
+
+class FilesError(ValueError):
+    """What cannot be read from or written to: the message names the path and what to do."""
+
+
+class PictureFile(NamedTuple):
+    """A picture's path, its name in lists of labels, and the stem of the files made of it."""
+
+    path: Path
+    label: str  # relative to the folder that holds all inputs, with slashes
+    stem: str  # relative to the folder of results, such as "tabby/0001"
+
+
+def find_pictures(inputs: Iterable[Path], out: Path) -> list[PictureFile]:
+    """Raises FilesError where an input does not exist or no picture is found.
+
+    Of pictures with the same stem, such as a.jpg and a.png, those after the first get a number.
+    """
+    inputs = [Path(given) for given in inputs]
+    top = _common_folder(inputs)
+    found, seen, taken = [], set(), set()
+    for given in inputs:
+        for path in _files(given, out):
+            if path.resolve() in seen:
+                continue
+            seen.add(path.resolve())
+            inside = path.relative_to(given) if given.is_dir() else Path(path.name)
+            stem = _free(inside.with_suffix("").as_posix(), taken)
+            label = Path(os.path.relpath(path, top)).as_posix()
+            found.append(PictureFile(path, label, stem))
+    if not found:
+        where = ", ".join(map(str, inputs))
+        raise FilesError(f"{where}: no pictures there ({' '.join(SUFFIXES)})")
+    return found
+
+
+def _files(given: Path, out: Path) -> list[Path]:
+    if not given.exists():
+        raise FilesError(f"{given}: no such file or folder")
+    if not given.is_dir():
+        return [given]
+    found = []
+    for folder, folders, names in os.walk(given):
+        here = Path(folder)
+        # The results of an earlier run are not its input.
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith(".") and (here / name).resolve() != out.resolve()
+        ]
+        found += [here / name for name in sorted(names) if _is_picture(name)]
+    return found
+
+
+def _is_picture(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
+
+
+def _free(stem: str, taken: set[str]) -> str:
+    """The stem, with a number if it is taken; some systems do not tell capitals from others."""
+    number, free = 1, stem
+    while free.lower() in taken:
+        number += 1
+        free = f"{stem}-{number}"
+    taken.add(free.lower())
+    return free
+
+
+def _common_folder(inputs: list[Path]) -> Path:
+    folders = [given if given.is_dir() else given.parent for given in inputs]
+    return Path(os.path.commonpath([folder.absolute() for folder in folders]))
+
+
+def check_writable(out: Path) -> None:
+    """Make the folder and see that a file can be made in it; raises FilesError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise FilesError(
+            f"--out {out}: cannot be written to ({error.strerror or error}); choose another folder"
+        ) from error
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, its folder included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.write_bytes(data)
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
