@@ -1,95 +1,13 @@
 """Serve the page where a click cuts the pet out.
 
-    python demo.py                        # the weights that ship
-    python demo.py --ckpt runs/pets       # a run of train.py, or any checkpoint
+    python demo.py
 
-Then open the address that it prints. It listens to this machine alone unless --host says otherwise.
+It is the command `petsam demo`; see `petsam_jax/demo.py`.
 """
 
-import argparse
-import os
-import shutil
 import sys
-import tempfile
 
-from petsam_jax.ui.limits import MEGA, Limits
-
-
-def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The flags; wrong values end the program with what is wrong."""
-    usual = Limits()
-    parser = argparse.ArgumentParser("python demo.py", description=__doc__.split("\n")[0])
-    parser.add_argument("--ckpt", metavar="DIR", help="default: the weights that ship")
-    parser.add_argument("--step", type=int, metavar="N", help="of a run; default: the latest")
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 to let others in")
-    parser.add_argument("--port", type=int, default=7860, help="0 for any that is free")
-    parser.add_argument("--device", choices=["cpu", "gpu", "tpu"], help="default: JAX's choice")
-    for flag, value, unit in (
-        ("--max-upload", usual.max_upload / MEGA, "megabytes of a file"),
-        ("--max-pixels", usual.max_pixels / MEGA, "megapixels of a picture"),
-        ("--cache", usual.cache_bytes / MEGA, "megabytes for open pictures"),
-    ):
-        parser.add_argument(
-            flag, type=float, default=value, metavar="M", help=f"{unit}; default {value:g}"
-        )
-    parser.add_argument(
-        "--max-waiting", type=int, default=usual.waiting, metavar="N", help="requests in the queue"
-    )
-    args = parser.parse_args(arguments)
-    for name in ("max_upload", "max_pixels", "cache", "max_waiting"):
-        if getattr(args, name) <= 0:
-            parser.error(f"--{name.replace('_', '-')} {getattr(args, name):g}: must be above 0")
-    return args
-
-
-def main() -> int:
-    """Serve until Ctrl-C."""
-    args = parse_args()
-    if args.device:
-        os.environ["JAX_PLATFORMS"] = args.device.replace("gpu", "cuda")
-    # Gradio's own cache, for the API's uploads: no other program's, and gone with this process.
-    cache = tempfile.mkdtemp(prefix="petsam-")
-    os.environ["GRADIO_TEMP_DIR"] = cache
-    try:
-        return serve(args)
-    finally:
-        shutil.rmtree(cache, ignore_errors=True)
-
-
-def serve(args: argparse.Namespace) -> int:
-    """Open the weights, say which they are, and serve the page; an exit code."""
-    # After the environment is set, which JAX and Gradio read as they are imported.
-    from petsam_jax.ui.facts import open_weights
-    from petsam_jax.ui.page import make_app, run
-    from petsam_jax.ui.studio import Studio
-
-    try:
-        predictor, facts = open_weights(args.ckpt, args.step)
-    except (ValueError, OSError) as error:
-        print(f"demo.py: {error}", file=sys.stderr)
-        return 1
-    limits = Limits(
-        max_upload=int(args.max_upload * MEGA),
-        max_pixels=int(args.max_pixels * MEGA),
-        cache_bytes=int(args.cache * MEGA),
-        waiting=args.max_waiting,
-    )
-    studio = Studio(predictor, limits)
-    studio.warm_up()
-    for name, fact in facts._asdict().items():
-        print(f"{name + ':':12}{fact}")
-
-    def tell(port: int) -> None:
-        shown = args.host if args.host not in ("0.0.0.0", "::") else "localhost"
-        print(f"{'page:':12}http://{shown}:{port}   (Ctrl-C ends it)", flush=True)
-
-    try:
-        run(make_app(studio, facts, args.host), args.host, args.port, tell)
-    except OSError as error:
-        print(f"demo.py: --host {args.host} --port {args.port}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
+from petsam_jax.demo import main
 
 if __name__ == "__main__":
     sys.exit(main())

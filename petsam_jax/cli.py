@@ -37,13 +37,12 @@ COMMANDS = {
     "export": Command("petsam_jax.export", "the weights of a run as a small checkpoint"),
     "convert": Command("petsam_jax.convert", "official SAM 2.1 weights as a checkpoint"),
 }
-# What is not installed with everything -> the extra that brings it.
-EXTRAS = {"gradio": "demo", "uvicorn": "demo", "av": "video"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is that command's, and 2 if there is no such command."""
-    first, *rest = [*(sys.argv[1:] if argv is None else argv), ""]
+    given = sys.argv[1:] if argv is None else list(argv)
+    first, rest = (given[0], given[1:]) if given else ("", [])
     if first in ("-h", "--help"):
         print(usage())
         return 0
@@ -59,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command.restarts and argv is None:
         runtime.prepare()
     try:
-        module = importlib.import_module(command.module)
-        return _call(module, first, rest[:-1])
+        return importlib.import_module(command.module).main(rest) or 0
     except ModuleNotFoundError as missing:
         print(f"petsam {first}: {_advice(missing)}", file=sys.stderr)
         return 1
@@ -85,27 +83,11 @@ def usage() -> str:
     )
 
 
-def _call(module, name: str, argv: list[str]) -> int:
-    if hasattr(module, "add_arguments"):
-        import argparse
-
-        parser = argparse.ArgumentParser(
-            f"petsam {name}",
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(parser)
-        return module.run(parser.parse_args(argv)) or 0
-    return module.main(argv) or 0
-
-
 def _advice(missing: ModuleNotFoundError) -> str:
-    name = (missing.name or "").partition(".")[0]
-    if name == "petsam_jax":
-        return f"this version has no {missing.name}"
-    extra = EXTRAS.get(name)
-    package = f'"petsam-jax[{extra}]"' if extra else name
-    return f"{missing.name} is not installed; pip install {package}"
+    name = missing.name or ""
+    if name.partition(".")[0] == "petsam_jax":
+        return f"this version has no {name}"
+    return f"{name} is not installed; pip install {name.partition('.')[0]}"
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def load_config(spec: str | Path, overrides: Iterable[str] = ()) -> ConfigDict:
 
     Raises ConfigError for a file that is missing or no config, and for a wrong override.
     """
-    path, variant = _split(str(spec))
+    path, variant = split_spec(str(spec))
     path = find_config(path)
     get_config = _get_config(path)
     if variant is not None and not inspect.signature(get_config).parameters:
@@ -52,7 +52,8 @@ def load_config(spec: str | Path, overrides: Iterable[str] = ()) -> ConfigDict:
     return config.lock()
 
 
-def _split(spec):
+def split_spec(spec: str) -> tuple[Path, str | None]:
+    """Of "FILE.py:VARIANT" or "NAME:VARIANT" both parts; None where there is no variant."""
     if spec.endswith(".py") or ":" not in spec:
         return Path(spec), None
     path, variant = spec.rsplit(":", 1)

@@ -1,0 +1,75 @@
+"""Train a model from scratch, or go on with a run that was stopped.
+
+    petsam train --config=tiny
+    petsam train --config=my_configs/cats.py --workdir=runs/cats --config.train.batch_size=16
+
+Started again with the same workdir, a run goes on from its last checkpoint. Ctrl-C or SIGTERM saves
+first. On several hosts, start it on each, with a workdir that all of them see:
+
+    petsam train --config=... --workdir=DIR \\
+        --coordinator=HOST:PORT --num-processes=2 --process-id=0
+
+`python train.py` and `python -m petsam_jax.train` are the same program.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from petsam_jax import runtime
+
+
+def join_hosts(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Become one of several processes, if flags or JAX's own environment variables say so."""
+    import jax
+
+    if coordinator or "JAX_COORDINATOR_ADDRESS" in os.environ:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    from petsam_jax.config import parse_args, split_spec
+
+    parser = argparse.ArgumentParser(
+        "petsam train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="default: runs/NAME_OF_CONFIG")
+    parser.add_argument("--summary", action="store_true", help="print what is trained how, and end")
+    parser.add_argument("--max-steps", type=int, metavar="N", help="end at step N and save")
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="of several hosts: the first's")
+    parser.add_argument("--num-processes", type=int, metavar="N", help="how many hosts there are")
+    parser.add_argument("--process-id", type=int, metavar="I", help="which of them this is, from 0")
+    args = parse_args(parser, argv)
+    if args.max_steps is not None and args.max_steps < 1:
+        parser.error(f"--max-steps {args.max_steps}: set it to at least 1")
+    path, variant = split_spec(args.config_spec)
+    workdir = args.workdir or Path("runs") / "-".join(filter(None, [path.stem, variant]))
+
+    hosts = args.coordinator, args.num_processes, args.process_id
+    if None in hosts and hosts != (None, None, None):
+        parser.error("--coordinator, --num-processes and --process-id: give all three or none")
+    join_hosts(*hosts)
+    runtime.use_compilation_cache()
+    # Orbax warns of every step that is saved without a validation.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    from petsam_jax.run_guard import TrainingDiverged, WorkdirError
+    from petsam_jax.trainer import describe, train_and_evaluate
+
+    try:
+        if args.summary:
+            print(describe(args.config))
+        else:
+            train_and_evaluate(args.config, workdir, max_steps=args.max_steps)
+    # ValueError: what is wrong with the config, the data or the optimiser's patterns.
+    except (ValueError, OSError, WorkdirError, TrainingDiverged) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    runtime.prepare()
+    sys.exit(main())
