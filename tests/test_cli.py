@@ -1,0 +1,150 @@
+"""`petsam`: what there is, how fast it says so, and that each name leads to its program."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from petsam_jax import __version__, cli
+from petsam_jax.config import ConfigError, load_config
+from petsam_jax.export_config import main as export_config
+from petsam_jax.packaged_configs import packaged_configs
+
+ROOT = Path(__file__).parents[1]
+
+
+def python(*argv, **options):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *map(str, argv)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        **options,
+    )
+
+
+def test_help_comes_without_importing_anything_slow(tmp_path):
+    slow = ["jax", "numpy", "scipy", "PIL", "flax", "tensorflow_datasets", "gradio"]
+    for argv in (["--help"], ["--version"], ["segment", "--help"], ["demo", "--help"]):
+        code = f"""
+import contextlib, sys
+from petsam_jax.cli import main
+with contextlib.suppress(SystemExit):
+    main({argv!r})
+print("slow:", [name for name in {slow!r} if name in sys.modules])
+"""
+        said = python("-c", code, cwd=tmp_path)
+        assert said.stdout.endswith("slow: []\n"), (argv, said.stdout[-200:], said.stderr)
+
+
+def test_it_is_a_program_and_a_module(tmp_path):
+    said = python("-m", "petsam_jax", "--version", cwd=tmp_path)
+    assert (said.returncode, said.stdout) == (0, f"petsam {__version__}\n")
+    project = (ROOT / "pyproject.toml").read_text()
+    assert 'petsam = "petsam_jax.cli:main"' in project
+
+
+def test_help_names_every_command(capsys):
+    assert cli.main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"    {name} " in said for name in cli.COMMANDS)
+    assert "petsam segment cat.jpg --point 320,200 --out masks" in said
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_a_main(name):
+    assert callable(importlib.import_module(cli.COMMANDS[name].module).main)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["sgement"], "no command 'sgement'; did you mean segment?"),
+        (["xyz"], "no command 'xyz'; petsam --help lists the commands"),
+        ([], "usage: petsam COMMAND"),
+    ],
+)
+def test_what_is_no_command_is_told(argv, words, capsys):
+    assert cli.main(argv) == 2
+    said = capsys.readouterr()
+    assert words in said.err and not said.out
+
+
+def test_flags_and_exit_code_go_through(monkeypatch, tmp_path):
+    (tmp_path / "made_up.py").write_text("def main(argv):\n    return len(argv)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(cli.COMMANDS, "made-up", cli.Command("made_up", "counts its flags"))
+    assert cli.main(["made-up", "--a", "b", "--help"]) == 3
+    assert cli.main(["made-up"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("petsam_jax.not_there", "petsam made-up: this version has no petsam_jax.not_there"),
+        ("not_there.at_all", "petsam made-up: not_there is not installed; pip install not_there"),
+    ],
+)
+def test_what_is_not_installed_is_told(module, words, monkeypatch, capsys):
+    monkeypatch.setitem(cli.COMMANDS, "made-up", cli.Command(module, "is not there"))
+    assert cli.main(["made-up"]) == 1
+    assert capsys.readouterr().err == words + "\n"
+
+
+# Configs that come with the package
+
+
+@pytest.mark.parametrize("spec", ["tiny", "tiny.py", "configs/tiny.py"])
+def test_configs_are_found_from_any_folder(spec, tmp_path, monkeypatch):
+    want = load_config(ROOT / "configs" / "tiny.py")
+    monkeypatch.chdir(tmp_path)
+    assert load_config(spec) == want
+    assert load_config("pets256:seed") == load_config("configs/pets256.py:seed")
+
+
+def test_a_file_of_that_name_goes_first(tmp_path, monkeypatch):
+    (tmp_path / "tiny.py").write_text(
+        "from ml_collections import ConfigDict\n\n\ndef get_config():\n"
+        "    return ConfigDict({'mine': 1})\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert load_config("tiny.py").to_dict() == {"mine": 1}
+    assert "model" in load_config("tiny")
+    with pytest.raises(ConfigError, match="my_configs/tiny.py: no such file"):
+        load_config("my_configs/tiny.py")
+    with pytest.raises(ConfigError, match=f"or one of {', '.join(packaged_configs())}"):
+        load_config("zebra")
+
+
+@pytest.mark.parametrize("name", packaged_configs())
+def test_a_copied_config_is_the_same_and_stands_alone(name, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "mine"
+    assert export_config([name, "--out", str(out)]) == 0
+    assert f"petsam train --config={out / name}.py" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    # Changing what it builds on changes it.
+    assert load_config(f"mine/{name}.py") == load_config(name)
+    base = out / "pets256.py"
+    base.write_text(base.read_text().replace("train.seed = 0", "train.seed = 7"))
+    assert load_config(f"mine/{name}.py").train.seed == 7
+
+
+def test_a_copy_never_replaces_a_file(tmp_path, capsys):
+    (tmp_path / "pets256.py").write_text("mine")
+    assert export_config(["tiny", "--out", str(tmp_path)]) == 1
+    assert f"{tmp_path / 'pets256.py'} exists" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["pets256.py"]
+    assert export_config(["zebra", "--out", str(tmp_path)]) == 1
+    told = f"no config 'zebra'; there are {', '.join(packaged_configs())}\n"
+    assert told in capsys.readouterr().err
+
+
+def test_without_a_name_all_configs_are_listed(capsys):
+    assert export_config([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(packaged_configs())
+    assert all(len(line.split()) > 4 for line in lines)
