@@ -104,6 +104,33 @@ def test_the_next_click_is_that_of_the_protocol_in_training(rng):
     assert {-1, 0, 1} == set(np.asarray(label).tolist())
 
 
+def test_the_next_click_is_at_the_greatest_exact_depth(rng):
+    """On regions of all sizes and shapes, where the shortcuts of `next_click` might go wrong."""
+
+    def deepest(region):
+        depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1] * ~clicked
+        y, x = np.unravel_index(depth.argmax(), depth.shape)
+        return depth[y, x], x, y
+
+    labels = []
+    for _ in range(300):
+        shape = tuple(rng.integers(1, 60, 2))
+        smooth = rng.uniform(0, 4)
+        noise = ndimage.gaussian_filter(rng.normal(size=(2, *shape)), (0, smooth, smooth))
+        noise /= noise.std() + 1e-9
+        mask = np.select([noise[0] > 0.4, noise[0] > 0.2], [1, 2], 0).astype(np.uint8)
+        found = noise[rng.integers(2)] > rng.uniform(-1, 1.5)
+        clicked = rng.random(shape) < rng.choice([0, 0.01, 0.3, 0.9])
+        missed, false = deepest((mask == 1) & ~found), deepest((mask == 0) & found)
+        expected = (*missed[1:], 1) if missed[0] > false[0] else (*false[1:], 0)
+        if max(missed[0], false[0]) == 0:
+            expected = None
+        assert next_click(mask, found, clicked) == expected
+        labels.append(expected and expected[2])
+    # All three answers came up, each often.
+    assert min(labels.count(label) for label in (None, 0, 1)) > 15
+
+
 def test_the_border_of_the_picture_is_an_edge():
     assert next_click(np.ones((41, 61), np.uint8), np.zeros((41, 61), bool), _none(41, 61)) == (
         20,
