@@ -6,6 +6,7 @@ visitor is kept between two requests. Coordinates are pixels of the picture, x b
 
 import dataclasses
 import math
+from collections.abc import Collection
 from typing import Literal, NamedTuple, get_args
 
 from petsam_jax.ui import limits
@@ -64,6 +65,42 @@ class PageState(NamedTuple):
     objects: tuple[ObjectPrompts, ...]
     active: int
     settings: Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """How a file should look that a visitor takes home."""
+
+    kind: str
+    name: str  # of the picture's file
+    numbers: tuple[int, ...]  # of the objects, from 1; their colours follow from them
+    trim: bool  # the cut-out to what it shows
+    soft: float  # pixels over which a cut-out's edge fades
+    opacity: float  # of the overlay
+
+    def colour(self, i: int) -> int:
+        """Which colour the object at that place has."""
+        return self.numbers[i] - 1 if i < len(self.numbers) else i
+
+
+def read_result(said: object, kinds: Collection[str]) -> tuple[PageState, Style]:
+    """What file is wanted, and of what; raises BadRequest."""
+    names = {"state", *(field.name for field in dataclasses.fields(Style))}
+    said = _dictionary("request", said, names)
+    if said.get("kind") not in kinds:
+        raise BadRequest(f"kind: {said.get('kind')!r:.40}; there are {', '.join(kinds)}")
+    numbers = _list("numbers", said.get("numbers", []), limits.MAX_OBJECTS)
+    if not isinstance(said.get("name", ""), str) or not isinstance(said.get("trim", True), bool):
+        raise BadRequest("name, trim: want text, and true or false")
+    style = Style(
+        kind=said["kind"],
+        name=said.get("name", "")[:200] or "picture",
+        numbers=tuple(_whole("numbers", number, 1, 10**6) for number in numbers),
+        trim=said.get("trim", True),
+        soft=_number("soft", said.get("soft", 0), 0, 100),
+        opacity=_number("opacity", said.get("opacity", 0.45), 0, 1),
+    )
+    return read_state(said.get("state")), style
 
 
 def read_state(said: object) -> PageState:
@@ -162,7 +199,7 @@ def _list(name: str, said: object, most: int) -> list:
     return said
 
 
-def _number(name: str, said: object, least: float, most: float) -> float:
+def _number(name: str, said: object, least: float | int, most: float | int) -> float:
     # bool is an int, and NaN is within no bounds.
     if isinstance(said, bool) or not isinstance(said, int | float) or not least <= said <= most:
         raise BadRequest(f"{name}: {said!r:.40}; want a number from {least:g} to {most:g}")

@@ -1,30 +1,28 @@
-"""What a visitor takes home: pictures at full size and JSON, as files.
+"""What a visitor takes home: files of the very masks that are on the page, at full size.
 
-In: a studio and the page's state. Out: bytes, always of the very masks that the predictor gave.
+In: a studio and what the page says, its state and how the file should look. Out: bytes.
 """
 
+import dataclasses
 import io
 import json
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFilter
 
+from petsam_jax.outputs.labels import Coco, Labelled, labelme, yolo_text
+from petsam_jax.outputs.pictures import COLOURS, cutout, mask_picture, overlay
 from petsam_jax.outputs.rle import encode_rle
-from petsam_jax.ui.page_state import BadRequest, PageState
+from petsam_jax.ui.page_state import BadRequest, PageState, Style, read_result
 from petsam_jax.ui.studio import Masks, Studio
 
-# Objects' colours in their order, as in `browser/store.js`; kept away from the green and red of
-# clicks and boxes.
-COLOURS = (
-    (59, 130, 246),
-    (245, 158, 11),
-    (168, 85, 247),
-    (236, 72, 153),
-    (6, 182, 212),
-    (132, 204, 22),
-)
+# Of boxes and of background that is shown, as on the page.
 PET, BACKGROUND = (22, 163, 74), (220, 38, 38)
+PICTURES = ("overlay", "cutout", "white", "blur", "mask")
+TEXTS = ("json", "coco", "yolo", "labelme")
+BLUR = 1 / 60  # of the longer side
 
 
 class File(NamedTuple):
@@ -32,84 +30,101 @@ class File(NamedTuple):
     mime: str
 
 
-def make_result(studio: Studio, state: PageState, kind: str) -> File:
-    """One of KINDS; raises BadRequest for others, and as `Studio.answer` does."""
-    if kind not in KINDS:
-        raise BadRequest(f"kind: {kind!r:.40}; there are {', '.join(KINDS)}")
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Masks at full size, and what belongs to each."""
+
+    picture: UInt8[np.ndarray, "h w 3"]
+    masks: Bool[np.ndarray, "n h w"]
+    objects: list[int]  # whose they are, by their place in the state
+    all: Masks
+
+
+def make_result(studio: Studio, said: object) -> File:
+    """Of a request as `read_result` takes it; raises BadRequest, and as `Studio.answer` does."""
+    state, style = read_result(said, (*PICTURES, *TEXTS))
     picture = studio.pictures.get(state.picture)
     masks = studio.masks(picture, state, picture.encoded.size)
-    if kind == "json":
-        return File(json.dumps(_facts(state, masks), indent=1).encode(), "application/json")
-    if kind == "mask":
-        made = _stencil(masks)
-    else:
-        made = KINDS[kind](Image.fromarray(studio.pixels(state.picture)), masks, state)
-    file = io.BytesIO()
-    made.save(file, "PNG", compress_level=4)
-    return File(file.getvalue(), "image/png")
+    objects = [i for i, answer in enumerate(masks.answers) if answer]
+    if not objects:
+        raise BadRequest("objects: nothing was said about any; click on the animal first")
+    apart = np.stack([masks.labels == i + 1 for i in objects])
+    found = Found(studio.pixels(state.picture), apart, objects, masks)
+    if style.kind in PICTURES:
+        file = io.BytesIO()
+        _picture(found, state, style).save(file, "PNG", compress_level=4)
+        return File(file.getvalue(), "image/png")
+    mime = "text/plain" if style.kind == "yolo" else "application/json"
+    return File(_text(found, state, style).encode(), mime)
 
 
-def _stencil(masks: Masks) -> Image.Image:
-    return Image.fromarray(np.where(masks.labels > 0, np.uint8(255), np.uint8(0)))
+def _picture(found: Found, state: PageState, style: Style) -> Image.Image:
+    if style.kind == "mask":
+        return mask_picture(found.masks)
+    if style.kind == "overlay":
+        return _overlay(found, state, style)
+    mask = found.masks.any(axis=0)
+    if style.kind == "cutout":
+        return Image.fromarray(cutout(found.picture, mask, trim=style.trim, soft=style.soft))
+    below = (255, 255, 255)
+    if style.kind == "blur":
+        radius = max(found.picture.shape) * BLUR
+        blurred = Image.fromarray(found.picture).filter(ImageFilter.GaussianBlur(radius))
+        below = np.asarray(blurred)
+    made = cutout(found.picture, mask, trim=False, soft=style.soft, background=below)
+    return Image.fromarray(made[..., :3])
 
 
-def _overlay(picture: Image.Image, masks: Masks, state: PageState) -> Image.Image:
-    palette = np.array([(0, 0, 0), *COLOURS * 2], np.uint8)
-    for number, answer in enumerate(masks.answers, start=1):
-        if answer and answer.shows_background:
-            palette[number] = BACKGROUND
-    colour = Image.fromarray(palette[masks.labels])
-    picture.paste(Image.blend(picture, colour, 0.5), mask=_stencil(masks))
-    pen = ImageDraw.Draw(picture)
-    width = max(2, round(max(picture.size) / 400))
-    for said, answer in zip(state.objects, masks.answers, strict=True):
-        if said.box and answer:
-            pen.rectangle(said.box, outline=PET if answer.holds_pet else BACKGROUND, width=width)
-    return picture
+def _overlay(found: Found, state: PageState, style: Style) -> Image.Image:
+    """Boxes stay in the final picture."""
+    answers = [found.all.answers[i] for i in found.objects]
+    colours = [
+        BACKGROUND if answer.shows_background else COLOURS[style.colour(i) % len(COLOURS)]
+        for i, answer in zip(found.objects, answers, strict=True)
+    ]
+    drawn = Image.fromarray(overlay(found.picture, found.masks, colours, style.opacity))
+    pen = ImageDraw.Draw(drawn)
+    for i, answer in zip(found.objects, answers, strict=True):
+        if box := state.objects[i].box:
+            width = max(2, round(max(drawn.size) / 400))
+            pen.rectangle(box, outline=PET if answer.holds_pet else BACKGROUND, width=width)
+    return drawn
 
 
-def _cutout(picture: Image.Image, masks: Masks, state: PageState) -> Image.Image:
-    picture.putalpha(_stencil(masks))
-    return picture
+def _text(found: Found, state: PageState, style: Style) -> str:
+    # Other programs have no word for background that was asked for: to them a mask is a pet.
+    pets = [n for n, i in enumerate(found.objects) if not found.all.answers[i].shows_background]
+    answers = [found.all.answers[found.objects[n]] for n in pets]
+    ious = np.array([answer.iou_pred for answer in answers])
+    scores = np.array([float(answer.masks.object_score) for answer in answers])
+    labelled = Labelled(style.name, found.masks[pets], ious, scores)
+    if style.kind == "yolo":
+        return yolo_text(labelled)
+    if style.kind == "labelme":
+        return json.dumps(labelme(labelled, "pet"), indent=1)
+    if style.kind == "coco":
+        coco = Coco("pet")
+        coco.add(labelled)
+        return json.dumps(coco.to_dict())
+    height, width = found.masks.shape[1:]
+    objects = [
+        _facts(state, found.all, i) | {"rle": encode_rle(mask), "area": int(mask.sum())}
+        for i, mask in zip(found.objects, found.masks, strict=True)
+    ]
+    return json.dumps({"name": style.name, "height": height, "width": width, "objects": objects})
 
 
-def _white(picture: Image.Image, masks: Masks, state: PageState) -> Image.Image:
-    return Image.composite(picture, Image.new("RGB", picture.size, "white"), _stencil(masks))
-
-
-def _blur(picture: Image.Image, masks: Masks, state: PageState) -> Image.Image:
-    blurred = picture.filter(ImageFilter.GaussianBlur(max(picture.size) / 60))
-    return Image.composite(picture, blurred, _stencil(masks))
-
-
-def _facts(state: PageState, masks: Masks) -> dict:
-    height, width = masks.labels.shape
-    objects = []
-    for number, (said, answer) in enumerate(zip(state.objects, masks.answers, strict=True), 1):
-        if answer is None:
-            continue
-        clicks = zip(said.clicks, answer.labels, answer.means, strict=False)
-        objects.append(
-            {
-                "clicks": [
-                    {"x": c.x, "y": c.y, "label": label, "pet": round(mean, 4)}
-                    for c, label, mean in clicks
-                ],
-                "box": said.box,
-                "region": "background" if answer.shows_background else "pet",
-                "iou_pred": round(answer.iou_pred, 4),
-                "area": int(np.count_nonzero(masks.labels == number)),
-                "rle": encode_rle(masks.labels == number),
-            }
-        )
-    return {"height": height, "width": width, "objects": objects}
-
-
-KINDS = {
-    "overlay": _overlay,
-    "cutout": _cutout,
-    "white": _white,
-    "blur": _blur,
-    "mask": None,
-    "json": None,
-}
+def _facts(state: PageState, masks: Masks, i: int) -> dict:
+    said, answer = state.objects[i], masks.answers[i]
+    # Where each click stands alone, the last one is all that was read.
+    clicks = said.clicks[len(said.clicks) - len(answer.labels) :]
+    return {
+        "clicks": [
+            {"x": click.x, "y": click.y, "label": label, "pet": round(mean, 4)}
+            for click, label, mean in zip(clicks, answer.labels, answer.means, strict=True)
+        ],
+        "box": said.box,
+        "coverage": masks.coverages[i],
+        "region": "background" if answer.shows_background else "pet",
+        "iou_pred": round(answer.iou_pred, 4),
+    }

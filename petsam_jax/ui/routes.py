@@ -6,7 +6,7 @@ request under way; see `browser/client.js`.
 
     POST studio/open      a file's bytes         -> its id and size
     POST studio/answer    a state (page_state)   -> masks and words; `?hint=1`: only if nobody waits
-    POST studio/result    a state, `?kind=...`   -> a file to download
+    POST studio/result    a state and a style     -> a file to take home
     GET  studio/upright   `?picture=id`          -> the picture as a JPEG, for browsers that cannot
     GET  studio/files/... the page's scripts, styles and example pictures
 
@@ -79,8 +79,7 @@ def studio_routes(studio: Studio, workers: Workers) -> list[Route | Mount]:
         return JSONResponse(await workers.run(studio.answer, state, unless_busy=hint))
 
     async def result(request: Request) -> Response:
-        state, kind = read_state(await _json(request)), request.query_params.get("kind", "")
-        file = await workers.run(make_result, studio, state, kind)
+        file = await workers.run(make_result, studio, await _json(request))
         return Response(file.data, media_type=file.mime)
 
     async def upright(request: Request) -> Response:

@@ -80,6 +80,12 @@ class App {
       if (file.files[0]) this.open(file.files[0]);
       file.value = '';
     };
+    const labels = this.part('labels');
+    labels.onchange = () => {
+      const kind = labels.value;
+      labels.value = '';
+      this.attempt(() => saveResult(this, kind));
+    };
     new ResizeObserver(() => {
       this.view.resized();
       this.showZoom();
@@ -196,7 +202,7 @@ class App {
   }
 
   state() {
-    const { opacity, hover, ...settings } = this.values;
+    const { opacity, hover, trim, soft, ...settings } = this.values;
     return this.store.state(this.picture.id, settings);
   }
 
@@ -223,9 +229,10 @@ class App {
     const can = {
       undo: this.store.past.length, redo: this.store.future.length, find: this.painter.image,
       clear: doc.objects.length > 1 || !isEmpty(doc.objects[0]),
-      save: this.answer, copy: this.answer, json: this.answer, add: this.painter.image,
+      save: this.answer, copy: this.answer, add: this.painter.image,
     };
     for (const [name, yes] of Object.entries(can)) this.root.querySelector(`[data-do=${name}]`).disabled = !yes;
+    this.part('labels').disabled = !this.answer;
     this.part('empty').hidden = Boolean(this.painter.image);
   }
 
@@ -293,7 +300,7 @@ class App {
   }
 
   unfinish() {
-    this.under = {};
+    this.under = { cross: this.under.cross };
     this.refresh();
   }
 
@@ -357,7 +364,6 @@ class App {
       'zoom-out': () => this.moveView(() => this.view.zoom(1 / 1.4)),
       'zoom-fit': () => this.moveView(() => this.view.fit()),
       save: () => saveResult(this, this.painter.show),
-      json: () => saveResult(this, 'json'),
       copy: () => copyResult(this, this.painter.show),
     };
     this.unfinishUnless(what);
@@ -388,7 +394,7 @@ class App {
     if (name === 'opacity') {
       this.painter.opacity = value;
       this.painter.redraw('above');
-    } else if (name !== 'hover') this.changed();
+    } else if (!['hover', 'trim', 'soft'].includes(name)) this.changed();
   }
 
   pick(choice, value) {

@@ -113,7 +113,7 @@ export class Client {
     this.hinting = null;
   }
 
-  async result(state, kind) {
-    return this.patiently(async () => (await this.asking(`result?kind=${kind}`, state)).blob());
+  async result(wanted) {
+    return this.patiently(async () => (await this.asking('result', wanted)).blob());
   }
 }

@@ -204,8 +204,9 @@ export class Painter {
     context.save();
     context.shadowColor = 'rgba(0, 0, 0, .45)';
     context.shadowBlur = 4;
-    this.drawDot(context, x, y, label == null ? UNREAD : label ? PET : BACKGROUND, DOT);
+    this.drawDot(context, x, y, '#fff', DOT);
     context.restore();
+    this.drawDot(context, x, y, label == null ? UNREAD : label ? PET : BACKGROUND, DOT);
     context.strokeStyle = '#fff';
     context.lineWidth = 2;
     context.beginPath();

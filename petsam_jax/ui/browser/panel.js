@@ -12,11 +12,17 @@ const SLIDERS = [
   ['mask_threshold', 'Mask threshold', 0.05, 0.95, 0.05, null, (v) => v.toFixed(2)],
   ['fill_holes', 'Fill holes up to', 0, AREAS.length - 1, 1, AREAS, pixels],
   ['remove_islands', 'Remove islands up to', 0, AREAS.length - 1, 1, AREAS, pixels],
+  ['soft', 'Soft edge of cut-outs', 0, 12, 1, null, (v) => `${v} px`],
   ['patch', 'A click looks at', 1, 31, 2, null, (v) => `${v} × ${v} px`],
   ['pet_threshold', 'Pet from', 0.05, 0.95, 0.05, null, (v) => v.toFixed(2)],
 ];
 
-export const defaults = () => ({ opacity: 0.45, mask_threshold: 0.5, fill_holes: 0, remove_islands: 0, patch: 5, pet_threshold: 0.5, alone: false, hover: true });
+const SWITCHES = [
+  ['trim', 'Trim cut-outs'],
+  ['hover', 'Show what a click would give'],
+];
+
+export const defaults = () => ({ opacity: 0.45, mask_threshold: 0.5, fill_holes: 0, remove_islands: 0, soft: 0, trim: true, patch: 5, pet_threshold: 0.5, alone: false, hover: true });
 
 // An element with attributes and children; `on...` are listeners.
 export function make(tag, attributes = {}, ...children) {
@@ -58,8 +64,11 @@ export class Panel {
       });
       return make('label', {}, make('span', {}, label), told, input);
     });
-    const hover = make('input', { type: 'checkbox', checked: values.hover, 'data-setting': 'hover', onchange: () => this.does.set('hover', hover.checked) });
-    this.part('settings').replaceChildren(...rows, make('label', { class: 'ps-switch' }, hover, make('span', {}, 'Show what a click would give')));
+    const switches = SWITCHES.map(([name, label]) => {
+      const input = make('input', { type: 'checkbox', checked: values[name], 'data-setting': name, onchange: () => this.does.set(name, input.checked) });
+      return make('label', { class: 'ps-switch' }, input, make('span', {}, label));
+    });
+    this.part('settings').replaceChildren(...rows, ...switches);
     const alone = this.root.querySelector('[data-setting=alone]');
     alone.onchange = () => this.does.set('alone', alone.checked);
   }

@@ -1,0 +1,31 @@
+"""The page on a server in this process, with the predictor that takes red for pet."""
+
+import contextlib
+import socket
+import threading
+import time
+
+import uvicorn
+
+from petsam_jax.ui.facts import Facts
+from petsam_jax.ui.page import make_app
+from petsam_jax.ui.studio import Studio
+
+FACTS = Facts("runs/red", "0.0 M parameters", "IoU 1.00 with a click on red")
+
+
+@contextlib.contextmanager
+def serving(studio: Studio):
+    """The address of a server that is up as long as the context."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(make_app(studio, FACTS), log_level="warning"))
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.02)
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
