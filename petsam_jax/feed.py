@@ -23,12 +23,6 @@ def is_clip_step(step: int, share: float) -> bool:
     return math.floor((step + 1) * share) > math.floor(step * share)
 
 
-def is_first_of_kind(step: int, share: float, every: int) -> bool:
-    """Whether step `step` is the first of clips, or of pictures, since the last `every`-th step."""
-    before = range(step - step % every, step)
-    return all(is_clip_step(i, share) != is_clip_step(step, share) for i in before)
-
-
 class Fed(NamedTuple):
     """A batch on the devices, and where the iterators are after it."""
 
@@ -36,7 +30,6 @@ class Fed(NamedTuple):
     mask: jax.Array
     names: tuple[str, ...]
     kind: str  # "image" or "clip"
-    detailed: bool  # whether the log wants all that can be told of this step
     iterators: dict[str, Any]
 
 
@@ -44,8 +37,7 @@ class Feed:
     """Batches of pictures and of clips, in the order of the steps; close it when done."""
 
     def __init__(self, config: ConfigDict, source: Source, sharding: NamedSharding):
-        self._share, self._log_every = config.train.clip_share, config.train.log_every
-        self._sharding = sharding
+        self._share, self._sharding = config.train.clip_share, sharding
         sizes = {"image": config.train.batch_size, "clip": config.train.clip_batch_size}
         devices = sharding.mesh.size
         for kind, field in (("image", "batch_size"), ("clip", "clip_batch_size")):
@@ -85,8 +77,7 @@ class Feed:
             jax.make_array_from_process_local_data(self._sharding, array)
             for array in (batch.image, batch.mask)
         )
-        detailed = is_first_of_kind(step, self._share, self._log_every)
-        return Fed(image, mask, tuple(batch.name), kind, detailed, self.states())
+        return Fed(image, mask, tuple(batch.name), kind, self.states())
 
     def close(self) -> None:
         for iterator in self._iterators.values():

@@ -137,13 +137,10 @@ class Monitor:
         metrics, kind, names = jax.device_get(metrics), fed.kind, fed.names
         values = {name: float(value) for name, value in metrics.losses._asdict().items()}
         values["loss"] = values.pop("total")
-        norms = {name: float(norm) for name, norm in metrics.grad_norms._asdict().items()}
-        values["grad_norm"] = norms.pop("total")
+        values["grad_norm"] = float(metrics.grad_norm)
         self._losses[kind].append(values["loss"])
         if fault := find_fault(self._losses[kind], values):
             raise TrainingDiverged(step, f"{kind} {fault}", names, self._keeper.last)
-        if fed.detailed:
-            values |= {f"{name}_grad_norm": norm for name, norm in norms.items()}
         values |= {"iou_first": float(metrics.ious[0]), "iou_last": float(metrics.ious[-1])}
         for name, value in values.items():
             self._sums.setdefault(f"{kind}/{name}", []).append(value)
@@ -225,7 +222,7 @@ class _Run:
             fed = self.feed.take(step) if step < end else None
             stopped = self.stop.agreed(step)
             while step < end and not stopped:
-                state, metrics = self.train_step(state, fed.image, fed.mask, fed.detailed)
+                state, metrics = self.train_step(state, fed.image, fed.mask)
                 step += 1
                 done, fed = fed, self.feed.take(step) if step < end else None
                 monitor.add(step, done, metrics)
