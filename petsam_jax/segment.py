@@ -45,10 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, files: list[PictureFile]) -> int:
     # Here, since they take seconds to import, and wrong flags are told at once.
+    import jax
+
     from petsam_jax.data.pictures import VOID, decode_mask
     from petsam_jax.image_predictor import ImagePredictor
     from petsam_jax.segment_pictures import Run, Said
 
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--device {args.device or 'left out'}: {reason}") from error
     mask = None if args.mask is None else decode_mask(args.mask)
     said = Said(
         points=[point[:2] for point in args.point],

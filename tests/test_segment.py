@@ -2,11 +2,12 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax import segment
+from petsam_jax import segment, segment_pictures
 from petsam_jax.checkpoint import model_shapes, with_weights
 from petsam_jax.config import load_config
 from petsam_jax.data.pictures import decode_mask
@@ -167,6 +168,24 @@ def test_masks_are_cleaned_as_said(predictor, photos, tmp_path):
     said = asked(predictor, photos / "b.png", mask_threshold=-0.5, fill_hole_area=50,
                  max_sprinkle_area=60)  # fmt: skip
     np.testing.assert_array_equal(mask_of(tmp_path / "b_mask.png"), said.masks[0])
+
+
+def test_an_accelerator_gets_several_pictures_at_once(predictor, photos, tmp_path, monkeypatch):
+    encode, sizes = predictor.encode_many, []
+
+    def one_by_one(images):
+        sizes.append(len(images))
+        return [encode([image])[0] for image in images]
+
+    monkeypatch.setattr(predictor, "encode_many", one_by_one)
+    monkeypatch.setattr(segment_pictures, "BATCH", 2)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    (photos / "aa.png").write_text("not a picture")
+    assert run(photos, "--out", tmp_path / "out") == 1
+    assert sizes == [1, 2]
+    for stem in ("a", "b", "tabby/a"):
+        said = asked(predictor, photos / f"{stem}.png").masks[0]
+        np.testing.assert_array_equal(mask_of(tmp_path / "out" / f"{stem}_mask.png"), said)
 
 
 def test_ctrl_c_keeps_what_is_done(predictor, photos, tmp_path, capsys, monkeypatch):
