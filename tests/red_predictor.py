@@ -51,6 +51,13 @@ class RedPredictor(ImagePredictor):
         number = 3 if multimask else 1
         masks = np.stack([logits + 4 * i for i in range(number)]).astype(np.float32)
         ious = np.array([0.9, 0.6, 0.3], np.float32)[:number]
+        if np.ndim(boxes) == 2:
+            several = len(boxes)
+            return Answer(
+                np.stack([masks] * several),
+                np.stack([ious] * several),
+                np.full(several, 0.99, np.float32),
+            )
         return Answer(masks, ious, np.float32(0.99)[...])
 
 

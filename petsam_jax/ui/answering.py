@@ -18,7 +18,7 @@ from petsam_jax.image_predictor import Answer, ImagePredictor
 from petsam_jax.postprocess import fill_holes, masks_at_size, remove_islands
 from petsam_jax.prompts import POSITIVE
 from petsam_jax.ui.open_pictures import OpenPicture
-from petsam_jax.ui.page_state import Click, ObjectPrompts, Settings, Stroke
+from petsam_jax.ui.page_state import BadRequest, Click, ObjectPrompts, Settings, Stroke
 from petsam_jax.ui.reading import read_click
 
 # Pixels of the longer side of what a scribble is drawn on: finer than any model's mask input.
@@ -57,7 +57,13 @@ class ObjectAnswer:
 def answer_object(
     predictor: ImagePredictor, picture: OpenPicture, said: ObjectPrompts, settings: Settings
 ) -> ObjectAnswer:
-    """Raises ValueError for prompts outside the picture."""
+    """Raises BadRequest for clicks and boxes outside the picture."""
+    places = [(click.x, click.y) for click in said.clicks]
+    places += [said.box[:2], said.box[2:]] if said.box else []
+    for x, y in places:
+        if x >= picture.width or y >= picture.height:
+            size = f"{picture.width} x {picture.height} pixels"
+            raise BadRequest(f"({x}, {y}) is outside the picture of {size}")
     if settings.alone:
         said = dataclasses.replace(said, clicks=said.clicks[-1:])
     reads = [

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,9 +22,9 @@ def segment_function(studio: Studio) -> Callable:
 
     def segment(
         picture: dict | str,
-        points: list[list[float]] | None = None,
+        points: list[list[float | int]] | None = None,
         labels: list[int] | None = None,
-        boxes: list[list[float]] | None = None,
+        boxes: list[list[float | int]] | None = None,
     ) -> dict:
         """Masks of a picture: of the object at all points together, or one in each box.
 
@@ -36,17 +37,16 @@ def segment_function(studio: Studio) -> Callable:
         name = studio.open(picture_bytes(picture))["picture"]
         opened = studio.pictures.get(name)
         size = opened.encoded.size
-        if points and labels is None:
-            labels = [
-                read_click(opened.pet_logits, size, Click(int(x), int(y), "auto"), Settings())[0]
-                for x, y in points
-            ]
+        # Points of another make are for the predictor to refuse.
+        if points and labels is None and np.shape(points) == (len(points), 2):
+            clicks = [Click(math.floor(x + 0.5), math.floor(y + 0.5), "auto") for x, y in points]
+            labels = [read_click(opened.pet_logits, size, c, Settings())[0] for c in clicks]
         if points and boxes and len(boxes) > 1:
             raise BadRequest("boxes: beside points just one, since all points are of one object")
         said = studio.predictor.predict(
-            [points] if points else None,
-            [labels] if points else None,
-            boxes or None,
+            points or None,
+            labels if points else None,
+            (boxes[0] if points else boxes) if boxes else None,
             image=opened.encoded,
         )
         masks, ious = said.masks.reshape(-1, *size), said.iou_pred.reshape(-1)

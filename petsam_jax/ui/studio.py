@@ -81,7 +81,7 @@ class Studio:
     def answer(self, state: PageState) -> dict:
         """Masks as runs of labels, and what there is to say about each object.
 
-        Raises Gone for a picture that is not open, ValueError for prompts outside of it.
+        Raises Gone for a picture that is not open, BadRequest for prompts outside of it.
         """
         picture = self.pictures.get(state.picture)
         shown = shown_size(picture.encoded.size, self.limits.shown_pixels)
