@@ -17,8 +17,8 @@ from jaxtyping import UInt8
 from petsam_jax.data.pictures import UnfitPicture
 from petsam_jax.load_image import load_image
 
-# Frames of a video or a stream that stay readable without decoding again.
-KEPT = 32
+# Frames of a video or a stream that stay readable without decoding again, if they are small.
+KEPT, LEAST_KEPT, KEPT_BYTES = 32, 6, 64_000_000
 SUFFIXES = (".jpg", ".jpeg", ".png")
 # Of folders, arrays and streams, which do not say.
 USUAL_FPS = 24.0
@@ -34,6 +34,9 @@ class ClipError(ValueError):
 class Clip:
     """Frames by number. Subclasses give `_read`, `count` (None: unknown as yet) and `fps`."""
 
+    # Whether frames are only there once they happen.
+    live = False
+
     def __init__(self, name: str, count: int | None, fps: float = USUAL_FPS):
         self.name, self.count, self.fps = name, count, fps
         # Of the first frame; all others must have it too. Raises if there is none.
@@ -43,12 +46,15 @@ class Clip:
         except IndexError as error:
             raise ClipError(f"{name}: no frames in it") from error
 
+    def check(self, frame: int) -> None:
+        """Raises IndexError for a frame that the clip does not have."""
+        if frame < 0 or (self.count is not None and frame >= self.count):
+            last = "" if self.count is None else self.count - 1
+            raise IndexError(f"{self.name}: frame {frame}; it has frames 0..{last}")
+
     def read(self, frame: int) -> Frame:
         """Raises IndexError for a frame that the clip does not have, ClipError for an unfit one."""
-        if frame < 0 or (self.count is not None and frame >= self.count):
-            raise IndexError(
-                f"{self.name}: frame {frame}; it has frames 0..{(self.count or 0) - 1}"
-            )
+        self.check(frame)
         pixels = self._read(frame)
         if self.size is not None and pixels.shape[:2] != self.size:
             (height, width), (h, w) = self.size, pixels.shape[:2]
@@ -72,8 +78,7 @@ def open_clip(source: Source) -> Clip:
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():
-            files = [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES]
-            return Pictures(str(path), sorted(files, key=_in_order))
+            return Pictures(str(path), picture_files(path))
         if not path.is_file():
             raise ClipError(f"{path}: no such file or folder")
         return Video(path)
@@ -86,6 +91,12 @@ def open_clip(source: Source) -> Clip:
     raise TypeError(
         f"a clip of type {type(source).__name__}; want a path, a sequence or an iterator of arrays"
     )
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures of a folder as frames, in their order; hidden files are none."""
+    files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
+    return sorted((path for path in files if not path.name.startswith(".")), key=_in_order)
 
 
 def _in_order(path: Path) -> tuple:
@@ -109,7 +120,9 @@ class Pictures(Clip):
 
 
 class Stream(Clip):
-    """Frames that come once, in order; the last `KEPT` of them can be read again."""
+    """Frames that come once, in order; the last ones, up to `KEPT`, can be read again."""
+
+    live = True
 
     def __init__(self, frames: Iterator):
         self._frames, self._kept, self._next = frames, OrderedDict(), 0
@@ -130,14 +143,15 @@ class Stream(Clip):
             _drop_oldest(self._kept)
         if frame not in self._kept:
             raise ClipError(
-                f"{self.name}: frame {frame} has passed; only the last {KEPT} frames of a stream "
-                "are kept: give a file or a folder to go back further"
+                f"{self.name}: frame {frame} has passed; only the last {len(self._kept)} frames of "
+                "a stream are kept: give a file or a folder to go back further"
             )
         return self._kept[frame]
 
 
-def _drop_oldest(kept: OrderedDict) -> None:
-    while len(kept) > KEPT:
+def _drop_oldest(kept: OrderedDict[int, Frame]) -> None:
+    size = next(iter(kept.values())).nbytes
+    while len(kept) > max(LEAST_KEPT, min(KEPT, KEPT_BYTES // size)):
         kept.popitem(last=False)
 
 

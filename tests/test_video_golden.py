@@ -1,0 +1,120 @@
+"""Clips of the official code, replayed by `VideoPredictor`: prompts in, the same numbers out."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from petsam_jax.config import load_config
+from petsam_jax.video_predictor import VideoPredictor
+from tests.golden import assert_close, golden, nchw, tiny_model
+
+SIDE, OBJECTS = 128, (1, 2)
+# What a session keeps of a frame, by the golden file's names.
+RECORDED = (
+    "pred_masks",
+    "pred_masks_high_res",
+    "obj_ptr",
+    "object_score_logits",
+    "maskmem_features",
+)
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    """The golden model as the official code tracks with it, but for binarised memories."""
+    config = load_config(Path(__file__).parents[1] / "configs" / "tiny.py")
+    with config.unlocked():
+        config.prompts.update(painted=False, gated=True)
+    assert config.data.size == SIDE
+    return VideoPredictor(config, tiny_model(), binarise=False)
+
+
+class Replay:
+    """A clip of the golden file, and which of its arrays were compared."""
+
+    def __init__(self, predictor, name, num_frames):
+        self.t, self.name = golden("track_step"), name
+        base = self.t["base_image_uint8_hwc"]
+        frames = [np.roll(base, (3 * t, 2 * t), (0, 1)) for t in range(num_frames)]
+        self.session = predictor.open(frames)
+        self.compared = set()
+
+    def click(self, frame, name="click"):
+        for row, each in enumerate(OBJECTS):
+            points, labels = self.t[f"{name}.coords"][row], self.t[f"{name}.labels"][row]
+            self.session.add_points(frame, each, points, labels)
+        self.compare(frame, "_fix" if name == "fix" else "")
+
+    def mask(self, frame):
+        for row, each in enumerate(OBJECTS):
+            self.session.add_mask(frame, each, self.t["mask_prompt.mask"][row, 0] > 0)
+        self.compare(frame)
+
+    def track(self, *frames, reverse=False):
+        passed = self.session.propagate(frames[0], frames[-1], reverse=reverse)
+        assert [found.frame for found in passed] == list(frames)
+        for frame in frames:
+            self.compare(frame)
+
+    def compare(self, frame, suffix=""):
+        """What was found and is remembered of a frame."""
+        found = [self.record(frame, each) for each in OBJECTS]
+        for name, arrays in zip(RECORDED, zip(*found, strict=True), strict=True):
+            array = f"{self.name}.frame{frame}{suffix}.{name}"
+            if array in self.t:
+                assert_close("track_step", np.stack(arrays), self.t[array], array)
+                self.compared.add(array)
+
+    def record(self, frame, object_id):
+        state = self.session._state
+        known, fresh = state.objects[object_id].at(frame), state.window.get(frame, object_id)
+        if frame in state.objects[object_id].prompted:
+            fresh = known
+        full = jax.image.resize(fresh.logits, (SIDE, SIDE), "bilinear")
+        memory = nchw(fresh.memory[None])[0]
+        score = np.array([known.object_logit])
+        return fresh.logits[None], full[None], known.obj_ptr, score, memory
+
+    def done(self):
+        want = {name for name in self.t if name.startswith(f"{self.name}.frame")}
+        want = {name for name in want if name.rpartition(".")[2] in RECORDED}
+        assert want and self.compared == want, want - self.compared
+
+
+def test_click_track_correct(predictor):
+    clip = Replay(predictor, "seq", 3)
+    clip.click(0)
+    clip.track(0, 1, 2)
+    clip.click(2, "fix")
+    clip.done()
+
+
+def test_memories_leave_the_window(predictor):
+    clip = Replay(predictor, "long", 11)
+    clip.click(0)
+    clip.track(*range(11))
+    clip.done()
+
+
+def test_backwards(predictor):
+    clip = Replay(predictor, "reverse", 8)
+    clip.click(5)
+    clip.track(5, 4, 3, reverse=True)
+    clip.done()
+
+
+def test_two_prompted_frames(predictor):
+    clip = Replay(predictor, "two_cond", 8)
+    clip.click(0)
+    clip.click(6)
+    clip.track(1, 2)
+    clip.done()
+
+
+def test_mask(predictor):
+    clip = Replay(predictor, "mask_prompt", 2)
+    clip.mask(0)
+    clip.track(0, 1)
+    clip.done()
