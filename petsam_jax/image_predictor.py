@@ -217,7 +217,9 @@ class ImagePredictor:
         prompts, number = picture_prompts(points, labels, boxes, mask_input, image.size, self.size)
         several = (prompts.labels != EMPTY).sum(axis=1) <= (1 if multimask is None else -1)
         answer = self._answer(self._decoder, image.features, prompts, several)
-        logits, iou_pred, object_score = (np.asarray(x)[: number or 1] for x in answer)
+        logits, iou_pred, object_score = (
+            np.asarray(x)[: 1 if number is None else number] for x in answer
+        )
         which = slice(1, None) if multimask else slice(0, 1)
         logits, iou_pred = logits[:, which], iou_pred[:, which]
         if number is None:
@@ -261,8 +263,10 @@ class ImagePredictor:
 
 
 def _rounded(model: SAM2) -> SAM2:
-    """With the kernels as products read them, so that no call has to round them again."""
-    rounded = nnx.merge(*nnx.split(model))
+    """A copy with the kernels as products read them, so that no call has to round them again."""
+    definition, state = nnx.split(model)
+    # By way of the bare arrays: with `state` itself the copy would share the model's variables.
+    rounded = nnx.merge(definition, nnx.to_pure_dict(state))
     for _, module in nnx.iter_modules(rounded):
         if isinstance(module, Linear | Conv | UpConv) and module.kernel.dtype != module.dtype:
             # By numpy, since JAX would compile a program for each shape.

@@ -1,0 +1,378 @@
+"""ImagePredictor: the model's own answers, at every picture's size, with nothing compiled anew."""
+
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from petsam_jax import image_predictor
+from petsam_jax.checkpoint import model_shapes, save_weights, with_weights
+from petsam_jax.config import load_config
+from petsam_jax.data.pictures import UnfitPicture
+from petsam_jax.image_predictor import ImagePredictor
+from petsam_jax.names import weights
+from petsam_jax.objective import Objective
+from petsam_jax.picture_prompts import picture_prompts
+from petsam_jax.postprocess import fill_holes, masks_at_size, remove_islands
+from petsam_jax.prompts import EMPTY
+from petsam_jax.validation import answers
+
+SIZE, CELLS = 64, 16
+CLICK = dict(points=[(20, 30)], labels=[1])
+CLICKS = dict(points=[(20, 30), (50.5, 7), (3, 60)], labels=[1, 0, 1])
+BOX = dict(boxes=(10, 5, 40, 50))
+CLICKS_IN_40 = dict(points=[(20, 20), (30, 7)], labels=[1, 0])
+PAGE = 4096
+
+
+@pytest.fixture(scope="module")
+def config():
+    config = load_config("configs/tiny.py").copy_and_resolve_references()
+    with config.unlocked():
+        config.data.size = SIZE
+        config.model.d_model = 32
+        config.model.image_encoder.trunk.update(embed_dim=8, stages=(1, 1, 1, 1))
+        config.model.image_encoder.trunk.window_sizes = (8, 4, 4, 2)
+        config.model.image_encoder.trunk.global_att_blocks = (2,)
+        config.model.mask_decoder.update(mlp_dim=32, iou_hidden=16, depth=1)
+    return config
+
+
+@pytest.fixture(scope="module")
+def model(config):
+    """Of random numbers, large enough that every prompt has its own answer."""
+    rng = np.random.default_rng(3)
+    return with_weights(
+        config,
+        {
+            name: rng.normal(0, 0.15, shape).astype(np.float32) + name.endswith(".scale")
+            for name, shape in model_shapes(config).items()
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def predictor(config, model):
+    return ImagePredictor(config, model)
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return np.random.default_rng(5).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def direct(model, predictor, picture):
+    """The model itself on the picture, given prompts that are said already."""
+
+    @jax.jit
+    def decode(features, prompts):
+        pix_feat = model.attend_memory(features.image_embed)
+        few = (prompts.labels != EMPTY).sum(axis=1) <= 1
+        return model.decode(pix_feat, features.high_res_feats, *prompts, multimask=few, gated=False)
+
+    return lambda prompts: decode(predictor.encode(picture).features, prompts)
+
+
+@pytest.fixture(scope="module")
+def say(config):
+    return jax.jit(Objective.of(config).say)
+
+
+@pytest.fixture
+def compiled():
+    """Names of what is compiled from here on."""
+    names = []
+
+    def listen(event, seconds, **about):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(about.get("fun_name", event))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def model_prompts(asked):
+    asked = dict(points=None, labels=None, boxes=None, mask_input=None) | asked
+    return picture_prompts(**asked, picture=(SIZE, SIZE), side=SIZE)[0]
+
+
+def assert_close(a, b):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+# The model's answers
+
+
+@pytest.mark.parametrize("asked", [{}, CLICK, CLICKS, BOX], ids=["none", "click", "3", "box"])
+@pytest.mark.parametrize("fed_back", [False, True])
+def test_an_answer_is_the_models_own(predictor, direct, say, picture, rng, asked, fed_back):
+    if fed_back:
+        asked = asked | dict(mask_input=rng.normal(0, 5, (CELLS, CELLS)))
+    prompts = model_prompts(asked)
+    want = direct(say(jax.tree.map(jnp.asarray, prompts)))
+    image = predictor.encode(picture)
+    said = predictor.predict(**asked, image=image)
+    assert_close(said.low_res_logits, want.mask_logits[0])
+    assert_close(said.iou_pred, want.iou_pred[0])
+    assert_close(said.object_score, jax.nn.sigmoid(want.object_logit[0, 0]))
+    np.testing.assert_array_equal(said.masks, masks_at_size(said.low_res_logits, SIZE, SIZE))
+    three = predictor.predict(**asked, multimask=True, image=image)
+    assert_close(three.low_res_logits, want.all_logits[0, 1:])
+    assert_close(three.iou_pred, want.all_ious[0, 1:])
+    assert three.masks.shape == (3, SIZE, SIZE) and three.masks.dtype == bool
+
+
+def test_prompts_that_are_not_painted_are_left_as_they_are(
+    config, model, predictor, direct, picture
+):
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.prompts.painted = False
+    plain = ImagePredictor(config, model)
+    said = plain.predict(**CLICKS, image=predictor.encode(picture))
+    assert_close(said.low_res_logits, direct(model_prompts(CLICKS)).mask_logits[0])
+
+
+def test_the_flow_of_validation_gives_the_same_masks(config, model, predictor, picture):
+    mask = np.zeros((1, SIZE, SIZE), np.uint8)
+    mask[0, 10:50, 20:45] = 1
+    objective = Objective.of(config)
+    clicks = 3
+    run = jax.jit(
+        lambda image, mask: answers(model, image, mask, jax.random.key(0), objective, clicks, 0.0)
+    )
+    said = jax.tree.map(np.asarray, run(picture[None], mask))
+    predictor.set_image(picture)
+    found = [predictor.predict_pet(), predictor.predict(boxes=(20, 10, 44, 49))]
+    logits = None
+    for number in range(1, clicks + 1):
+        points, labels = (x[1 + number, 0, :number] for x in said.prompts[:2])
+        found.append(predictor.predict(points, labels, mask_input=logits))
+        logits = found[-1].low_res_logits[0]
+    for number, one in enumerate(found):
+        # But for pixels whose logit is 0 within rounding.
+        assert (one.masks[0] != said.masks[number, 0]).mean() < 1e-3, number
+    assert any(one.masks.any() and not one.masks.all() for one in found)
+
+
+def test_kernels_are_rounded_as_products_round_them(config, model):
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.model.dtype = "bfloat16"
+    model = with_weights(config, weights(model))
+    rounded = image_predictor._rounded(model)
+    assert rounded.mask_decoder.iou_head.layers[0].kernel.dtype == jnp.bfloat16
+    assert rounded.mask_decoder.hypernetworks.kernel0.dtype == jnp.float32
+    assert model.mask_decoder.iou_head.layers[0].kernel.dtype == jnp.float32
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 32)), jnp.float32)
+    np.testing.assert_array_equal(model.mask_decoder.iou_head(x), rounded.mask_decoder.iou_head(x))
+
+
+def test_one_point_gets_the_best_of_three_and_more_get_the_single_mask(predictor, picture):
+    image = predictor.encode(picture)
+    best, three = (predictor.predict(**CLICK, multimask=m, image=image) for m in (None, True))
+    assert best.iou_pred[0] == three.iou_pred.max() and best.masks.shape == (1, SIZE, SIZE)
+    np.testing.assert_array_equal(best.masks[0], three.masks[three.iou_pred.argmax()])
+    for asked in (CLICKS, BOX):
+        alone, one = (predictor.predict(**asked, multimask=m, image=image) for m in (None, False))
+        np.testing.assert_array_equal(alone.low_res_logits, one.low_res_logits)
+
+
+def test_logits_beyond_32_say_nothing_more(predictor, picture, rng):
+    image = predictor.encode(picture)
+    signs = np.sign(rng.normal(size=(CELLS, CELLS)))
+    strong, stronger = (
+        predictor.predict(**CLICKS, mask_input=limit * signs, image=image) for limit in (32, 1e6)
+    )
+    np.testing.assert_array_equal(strong.low_res_logits, stronger.low_res_logits)
+    assert np.abs(strong.low_res_logits).max() <= 32
+
+
+# Shapes, and what is compiled
+
+
+def test_no_size_and_no_further_click_compiles_anything(predictor, rng, compiled):
+    predictor.set_image(rng.integers(0, 256, (50, 70, 3), np.uint8))
+    said = predictor.predict(**CLICK)
+    assert set(compiled) <= {"_encode_step", "_answer_step"}
+    compiled.clear()
+    for height, width in ((16, 16), (301, 77), (33, 1000), (1, 5), (720, 1280)):
+        image = rng.integers(0, 256, (height, width, 3), np.uint8)
+        encoded = predictor.set_image(image)
+        assert encoded.size == (height, width)
+        for number in range(1, 17):
+            points = rng.uniform(-0.5, (width - 0.5, height - 0.5), (number, 2))
+            labels = rng.integers(0, 2, number)
+            said = predictor.predict(points, labels, mask_input=said.low_res_logits[0])
+            assert said.masks.shape == (1, height, width)
+        box = predictor.predict(boxes=(0, 0, width - 1, height - 1), multimask=True)
+        assert box.masks.shape == (3, height, width)
+        assert predictor.predict_pet().low_res_logits.shape == (1, CELLS, CELLS)
+    assert compiled == []
+
+
+def test_more_slots_for_points_change_no_answer(predictor, picture):
+    image = predictor.encode(picture)
+    few = predictor.predict(**CLICKS, image=image)
+    padded = dict(points=CLICKS["points"] + [(0, 0)] * 20, labels=CLICKS["labels"] + [-1] * 20)
+    many = predictor.predict(**padded, image=image)
+    assert_close(many.low_res_logits, few.low_res_logits)
+
+
+def test_objects_together_get_the_answers_that_each_gets_alone(predictor, picture, rng, compiled):
+    image = predictor.encode(picture)
+    points = rng.uniform(0, SIZE - 1, (3, 2, 2))
+    labels = np.array([[1, 0], [1, -1], [0, -1]])
+    boxes = np.sort(rng.uniform(0, SIZE - 1, (3, 2, 2)), axis=1).reshape(3, 4)
+    logits = rng.normal(0, 3, (3, CELLS, CELLS))
+    together = predictor.predict(points, labels, boxes, logits, multimask=True, image=image)
+    assert together.masks.shape == (3, 3, SIZE, SIZE) and together.object_score.shape == (3,)
+    for number in range(3):
+        asked = (points[number], labels[number], boxes[number], logits[number])
+        alone = predictor.predict(*asked, multimask=True, image=image)
+        assert alone.object_score.shape == ()
+        for one, all_ in zip(alone[1:], together[1:], strict=True):
+            assert_close(all_[number], one)
+    compiled.clear()
+    four = predictor.predict(boxes=np.repeat(boxes[:1], 4, 0), image=image)
+    assert four.masks.shape == (4, 1, SIZE, SIZE) and compiled == []
+    none = predictor.predict(boxes=boxes[:0], image=image)
+    assert none.masks.shape == (0, 1, SIZE, SIZE) and none.iou_pred.shape == (0, 1)
+    assert predictor.predict(boxes=boxes[:1], image=image).masks.shape == (1, 1, SIZE, SIZE)
+
+
+def test_logits_thresholds_and_small_parts(predictor, rng):
+    image = predictor.encode(rng.integers(0, 256, (90, 120, 3), np.uint8))
+    asked = CLICK | dict(multimask=True, image=image)
+    plain, logits = predictor.predict(**asked), predictor.predict(**asked, return_logits=True)
+    assert logits.masks.dtype == np.float32
+    np.testing.assert_array_equal(plain.masks, logits.masks > 0)
+    middle = float(np.median(logits.masks))
+    masks = predictor.predict(**asked, mask_threshold=middle).masks
+    np.testing.assert_array_equal(masks, logits.masks > np.float32(middle))
+    cleaned = predictor.predict(
+        **asked, mask_threshold=middle, fill_hole_area=30, max_sprinkle_area=20
+    )
+    np.testing.assert_array_equal(cleaned.masks, remove_islands(fill_holes(masks, 30), 20))
+    with pytest.raises(ValueError, match="return_logits: holes and islands are of masks"):
+        predictor.predict(**asked, return_logits=True, fill_hole_area=1)
+
+
+def test_a_mask_becomes_a_mask_input(predictor):
+    mask = np.zeros((100, 200), bool)
+    mask[:, :100] = True
+    logits = predictor.mask_prompt(mask)
+    assert logits.shape == (CELLS, CELLS)
+    np.testing.assert_allclose(logits[:, :7], 10, atol=1e-5)
+    np.testing.assert_allclose(logits[:, 9:], -10, atol=1e-5)
+
+
+# Pictures
+
+
+def test_exif_is_applied_to_size_and_pixels(predictor, tmp_path, rng):
+    pixels = rng.integers(0, 256, (40, 90, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(pixels)).save(tmp_path / "turned.png", exif=exif)
+    turned, upright = predictor.encode(tmp_path / "turned.png"), predictor.encode(pixels)
+    assert turned.size == upright.size == (40, 90)
+    jax.tree.map(np.testing.assert_array_equal, turned.features, upright.features)
+
+
+def test_pictures_of_different_sizes_are_encoded_together(predictor, rng, monkeypatch):
+    images = [rng.integers(0, 256, (20 + i, 90 - i, 3), np.uint8) for i in range(3)]
+    alone = [predictor.encode(image) for image in images]
+    # As an accelerator does it: three pictures in a batch of four.
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    together = predictor.set_images(images)
+    assert [one.size for one in together] == [(20, 90), (21, 89), (22, 88)]
+    for one, other in zip(alone, together, strict=True):
+        jax.tree.map(assert_close, one.features, other.features)
+    assert predictor.predict(**CLICK | dict(points=[(2, 2)])).masks.shape == (1, 22, 88)
+    assert predictor.set_images([]) == []
+
+
+def test_a_call_without_a_picture_and_a_bad_picture_say_so(config, model, predictor, picture):
+    fresh = ImagePredictor(config, model)
+    with pytest.raises(RuntimeError, match="no picture yet: call set_image first, or give image="):
+        fresh.predict_pet()
+    predictor.set_image(picture)
+    with pytest.raises(UnfitPicture, match="no/such.jpg: cannot be read"):
+        predictor.set_image("no/such.jpg")
+    assert predictor.predict_pet().masks.shape == (1, SIZE, SIZE)
+    with pytest.raises(ValueError, match="outside the picture"):
+        predictor.predict(points=[(SIZE, 0)], labels=[1])
+
+
+def test_an_encoded_image_knows_its_memory_and_does_not_change(predictor, picture):
+    encoded = predictor.encode(picture)
+    assert encoded.nbytes == 4 * (4 * 4 * 32 + 8 * 8 * 8 + 16 * 16 * 4)
+    with pytest.raises(AttributeError):
+        encoded.size = (1, 1)
+
+
+def test_threads_with_their_own_pictures_do_not_get_mixed_up(predictor, rng):
+    images = rng.integers(0, 256, (4, 30, 40, 3), np.uint8)
+    want = [predictor.predict(**CLICKS_IN_40, image=predictor.encode(x)) for x in images]
+    wrong = []
+
+    def work(number):
+        for _ in range(20):
+            encoded = predictor.set_image(images[number])
+            said = predictor.predict(**CLICKS_IN_40, image=encoded)
+            if not np.array_equal(said.low_res_logits, want[number].low_res_logits):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == [] and len({x.low_res_logits.tobytes() for x in want}) == 4
+
+
+def test_memory_stays_flat_over_a_thousand_pictures(predictor, rng):
+    images = rng.integers(0, 256, (7, 60, 90, 3), np.uint8)
+    resident = {}
+    for number in range(1000):
+        image = images[number % 7, : 20 + number % 40, : 30 + number % 60]
+        predictor.set_image(image)
+        predictor.predict(**CLICK | dict(points=[(5, 5)]))
+        if number in (199, 999):
+            resident[number] = _resident_bytes(), len(jax.live_arrays())
+    assert resident[999][1] == resident[199][1]
+    assert resident[999][0] - resident[199][0] < 20e6
+
+
+def _resident_bytes():
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * PAGE
+    except FileNotFoundError:
+        return 0
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_opens_with_its_config_and_arrays(config, model, predictor, tmp_path):
+    save_weights(tmp_path / "weights", weights(model), config)
+    opened = ImagePredictor.from_checkpoint(tmp_path / "weights")
+    assert opened.config == config and opened.size == SIZE
+    for part in ("_encoder", "_decoder"):
+        arrays = getattr(opened, part), getattr(predictor, part)
+        jax.tree.map(np.testing.assert_array_equal, *arrays)
+
+
+def test_where_no_weights_are_is_said_with_how_to_get_some(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="no such checkpoint directory"):
+        ImagePredictor.from_checkpoint(tmp_path / "none")
+    monkeypatch.setattr(image_predictor, "SHIPPED", tmp_path / "shipped")
+    with pytest.raises(FileNotFoundError, match="shipped: no weights came .* train some with"):
+        ImagePredictor.from_checkpoint()
