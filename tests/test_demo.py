@@ -82,7 +82,7 @@ class Visitor:
 
     def idle(self):
         """Once all that was asked is answered and drawn."""
-        self.until("!app.client.running && !app.opening && !app.painter.due.above")
+        self.until("!app.client.running && !app.photos.opening && !app.painter.due.above")
 
     def words(self):
         return self.page.locator("[data-words]").inner_text()
@@ -283,7 +283,7 @@ def test_a_drag_makes_a_box_and_a_box_without_area_is_refused_in_words(on_red):
     on_red.click(100, 180)
     assert on_red.words().startswith("This box has no area")
     on_red.page.keyboard.press("Escape")
-    assert on_red.app("app.under.corner ?? null") is None
+    assert on_red.app("app.stage.under.corner ?? null") is None
 
 
 def test_undo_and_redo_lead_back_to_the_very_masks(on_red):

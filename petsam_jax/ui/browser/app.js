@@ -2,17 +2,17 @@
 // server answers goes to the painter and the panel.
 
 import { Client } from './client.js';
-import { examples } from './examples.js';
-import { Gestures } from './gestures.js';
-import { DOT, Painter } from './painter.js';
+import { Painter } from './painter.js';
 import { Panel, defaults } from './panel.js';
+import { Photos } from './photos.js';
 import { copyResult, saveResult } from './results.js';
-import { Store, colourOf, isEmpty } from './store.js';
+import { Stage } from './stage.js';
+import { Store, isEmpty } from './store.js';
 import { View } from './view.js';
 
-// Answers that take longer than this make a hint under the mouse more of a hindrance.
-const HINT_WITHIN = 150;
 const SIGN_AFTER = 80;
+const WHAT_TO_DO = 'Click on the animal, or drag a box round it.';
+const RESULTS = { overlay: 'overlay', cutout: 'cut-out', white: 'on white', blur: 'blurred', mask: 'mask' };
 
 export function start(element, base) {
   const app = new App(element.querySelector('[data-root]'), base);
@@ -29,8 +29,6 @@ class App {
     this.values = defaults();
     this.picture = null;
     this.answer = null;
-    this.say = 'auto';
-    this.under = {};
     this.store = new Store(() => this.changed());
     this.view = new View(this.part('stage'));
     this.painter = new Painter(this.part('stage'), this.view);
@@ -48,22 +46,12 @@ class App {
       choose: (i) => this.store.choose(i),
       set: (name, value) => this.set(name, value),
     });
-    this.gestures = new Gestures(this.part('canvas=marks'), this.view, {
-      click: (x, y, isOther) => this.attempt(() => this.click(x, y, isOther)),
-      drag: (...box) => this.attempt(() => this.drag(...box)),
-      stroke: (points, isDone) => this.attempt(() => this.stroke(points, isDone)),
-      hover: (x, y) => this.hover(x, y),
-      leave: () => this.leave(),
-      cancel: () => this.unfinish(),
-      zoom: (...how) => this.moveView(() => this.view.zoom(...how)),
-      move: (...how) => this.moveView(() => this.view.move(...how)),
-      key: (event) => this.key(event),
-    });
+    this.stage = new Stage(this, this.part('canvas=marks'));
+    this.photos = new Photos(this);
     this.listen();
     this.panel.settings(this.values);
-    this.examples = examples(this.part('examples'), base, (name) => this.openExample(name));
     this.refresh();
-    this.openExample(this.examples.first);
+    this.photos.openExample();
   }
 
   listen() {
@@ -75,11 +63,6 @@ class App {
       const choice = event.target.closest('[data-choice]')?.dataset.choice;
       if (choice) this.choice(choice, event.target.value);
     });
-    const file = this.part('file');
-    file.onchange = () => {
-      if (file.files[0]) this.open(file.files[0]);
-      file.value = '';
-    };
     const labels = this.part('labels');
     labels.onchange = () => {
       const kind = labels.value;
@@ -91,31 +74,7 @@ class App {
       this.showZoom();
       this.painter.redraw();
     }).observe(this.part('stage'));
-    this.listenForFiles();
     document.addEventListener('keydown', (event) => this.anywhere(event));
-  }
-
-  listenForFiles() {
-    const drop = this.part('drop');
-    let depth = 0;
-    const hasFile = (event) => [...(event.dataTransfer?.types ?? [])].includes('Files');
-    const over = (change) => (event) => {
-      if (!hasFile(event)) return;
-      event.preventDefault();
-      depth = Math.max(0, depth + change);
-      drop.hidden = depth === 0;
-    };
-    this.root.addEventListener('dragenter', over(1));
-    this.root.addEventListener('dragover', over(0));
-    this.root.addEventListener('dragleave', over(-1));
-    this.root.addEventListener('drop', (event) => {
-      over(-99)(event);
-      if (event.dataTransfer.files[0]) this.open(event.dataTransfer.files[0]);
-    });
-    document.addEventListener('paste', (event) => {
-      const file = [...(event.clipboardData?.files ?? [])].find(({ type }) => type.startsWith('image/'));
-      if (file && this.isShown) this.open(file);
-    });
   }
 
   get isShown() {
@@ -124,64 +83,31 @@ class App {
 
   // Pictures
 
-  async openExample(name) {
-    if (!name) return;
-    const response = await fetch(`${this.base}files/examples/${name}`);
-    await this.open(new File([await response.blob()], name));
-  }
-
-  async open(file) {
-    const opening = (this.opening = {});
-    this.client.forget();
-    this.sign('Looking at the photo');
-    this.tell('');
-    try {
-      // Shown at once, while the server is at work on it.
-      const local = createImageBitmap(file).catch(() => null);
-      const sent = this.client.open(file);
-      sent.catch(() => {});
-      const early = await local;
-      if (this.opening !== opening) return;
-      if (early) this.showPicture(early, early);
-      const opened = await sent;
-      const fits = early && opened.browser_shows_it && early.width === opened.width && early.height === opened.height;
-      const image = fits ? early : await this.upright(opened);
-      if (this.opening !== opening) return;
-      if (!fits) this.showPicture(image, opened);
-      this.picture = { id: opened.picture, name: file.name || 'photo' };
-      this.examples.mark(file.name);
-      // What was said while the server was still looking is answered now.
-      this.changed();
-    } catch (error) {
-      if (this.opening !== opening) return;
-      // What was shown early is of no use now.
-      if (!this.picture) this.painter.setImage(null);
-      this.tell(error.message, 'error');
-    } finally {
-      if (this.opening === opening) {
-        this.opening = null;
-        this.sign(this.client.running && 'Computing');
-        this.refresh();
-      }
-    }
-  }
-
-  async upright({ picture }) {
-    const response = await fetch(`${this.base}upright?picture=${picture}`);
-    return createImageBitmap(await response.blob());
-  }
-
   showPicture(image, { width, height }) {
     this.picture = null;
     this.answer = null;
-    this.under = {};
     this.store.reset();
     this.view.picture = { width, height };
     this.panel.aspect = width / height;
     this.part('stage').style.setProperty('--ps-aspect', width / height);
     this.view.fit();
     this.painter.setImage(image);
+    this.stage.under = {};
     this.showZoom();
+    this.refresh();
+  }
+
+  startPicture(picture) {
+    this.picture = picture;
+    this.tell(WHAT_TO_DO);
+    // What was said while the server was still looking is answered now.
+    this.changed();
+  }
+
+  // The server did not take it: if it was shown already, there is nothing to show any more.
+  losePicture() {
+    if (!this.picture) this.painter.setImage(null);
+    else this.changed();
     this.refresh();
   }
 
@@ -193,7 +119,7 @@ class App {
       this.client.forget();
       this.answer = null;
       this.painter.clearMask();
-      if (this.picture) this.tell('Click on the animal, or drag a box round it.');
+      if (this.picture) this.tell(WHAT_TO_DO);
     } else if (this.picture) {
       this.asked = performance.now();
       this.client.ask(this.state());
@@ -223,7 +149,7 @@ class App {
 
   refresh() {
     const { document: doc } = this.store;
-    this.painter.scene = { objects: doc.objects, active: doc.active, answer: this.answer, ...this.under };
+    this.painter.scene = { objects: doc.objects, active: doc.active, answer: this.answer, ...this.stage.under };
     this.painter.redraw();
     this.panel.update(doc, this.answer);
     const can = {
@@ -236,108 +162,7 @@ class App {
     this.part('empty').hidden = Boolean(this.painter.image);
   }
 
-  // On the stage; places are in CSS pixels
-
-  click(x, y, isOther) {
-    if (!this.painter.image) return;
-    this.under.cross = null;
-    const near = this.gestures.tool === 'points' ? this.near(x, y) : null;
-    const pixel = this.view.pixel(x, y);
-    if (near != null) this.store.removeClick(near);
-    else if (pixel) this.clickPixel(...pixel, isOther);
-  }
-
-  clickPixel(x, y, isOther) {
-    if (this.gestures.tool === 'box' && !isOther) return this.setCorner(x, y);
-    const other = { auto: 'other', pet: 'background', background: 'pet' };
-    this.store.addClick(x, y, isOther ? other[this.say] : this.say, this.values.alone);
-  }
-
-  setCorner(x, y) {
-    const { corner } = this.under;
-    if (!corner) {
-      this.under.corner = [x, y];
-      this.tell('First corner set. Click on the opposite one.');
-      return this.refresh();
-    }
-    if (corner[0] === x || corner[1] === y) throw new Error('This box has no area: choose a second corner in another row and column.');
-    this.unfinish();
-    this.store.setBox([...corner, x, y]);
-  }
-
-  // Of the active object's clicks the nearest one under the mouse.
-  near(x, y, within = DOT + 2) {
-    let [best, distance] = [null, within];
-    this.store.active.clicks.forEach(([column, row], i) => {
-      const [px, py] = this.view.place(column, row);
-      const away = Math.hypot(px - x, py - y);
-      if (away <= distance) [best, distance] = [i, away];
-    });
-    return best;
-  }
-
-  drag(x0, y0, x1, y1, isDone) {
-    if (!this.painter.image) return;
-    const box = [...this.view.pixel(x0, y0, true), ...this.view.pixel(x1, y1, true)];
-    this.under = { rubber: isDone ? null : box };
-    if (!isDone) return this.refresh();
-    if (box[0] === box[2] || box[1] === box[3]) {
-      this.refresh();
-      throw new Error('This box has no area: drag in both directions.');
-    }
-    this.store.setBox(box);
-  }
-
-  stroke(places, isDone) {
-    if (!this.painter.image) return;
-    const { scale, x, y } = this.view;
-    const round = (value) => Math.round(value * 10) / 10;
-    const points = places.flatMap(([px, py]) => [round((px - x) / scale - 0.5), round((py - y) / scale - 0.5)]);
-    const stroke = { radius: round(Math.max(0.5, 9 / scale)), points: points.slice(0, 4096) };
-    this.under.stroke = isDone ? null : stroke;
-    if (isDone) this.store.addStroke(stroke);
-    else this.refresh();
-  }
-
-  unfinish() {
-    this.under = { cross: this.under.cross };
-    this.refresh();
-  }
-
-  hover(x, y) {
-    const near = this.gestures.tool === 'points' ? this.near(x, y) : null;
-    this.part('canvas=marks').style.cursor = near != null ? 'pointer' : '';
-    if (near !== (this.under.near ?? null)) {
-      this.under.near = near;
-      this.refresh();
-    }
-    this.hint(near == null && this.view.pixel(x, y));
-  }
-
-  leave() {
-    clearTimeout(this.hintTimer);
-    this.client.stopHint();
-    this.painter.setHint(null);
-    if (this.under.near != null) {
-      this.under.near = null;
-      this.refresh();
-    }
-  }
-
-  // What a click here would give, while nothing has been said of the object and answers come fast.
-  hint(pixel) {
-    clearTimeout(this.hintTimer);
-    const wanted = pixel && this.picture && this.values.hover && this.gestures.tool === 'points' && isEmpty(this.store.active) && !(this.took > HINT_WITHIN);
-    if (!wanted) return this.painter.setHint(null);
-    this.hintTimer = setTimeout(async () => {
-      const state = this.state();
-      const active = { clicks: [[...pixel, this.say]], box: null, strokes: [], find: false, choices: [null, null] };
-      const asked = performance.now();
-      const answer = await this.client.hint({ ...state, objects: [active], active: 0 });
-      if (answer && !this.client.running && isEmpty(this.store.active)) this.painter.setHint({ ...answer, active: 0 }, colourOf(this.store.active));
-      if (answer && performance.now() - asked > HINT_WITHIN) this.took = performance.now() - asked;
-    }, 40);
-  }
+  // The view
 
   moveView(how) {
     how();
@@ -354,7 +179,7 @@ class App {
   do(what) {
     const actions = {
       open: () => this.part('file').click(),
-      undo: () => (this.under.corner ? this.unfinish() : this.store.undo()),
+      undo: () => (this.stage.under.corner ? this.stage.unfinish() : this.store.undo()),
       redo: () => this.store.redo(),
       clear: () => this.store.clear(),
       find: () => this.store.find(),
@@ -366,25 +191,16 @@ class App {
       save: () => saveResult(this, this.painter.show),
       copy: () => copyResult(this, this.painter.show),
     };
-    this.unfinishUnless(what);
+    if (['find', 'clear', 'add'].includes(what)) this.stage.unfinish();
     return actions[what]();
   }
 
-  unfinishUnless(what) {
-    if (['find', 'clear', 'add'].includes(what)) this.under = {};
-  }
-
   choice(name, value) {
-    if (name === 'tool') {
-      this.gestures.tool = value;
-      this.part('stage').dataset.tool = value;
-      this.unfinish();
-      this.leave();
-    } else if (name === 'say') this.say = value;
+    if (name === 'tool') this.stage.tool = value;
+    else if (name === 'say') this.stage.say = value;
     else if (name === 'show') {
       this.painter.show = value;
-      const names = { overlay: 'overlay', cutout: 'cut-out', white: 'on white', blur: 'blurred', mask: 'mask' };
-      this.part('save-label').textContent = `Save ${names[value]}`;
+      this.part('save-label').textContent = `Save ${RESULTS[value]}`;
       this.painter.redraw();
     }
   }
@@ -410,47 +226,9 @@ class App {
     const key = event.key.toLowerCase();
     if (control && key === 'z') this.do(event.shiftKey ? 'redo' : 'undo');
     else if (control && key === 'y') this.do('redo');
-    else if (event.key === 'Escape') this.unfinish();
+    else if (event.key === 'Escape') this.stage.unfinish();
     else return;
     event.preventDefault();
-  }
-
-  // Keys on the stage.
-  key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return false;
-    const tools = { p: 'points', b: 'box', s: 'paint', h: 'pan' };
-    const acts = { f: 'find', n: 'add', '+': 'zoom-in', '=': 'zoom-in', '-': 'zoom-out', 0: 'zoom-fit' };
-    const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    if (tools[key]) this.pick('tool', tools[key]);
-    else if (key in acts) this.attempt(() => this.do(acts[key]));
-    else if (arrows[key]) this.moveCross(...arrows[key], event.shiftKey ? 10 : 1);
-    else if (key === 'Enter') this.attempt(() => this.enter(event.shiftKey));
-    else if (key === 'Delete' || key === 'Backspace') this.removeNearest();
-    else if (/^[123]$/.test(key) && this.answer?.objects[this.store.document.active]?.candidates.length) this.store.choose(Number(key) - 1);
-    else return false;
-    return true;
-  }
-
-  moveCross(dx, dy, times) {
-    const { width, height } = this.view.picture;
-    const [x, y] = this.under.cross ?? [Math.floor(width / 2), Math.floor(height / 2)];
-    // About four pixels of the screen at a time, whatever the zoom.
-    const step = times * Math.max(1, Math.round(4 / this.view.scale));
-    this.under.cross = this.under.cross ? [Math.min(Math.max(x + dx * step, 0), width - 1), Math.min(Math.max(y + dy * step, 0), height - 1)] : [x, y];
-    this.refresh();
-  }
-
-  enter(isOther) {
-    if (!this.painter.image) return undefined;
-    if (!this.under.cross) return this.moveCross(0, 0, 1);
-    this.clickPixel(...this.under.cross, isOther);
-  }
-
-  removeNearest() {
-    const [x, y] = this.under.cross ? this.view.place(...this.under.cross) : [0, 0];
-    const near = this.near(x, y, this.under.cross ? Infinity : 0) ?? this.store.active.clicks.length - 1;
-    if (near >= 0) this.store.removeClick(near);
   }
 
   // Words
