@@ -24,8 +24,8 @@ from petsam_jax.evaluation.simulated_user import tight_box
 
 # Side of the mean mask, and how many training masks, spread over the source, it is the mean of.
 MEAN_SIDE, MEAN_OF = 64, 1000
-# Longest side of the picture that GrabCut sees: about what the model sees. Full size takes ten times
-# as long, seconds for each picture, and gains 0.02 (0.834 for 0.812 on 238 pictures of the test).
+# Longest side of the picture that GrabCut sees: about what the model sees. Full size takes ten
+# times as long, seconds for each picture, and gains 0.02 (0.834 for 0.812 on 238 test pictures).
 GRABCUT_SIDE, GRABCUT_ROUNDS = 256, 5
 MEAN_MASK, GRABCUT = "mean_mask", "grabcut"
 
