@@ -52,19 +52,19 @@ class VideoPredictor:
         use_compilation_cache()
         return cls(*load_model(SHIPPED if directory is None else directory, step))
 
-    def open(self, source: Source) -> Session:
+    def open(self, source: Source | Clip) -> Session:
         """A clip: the path of a video or of a folder of frames, arrays, or an iterator of arrays.
 
         Raises ClipError, a ValueError, with what is wrong with the clip (see `video.frames`).
         """
         return Session(self.images, self._tracker, open_clip(source))
 
-    def load_session(self, path: str | Path, source: Source | None = None) -> Session:
+    def load_session(self, path: str | Path, source: Source | Clip | None = None) -> Session:
         """What `Session.save_session` wrote; of a clip without a path, or moved, with its source.
 
         Raises SessionError, a ValueError, where the file is none, or of another clip or weights.
         """
         told, objects = saving.read(Path(path))
-        clip: Clip = open_clip(told["clip"]["name"] if source is None else source)
+        clip = open_clip(told["clip"]["name"] if source is None else source)
         saving.check(Path(path), told, clip, self._tracker.fingerprint)
         return Session(self.images, self._tracker, clip, objects)

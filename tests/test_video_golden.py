@@ -1,16 +1,13 @@
 """Clips of the official code, replayed by `VideoPredictor`: prompts in, the same numbers out."""
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
 
-from petsam_jax.config import load_config
-from petsam_jax.video_predictor import VideoPredictor
-from tests.golden import assert_close, golden, nchw, tiny_model
+from tests.golden import assert_close, golden, nchw
+from tests.golden_video import SIDE, golden_frame, golden_predictor
 
-SIDE, OBJECTS = 128, (1, 2)
+OBJECTS = (1, 2)
 # What a session keeps of a frame, by the golden file's names.
 RECORDED = (
     "pred_masks",
@@ -23,12 +20,7 @@ RECORDED = (
 
 @pytest.fixture(scope="module")
 def predictor():
-    """The golden model as the official code tracks with it, but for binarised memories."""
-    config = load_config(Path(__file__).parents[1] / "configs" / "tiny.py")
-    with config.unlocked():
-        config.prompts.update(painted=False, gated=True)
-    assert config.data.size == SIDE
-    return VideoPredictor(config, tiny_model(), binarise=False)
+    return golden_predictor()
 
 
 class Replay:
@@ -36,9 +28,7 @@ class Replay:
 
     def __init__(self, predictor, name, num_frames):
         self.t, self.name = golden("track_step"), name
-        base = self.t["base_image_uint8_hwc"]
-        frames = [np.roll(base, (3 * t, 2 * t), (0, 1)) for t in range(num_frames)]
-        self.session = predictor.open(frames)
+        self.session = predictor.open([golden_frame(number) for number in range(num_frames)])
         self.compared = set()
 
     def click(self, frame, name="click"):

@@ -71,7 +71,7 @@ class Clip:
         """Let go of the file."""
 
 
-def open_clip(source: Source) -> Clip:
+def open_clip(source: Source | Clip) -> Clip:
     """Raises ClipError, with the path and what is wrong there; TypeError for anything else."""
     if isinstance(source, Clip):
         return source

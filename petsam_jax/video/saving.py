@@ -5,9 +5,11 @@ is no such file, or one of another clip or other weights.
 """
 
 import io
+import itertools
 import json
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from petsam_jax.video.frames import Clip
 from petsam_jax.video.records import Prompted, Said, Tracked, TrackedObject
 
 VERSION = 1
+COLUMNS = {"prompted": Prompted._fields, "tracked": Tracked._fields}
+ARRAYS = {"prompted": ("logits", "obj_ptr", "memory"), "tracked": ("obj_ptr",)}
 
 
 class SessionError(ValueError):
@@ -40,15 +44,15 @@ def save(path: Path, clip: Clip, objects: dict[int, TrackedObject], fingerprint:
 
 
 def _tell(number: int, one: TrackedObject, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """An object as JSON; what is not for JSON goes to `arrays`."""
-    prompted = [known._asdict() | {"frame": frame} for frame, known in one.prompted.items()]
-    tracked = [known._asdict() | {"frame": frame} for frame, known in one.tracked.items()]
-    for name in ("logits", "obj_ptr", "memory"):
-        arrays[f"{number}/prompted/{name}"] = np.array([each.pop(name) for each in prompted])
-    arrays[f"{number}/tracked/obj_ptr"] = np.array([each.pop("obj_ptr") for each in tracked])
-    for each in prompted:
-        each["said"] = each["said"]._asdict()
-    return {"id": number, "prompted": prompted, "tracked": tracked}
+    """An object as JSON, columns of frames; what is not for JSON goes to `arrays`."""
+    told: dict[str, Any] = {"id": number}
+    for kind, records in (("prompted", one.prompted), ("tracked", one.tracked)):
+        rows = [known._asdict() for known in records.values()]
+        columns = {"frame": list(records)} | {n: [row[n] for row in rows] for n in COLUMNS[kind]}
+        for name in ARRAYS[kind]:
+            arrays[f"{number}/{kind}/{name}"] = np.array(columns.pop(name))
+        told[kind] = columns
+    return told
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[int, TrackedObject]]:
@@ -59,31 +63,34 @@ def read(path: Path) -> tuple[dict[str, Any], dict[int, TrackedObject]]:
             if told["version"] != VERSION:
                 raise SessionError(f"{path}: of version {told['version']}; want {VERSION}")
             objects = {one["id"]: _object(one, arrays) for one in told["objects"]}
-    except (KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise SessionError(f"{path}: no session, or a damaged one: {error!r}") from error
     except SessionError:
         raise
-    except ValueError as error:
-        raise SessionError(f"{path}: no session, or a damaged one: {error}") from error
+    # Numpy and zipfile raise nearly anything on damaged files.
+    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise SessionError(f"{path}: no session, or a damaged one: {error!r}") from error
     return told, objects
 
 
 def _object(told: dict[str, Any], arrays) -> TrackedObject:
     one = TrackedObject()
-    names = ("logits", "obj_ptr", "memory")
-    kept = {name: arrays[f"{told['id']}/prompted/{name}"] for name in names}
-    for index, each in enumerate(told["prompted"]):
-        said = each.pop("said")
-        points = tuple(map(tuple, said["points"]))
-        box = said["box"] and tuple(said["box"])
-        each["said"] = Said(points, tuple(said["labels"]), box, said["given"])
-        here = {name: array[index] for name, array in kept.items()}
-        one.prompted[each.pop("frame")] = Prompted(**each, **here)
-    pointers = arrays[f"{told['id']}/tracked/obj_ptr"]
-    for each, obj_ptr in zip(told["tracked"], pointers, strict=True):
-        # A copy, which does not hold on to all pointers of the file.
-        one.tracked[each.pop("frame")] = Tracked(**each, obj_ptr=obj_ptr.copy())
+    for kind, record, known in (
+        ("prompted", Prompted, one.prompted),
+        ("tracked", Tracked, one.tracked),
+    ):
+        columns = told[kind]
+        for name in ARRAYS[kind]:
+            # Copies, which do not hold on to all of the file.
+            columns[name] = [row.copy() for row in arrays[f"{told['id']}/{kind}/{name}"]]
+        if "said" in columns:
+            columns["said"] = [_said(*said) for said in columns["said"]]
+        rows = zip(*(columns[name] for name in COLUMNS[kind]), strict=True)
+        known.update(zip(columns["frame"], itertools.starmap(record, rows), strict=True))
     return one
+
+
+def _said(points, labels, box, given) -> Said:
+    """What JSON made lists of."""
+    return Said(tuple(map(tuple, points)), tuple(labels), box and tuple(box), given)
 
 
 def check(path: Path, told: dict[str, Any], clip: Clip, fingerprint: str) -> None:

@@ -13,10 +13,9 @@ from pathlib import Path
 import jax
 import numpy as np
 from jaxtyping import Bool
-from numpy.typing import ArrayLike
 
 from petsam_jax.image_predictor import ImagePredictor
-from petsam_jax.picture_prompts import picture_prompts
+from petsam_jax.picture_prompts import Numbers, picture_prompts
 from petsam_jax.video import saving
 from petsam_jax.video.frames import Clip
 from petsam_jax.video.memories import MOST_PROMPTED
@@ -51,7 +50,7 @@ class Session:
 
     # Prompts
 
-    def add_points(self, frame: int, object_id: int, points: ArrayLike, labels: ArrayLike) -> Mask:
+    def add_points(self, frame: int, object_id: int, points: Numbers, labels: Numbers) -> Mask:
         """Clicks (p, 2) x, y with labels (p,), 1 in and 0 out, beside those that the frame has.
 
         Returns the object's mask on the frame. A frame that was tracked is corrected, and reads its
@@ -72,7 +71,7 @@ class Session:
         )
         return self._prompt(frame, object_id, said, self._state.last_logits(frame, object_id))
 
-    def add_box(self, frame: int, object_id: int, box: ArrayLike) -> Mask:
+    def add_box(self, frame: int, object_id: int, box: Numbers) -> Mask:
         """A box x0 y0 x1 y1 in place of all that was said of the object there; as `add_points`."""
         picture_prompts(None, None, box, None, self.clip.size, self._state.images.size)
         corners = np.asarray(box, float)

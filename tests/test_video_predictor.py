@@ -1,0 +1,328 @@
+"""Sessions: objects, corrections, changes of mind, bounded memory, streams, files, bad input."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from petsam_jax.postprocess import no_overlap
+from petsam_jax.video.frames import Clip, ClipError
+from petsam_jax.video.overlaps import apart
+from petsam_jax.video.saving import SessionError
+from tests.golden_video import SIDE, golden_frame, golden_predictor
+
+COUNT = 24
+# Where the golden model sees something there and on all frames after it.
+POINT = dict(points=[(60, 60)], labels=[1])
+OTHER = dict(points=[(64, 30)], labels=[1])
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return golden_predictor()
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return [golden_frame(number) for number in range(COUNT)]
+
+
+@pytest.fixture
+def session(predictor, frames):
+    return predictor.open(frames)
+
+
+def tracked(session, *args, **kwargs):
+    return {frame: masks for frame, _, masks in session.propagate(*args, **kwargs)}
+
+
+def fresh(session, frame, object_id=1):
+    return session._state.window.get(frame, object_id)
+
+
+def programs(predictor):
+    return predictor._tracker._step._cache_size()
+
+
+# Objects
+
+
+def test_objects_do_not_change_each_other(predictor, frames, session):
+    session.add_points(0, 1, **POINT)
+    alone = tracked(session, end=4)
+    crowd = predictor.open(frames)
+    crowd.add_points(2, 7, **OTHER)
+    crowd.add_points(0, 1, **POINT)
+    for frame, ids, masks in crowd.propagate(end=4):
+        assert ids == [1, 7] and masks.shape == (2, SIDE, SIDE)
+        assert masks.sum(axis=0).max() <= 1
+        if frame > 0:
+            np.testing.assert_allclose(
+                fresh(crowd, frame).logits, fresh(session, frame).logits, atol=2e-3
+            )
+        # Nothing is taken from the other but what both claim.
+        assert not (masks[0] & ~alone[frame][0]).any()
+    np.testing.assert_array_equal(crowd.masks(4).masks, masks)
+
+
+def test_objects_come_and_go_while_tracking(predictor, frames, session):
+    session.add_points(0, 1, **POINT)
+    seen = []
+    for frame, ids, masks in session.propagate(end=6):
+        seen.append(ids)
+        assert len(masks) == len(ids)
+        if frame == 2:
+            session.add_points(2, 4, **OTHER)
+        if frame == 4:
+            session.remove_object(1)
+    assert seen == [[1]] * 3 + [[1, 4]] * 2 + [[4]] * 2
+    late = predictor.open(frames)
+    late.add_points(2, 4, **OTHER)
+    tracked(late, end=6)
+    np.testing.assert_allclose(fresh(session, 6, 4).logits, fresh(late, 6, 4).logits, atol=2e-3)
+
+
+def test_a_mask_is_its_own_answer_and_counts_before_what_is_tracked(session, rng):
+    session.add_points(0, 1, **POINT)
+    mask = rng.random((SIDE, SIDE)) > 0.5
+    np.testing.assert_array_equal(session.add_mask(3, 2, mask), mask)
+    found = tracked(session, end=4)
+    np.testing.assert_array_equal(found[3][1], mask)
+    assert not (found[3][0] & mask).any()
+    nowhere = session.add_mask(5, 2, np.zeros((SIDE, SIDE), bool))
+    assert not nowhere.any() and session.scores(5)[2] < 1e-4
+
+
+def test_absent_objects_have_no_mask(session):
+    session.add_points(0, 1, [(30, 20)], [1])
+    for frame, _, masks in session.propagate():
+        score = session.scores(frame)[1]
+        assert masks.any() <= (score > 0.5)
+
+
+def test_apart_is_the_reference_rule(rng):
+    logits = rng.normal(size=(3, 16, 16)).astype(np.float32)
+    want = no_overlap(logits) > 0
+    np.testing.assert_array_equal(apart(logits > 0, list(logits)), want)
+
+
+# Corrections and changes of mind
+
+
+def test_corrections_change_what_follows_and_can_be_taken_back(session):
+    session.add_points(0, 1, **POINT)
+    before = tracked(session, end=8)
+    session.add_points(5, 1, [(20, 20)], [1])
+    session.add_points(5, 1, [(100, 110)], [0])
+    record = session._state.objects[1].prompted[5]
+    assert record.said.labels == (1, 0) and not record.initial
+    corrected = tracked(session, 5, 8)
+    assert any((corrected[frame] != before[frame]).any() for frame in (6, 7, 8))
+    session.clear_frame(5, 1)
+    # What was tracked there before counts again.
+    np.testing.assert_array_equal(session.masks(5).masks, before[5])
+    again = tracked(session, 0, 8)
+    assert all((again[frame] == before[frame]).all() for frame in before)
+
+
+def test_a_correction_on_the_way_is_a_correction_before_it(predictor, frames, session):
+    session.add_points(0, 1, **POINT)
+    for frame, _, _ in session.propagate(end=6):
+        if frame == 3:
+            session.add_points(3, 1, [(20, 20)], [1])
+    other = predictor.open(frames)
+    other.add_points(0, 1, **POINT)
+    tracked(other, end=3)
+    other.add_points(3, 1, [(20, 20)], [1])
+    tracked(other, 4, 6)
+    for frame in (4, 5, 6):
+        np.testing.assert_allclose(
+            fresh(session, frame).logits, fresh(other, frame).logits, atol=1e-4
+        )
+
+
+def test_undo_goes_back_step_by_step(session):
+    one = session.add_points(0, 1, **POINT)
+    session.add_points(0, 1, [(20, 100)], [0])
+    session.add_points(0, 2, **OTHER)
+    session.remove_object(1)
+    assert session.object_ids == [2]
+    assert session.undo() and session.object_ids == [1, 2]
+    assert session.undo() and session.object_ids == [1]
+    assert session._state.objects[1].prompted[0].said.labels == (1, 0)
+    assert session.undo()
+    np.testing.assert_array_equal(session.masks(0).masks[0], one)
+    assert session.undo() and session.object_ids == []
+    assert not session.undo()
+
+
+def test_a_box_starts_anew_and_reset_forgets(session):
+    session.add_points(0, 1, **POINT)
+    session.add_points(0, 1, [(20, 100)], [0])
+    session.add_box(0, 1, (30, 30, 90, 90))
+    said = session._state.objects[1].prompted[0].said
+    assert said.labels == () and said.box == (30, 30, 90, 90)
+    fed_back = session._state.objects[1].prompted[0].logits
+    session.add_points(0, 1, **POINT)
+    assert session._state.objects[1].prompted[0].said.box == (30, 30, 90, 90)
+    assert (session._state.objects[1].prompted[0].logits != fed_back).any()
+    session.reset()
+    assert session.object_ids == [] and session.masks(0).masks.shape == (0, SIDE, SIDE)
+    assert not session.undo()
+
+
+# Memory
+
+
+def test_what_left_the_window_is_recalled_from_its_mask(session):
+    session.add_points(0, 1, **POINT)
+    tracked(session, end=8)
+    want = fresh(session, 8).logits
+    tracked(session, 9, 23)
+    assert fresh(session, 7) is None
+    tracked(session, 8, 8)
+    error = np.abs(fresh(session, 8).logits - want).mean() / np.abs(want).mean()
+    assert 0 < error < 0.15
+
+
+def test_backwards_reads_what_lies_ahead(session):
+    """As SAM 2: frames after it that were tracked before, besides the prompted one."""
+    session.add_points(9, 1, **POINT)
+    tracked(session, reverse=True, end=8)
+    alone = fresh(session, 8).logits
+    tracked(session, end=14)
+    tracked(session, reverse=True, end=8)
+    assert np.abs(fresh(session, 8).logits - alone).max() > 0.01
+
+
+def test_five_prompted_frames_are_all_remembered(session):
+    for frame in range(0, 10, 2):
+        session.add_points(frame, 1, **POINT)
+    slots = session._state.memories([1], 20, False).bank.conditioning
+    assert sorted(slots.frame[slots.valid]) == [0, 2, 4, 6, 8]
+    slots = session._state.memories([1], 4, False, without=4).bank.conditioning
+    assert sorted(slots.frame[slots.valid]) == [0, 2, 6, 8]
+
+
+def test_everything_runs_in_one_program(predictor, session):
+    session.add_points(3, 1, **POINT)
+    tracked(session, end=4)
+    before = programs(predictor)
+    session.add_points(4, 1, [(9, 9)], [0])
+    session.clear_frame(3)
+    tracked(session, 4, 8)
+    tracked(session, 4, 0, reverse=True)
+    session.add_box(20, 1, (3, 3, 50, 50))
+    session.clear_frame(4)
+    tracked(session, 20, 23)
+    assert programs(predictor) == before
+
+
+def test_a_stream_takes_little_and_is_not_read_ahead(predictor):
+    read = itertools.count()
+
+    def camera():
+        for number in range(150):
+            next(read)
+            yield golden_frame(number % COUNT)
+
+    session = predictor.open(camera())
+    session.add_points(0, 1, **POINT)
+    state = session._state
+    sizes = []
+    for frame, _, _ in session.propagate():
+        # The frame that is told is the last one that was taken.
+        assert next(read) == frame + 1 + frame
+        if frame >= 50:
+            sizes.append((len(state.window._frames), len(state._encoded), len(jax.live_arrays())))
+    assert frame == 149 and len(state.objects[1].tracked) == 149
+    assert len(set(sizes)) == 1
+    with pytest.raises(ClipError, match="frame 3 has passed; only the last 32"):
+        session.add_points(3, 1, **POINT)
+    session.add_points(149, 1, **POINT)
+    assert len(tracked(session, 149)) == 1
+
+
+# Files
+
+
+def test_a_session_goes_on_where_it_was_saved(predictor, frames, session, tmp_path, rng):
+    session.add_points(0, 3, **POINT)
+    session.add_points(0, 3, [(20, 100)], [0])
+    session.add_box(2, 3, (20, 20, 90, 90))
+    session.add_mask(0, 5, rng.random((SIDE, SIDE)) > 0.5)
+    tracked(session, end=5)
+    path = tmp_path / "work.session"
+    session.save_session(path)
+    loaded = predictor.load_session(path, frames)
+    assert loaded.object_ids == [3, 5]
+    for frame in range(7):
+        np.testing.assert_array_equal(loaded.masks(frame).masks, session.masks(frame).masks)
+    assert loaded._state.objects[3].prompted[2].said == session._state.objects[3].prompted[2].said
+    # From a prompted frame nothing has to be recalled.
+    np.testing.assert_array_equal(tracked(loaded, 0, 5)[5], tracked(session, 0, 5)[5])
+    assert list(tmp_path.iterdir()) == [path]
+
+    with pytest.raises(SessionError, match=f"of a clip of {COUNT} frames"):
+        predictor.load_session(path, frames[:5])
+    other = predictor._tracker.fingerprint
+    predictor._tracker.fingerprint = "0"
+    with pytest.raises(SessionError, match="other weights"):
+        predictor.load_session(path, frames)
+    predictor._tracker.fingerprint = other
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(SessionError, match="damaged"):
+        predictor.load_session(path, frames)
+    with pytest.raises(FileNotFoundError):
+        predictor.load_session(tmp_path / "none", frames)
+
+
+# Bad input
+
+
+def test_bad_input_is_told_and_the_session_stays(session):
+    with pytest.raises(ValueError, match="no objects"):
+        session.propagate()
+    session.add_points(0, 1, **POINT)
+    for call, error, reason in [
+        (lambda: session.add_points(0, 1, [(SIDE, 3)], [1]), ValueError, "outside the picture"),
+        (lambda: session.add_points(0, 2, [(3, 3)], [5]), ValueError, "labels"),
+        (lambda: session.add_points(0, 2, [[(3, 3)]], [[1]]), ValueError, "one at a time"),
+        (lambda: session.add_box(0, 2, (200, 200, 210, 220)), ValueError, "outside the picture"),
+        (lambda: session.add_box(0, 2, [(2, 2, 9, 9)]), ValueError, "want \\(4,\\)"),
+        (lambda: session.add_points(COUNT, 2, **POINT), IndexError, f"frame {COUNT}"),
+        (lambda: session.add_mask(0, 2, np.ones((3, 3), bool)), ValueError, "mask: shape"),
+        (lambda: session.propagate(-1), IndexError, "frame -1"),
+        (lambda: session.propagate(0, COUNT), IndexError, f"frame {COUNT}"),
+        (lambda: session.propagate(5, 3), ValueError, "from frame 5 to 3"),
+        (lambda: session.propagate(3, 5, reverse=True), ValueError, "from frame 3 to 5"),
+        (lambda: session.masks(COUNT), IndexError, f"frame {COUNT}"),
+        (lambda: session.remove_object(9), ValueError, r"object 9: there is none; there are \[1\]"),
+        (lambda: session.clear_frame(0, 9), ValueError, "object 9"),
+        (lambda: session.clear_frame(3), ValueError, "frame 3: none of any object's prompts"),
+    ]:
+        with pytest.raises(error, match=reason):
+            call()
+    assert session.object_ids == [1] and session._state.objects[1].prompted[0].said.labels == (1,)
+    assert len(tracked(session, end=2)) == 3
+    session.clear_frame(0, 1)
+    with pytest.raises(ValueError, match="object 1: no prompt is left"):
+        session.propagate()
+
+
+def test_frames_before_a_damaged_one_are_tracked(predictor):
+    class Damaged(Clip):
+        def _read(self, frame):
+            if frame == 4:
+                raise ClipError("frame 4 is damaged")
+            return golden_frame(frame)
+
+    session = predictor.open(Damaged("clip", COUNT))
+    session.add_points(0, 1, **POINT)
+    passing = session.propagate()
+    assert [next(passing).frame for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(ClipError, match="frame 4 is damaged"):
+        next(passing)
+    session.add_points(6, 1, **POINT)
+    assert list(tracked(session, 6, 8)) == [6, 7, 8]
