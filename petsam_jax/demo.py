@@ -10,6 +10,7 @@ Then open the address that it prints. It listens to this machine alone unless --
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -54,8 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Gradio's own cache, for the API's uploads: no other program's, and gone with this process.
     cache = tempfile.mkdtemp(prefix="petsam-")
     os.environ["GRADIO_TEMP_DIR"] = cache
+    # The server ends at a signal in its own time, and then passes it on.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         return serve(args)
+    except KeyboardInterrupt:
+        return 0
     finally:
         shutil.rmtree(cache, ignore_errors=True)
 
@@ -71,6 +76,12 @@ def serve(args: argparse.Namespace) -> int:
         predictor, facts = open_weights(args.ckpt, args.step)
     except (ValueError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
+        if args.ckpt:
+            print(
+                "demo: leave out --ckpt for the weights that ship, or train some: petsam train "
+                "--config=configs/pets256_small.py",
+                file=sys.stderr,
+            )
         return 1
     limits = Limits(
         max_upload=int(args.max_upload * MEGA),
@@ -80,11 +91,13 @@ def serve(args: argparse.Namespace) -> int:
     )
     studio = Studio(predictor, limits)
     studio.warm_up()
+    unmeasured = "not measured; python -m petsam_jax.evaluate does"
     for name, fact in facts._asdict().items():
-        print(f"{name + ':':12}{fact}")
+        print(f"{name + ':':12}{fact or unmeasured}")
 
     def tell(port: int) -> None:
-        shown = args.host if args.host not in ("0.0.0.0", "::") else "localhost"
+        shown = "localhost" if args.host in ("0.0.0.0", "::") else args.host
+        shown = f"[{shown}]" if ":" in shown else shown
         print(f"{'page:':12}http://{shown}:{port}   (Ctrl-C ends it)", flush=True)
 
     try:

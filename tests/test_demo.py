@@ -142,7 +142,8 @@ def context(browser):
 def visitor(context, address):
     visitor = Visitor(context, address)
     yield visitor
-    assert visitor.faults == []
+    # The browser logs the refusals that some tests bring about.
+    assert [fault for fault in visitor.faults if "status of" not in fault] == []
 
 
 @pytest.fixture
@@ -497,7 +498,6 @@ def test_what_goes_wrong_is_said_on_the_page(on_red, studio):
     on_red.page.wait_for_function(
         "document.querySelector('[data-words]').textContent.includes('not a picture')"
     )
-    faults = len(on_red.faults)
     # The picture from before is still there, and answers.
     studio.predictor.delay = lambda: 1 / 0
     on_red.click(367, 163)
@@ -507,9 +507,6 @@ def test_what_goes_wrong_is_said_on_the_page(on_red, studio):
     on_red.page.locator("[data-do=retry]").click()
     on_red.idle()
     assert on_red.words().startswith("Read as pet")
-    # The browser logs the refusals that this test brought about.
-    assert all("status of" in fault for fault in on_red.faults[faults - 1 :])
-    del on_red.faults[faults - 1 :]
 
 
 def test_when_all_places_are_taken_the_page_waits_and_asks_again(on_red, studio):
@@ -522,7 +519,6 @@ def test_when_all_places_are_taken_the_page_waits_and_asks_again(on_red, studio)
     studio.predictor.delay = lambda: None
     on_red.page.unroute("**/studio/answer")
     assert on_red.words().startswith("Read as pet")
-    del on_red.faults[:]
 
 
 def refuse_twice():

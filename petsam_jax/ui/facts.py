@@ -19,7 +19,7 @@ class Facts(NamedTuple):
 
     checkpoint: str
     size: str
-    quality: str
+    quality: str  # empty if nobody measured it
 
 
 def open_weights(
@@ -41,7 +41,7 @@ def open_weights(
 
 
 def measured_quality(path: Path) -> str:
-    """Of a step: what a report beside it says, or else what its training run logged last."""
+    """What a report beside a step says, else the last validation of its training, or nothing."""
     workdir = path.parent.parent if path.parent.name == STEPS else path.parent
     try:
         if (workdir / REPORT).is_file():
@@ -60,7 +60,7 @@ def measured_quality(path: Path) -> str:
     # A report of another make, or a log with half a line: no reason not to start.
     except (ValueError, LookupError, TypeError, OSError):
         pass
-    return "not measured; python -m petsam_jax.evaluate does"
+    return ""
 
 
 def _list(ious: Mapping[str, float]) -> str:

@@ -20,7 +20,7 @@ class Limits:
 
 # Of one request: enough for anyone's patience, little enough to be answered at once.
 MAX_OBJECTS = 12
-MAX_POINTS = 48
+MAX_POINTS = 32
 MAX_STROKES = 64
 MAX_STROKE_POINTS = 4096
 # Bytes of a request that holds no picture.

@@ -85,7 +85,7 @@ def make_blocks(studio: Studio, facts: Facts) -> gr.Blocks:
             js_on_load=None,
             apply_default_css=False,
             elem_id="header",
-            facts=facts.quality,
+            facts=facts.quality or facts.size,
         )
         gr.HTML(html_template=body, js_on_load=START, apply_default_css=False, elem_id="studio")
         gr.api(segment_function(studio), api_name="segment", concurrency_limit=1)

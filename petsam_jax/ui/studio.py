@@ -13,7 +13,7 @@ from petsam_jax.data.pictures import UnfitPicture, check_size, open_picture, upr
 from petsam_jax.image_predictor import ImagePredictor
 from petsam_jax.postprocess import logits_at_size
 from petsam_jax.ui.answering import ObjectAnswer, answer_object, box_slices, object_mask
-from petsam_jax.ui.limits import MEGA, Limits
+from petsam_jax.ui.limits import MAX_POINTS, MEGA, Limits
 from petsam_jax.ui.open_pictures import OpenPicture, OpenPictures
 from petsam_jax.ui.page_state import ObjectPrompts, PageState
 from petsam_jax.ui.telling import tell_object
@@ -40,9 +40,10 @@ class Studio:
         self.pictures = OpenPictures(self.limits)
 
     def warm_up(self) -> None:
-        """Compile what a first visitor would wait for."""
+        """Compile what visitors would wait for: a picture, a click, and many clicks."""
         blank = self.predictor.encode(np.zeros((64, 64, 3), np.uint8))
-        self.predictor.answer([(1, 1)], [1], image=blank)
+        for clicks in (1, MAX_POINTS):
+            self.predictor.answer([(1, 1)] * clicks, [1] * clicks, image=blank)
 
     def open(self, file: bytes) -> dict:
         """Encode the picture in a file's bytes: its id, its size, and how it is best shown.

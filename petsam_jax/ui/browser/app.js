@@ -129,6 +129,8 @@ class App {
 
   state() {
     const { opacity, hover, trim, soft, ...settings } = this.values;
+    const { width, height } = this.view.picture;
+    for (const area of ['fill_holes', 'remove_islands']) settings[area] = Math.round(settings[area] * width * height);
     return this.store.state(this.picture.id, settings);
   }
 

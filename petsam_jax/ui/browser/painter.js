@@ -35,8 +35,9 @@ export class Painter {
     this.redraw();
   }
 
+  // What a click would give: an answer about one object, or nothing.
   setHint(answer, colour) {
-    this.hint = answer ? { path: outlines(unpack(answer), answer.objects.length)[answer.active + 1], width: answer.width, colour } : null;
+    this.hint = answer ? { path: outlines(unpack(answer), 1)[1], width: answer.width, colour } : null;
     this.redraw('above');
   }
 

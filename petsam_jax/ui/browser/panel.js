@@ -2,16 +2,17 @@
 
 import { colourOf, isEmpty } from './store.js';
 
-const AREAS = [0, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 25000, 100000];
+// Shares of the picture's area.
+const AREAS = [0, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05];
 const percent = (share) => `${Math.round(100 * share)} %`;
-const pixels = (index) => `${AREAS[index].toLocaleString('en')} px`;
+const area = (index) => (AREAS[index] ? `${100 * AREAS[index]} % of the picture` : 'none');
 
 // name, label, least, most, step, what the steps stand for if not for themselves, how it is told
 const SLIDERS = [
   ['opacity', 'Overlay opacity', 0, 1, 0.05, null, percent],
   ['mask_threshold', 'Mask threshold', 0.05, 0.95, 0.05, null, (v) => v.toFixed(2)],
-  ['fill_holes', 'Fill holes up to', 0, AREAS.length - 1, 1, AREAS, pixels],
-  ['remove_islands', 'Remove islands up to', 0, AREAS.length - 1, 1, AREAS, pixels],
+  ['fill_holes', 'Fill holes up to', 0, AREAS.length - 1, 1, AREAS, area],
+  ['remove_islands', 'Remove islands up to', 0, AREAS.length - 1, 1, AREAS, area],
   ['soft', 'Soft edge of cut-outs', 0, 12, 1, null, (v) => `${v} px`],
   ['patch', 'A click looks at', 1, 31, 2, null, (v) => `${v} × ${v} px`],
   ['pet_threshold', 'Pet from', 0.05, 0.95, 0.05, null, (v) => v.toFixed(2)],
@@ -22,7 +23,7 @@ const SWITCHES = [
   ['hover', 'Show what a click would give'],
 ];
 
-export const defaults = () => ({ opacity: 0.45, mask_threshold: 0.5, fill_holes: 0, remove_islands: 0, soft: 0, trim: true, patch: 5, pet_threshold: 0.5, alone: false, hover: true });
+export const defaults = () => ({ opacity: 0.45, mask_threshold: 0.5, fill_holes: 0.001, remove_islands: 0.001, soft: 0, trim: true, patch: 5, pet_threshold: 0.5, alone: false, hover: true });
 
 // An element with attributes and children; `on...` are listeners.
 export function make(tag, attributes = {}, ...children) {

@@ -3,7 +3,7 @@
 
 export const COLOURS = ['#3b82f6', '#f59e0b', '#a855f7', '#ec4899', '#06b6d4', '#84cc16'];
 export const MAX_OBJECTS = 12;
-export const MAX_CLICKS = 48;
+export const MAX_CLICKS = 32;
 const MAX_PAST = 300;
 
 export function newObject(number) {

@@ -1,0 +1,95 @@
+"""Starting the demo: flags, what is said about the weights, and one start with a real model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import httpx
+import pytest
+from red_predictor import red_picture
+
+from petsam_jax import demo
+from petsam_jax.checkpoint import build_model, save_weights
+from petsam_jax.config import load_config
+from petsam_jax.names import weights
+from petsam_jax.ui.facts import measured_quality
+
+
+def test_a_missing_checkpoint_says_how_to_get_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(demo.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "cache"))
+    monkeypatch.setattr(demo.signal, "signal", lambda *_: None)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    assert demo.main(["--ckpt", str(tmp_path / "none")]) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'none'}: no such checkpoint directory" in said
+    assert "leave out --ckpt for the weights that ship" in said and "petsam train" in said
+
+
+@pytest.mark.parametrize("flag", ["--max-upload", "--max-pixels", "--cache", "--max-waiting"])
+def test_limits_are_above_zero(flag, capsys):
+    with pytest.raises(SystemExit):
+        demo.parse_args([flag, "0"])
+    assert f"{flag} 0: must be above 0" in capsys.readouterr().err
+
+
+def test_it_listens_to_this_machine_alone_unless_told():
+    assert demo.parse_args([]).host == "127.0.0.1"
+
+
+def test_quality_is_what_a_report_or_the_training_says(tmp_path):
+    step = tmp_path / "run" / "checkpoints" / "200"
+    step.mkdir(parents=True)
+    assert measured_quality(step) == ""
+    names = ("none", "box", "click1", "click3")
+    lines = [
+        {"step": at, **{f"valid/iou_{name}": at / 1000 for name in names}} for at in (100, 200, 300)
+    ]
+    log = tmp_path / "run" / "metrics.jsonl"
+    log.write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 300, "valid/io')
+    assert measured_quality(step) == (
+        "IoU 0.20 with no prompt, 0.20 with a box, 0.20 with 1 click, 0.20 with 3 clicks on "
+        "validation pictures, step 200 of its training"
+    )
+    shipped = tmp_path / "shipped" / "0"
+    shipped.mkdir(parents=True)
+    report = {"n": 1234, "no_prompt_iou": 0.5, "box_iou": 0.75, "click_iou": [0.6, 0.7, 0.8] * 3}
+    (tmp_path / "shipped" / "metrics.json").write_text(json.dumps(report))
+    assert measured_quality(shipped) == (
+        "IoU 0.50 with no prompt, 0.75 with a box, 0.60 with 1 click, 0.80 with 3 clicks, 0.70 "
+        "with 5 clicks on 1,234 pets that it never saw"
+    )
+    (tmp_path / "shipped" / "metrics.json").write_text("{}")
+    assert measured_quality(shipped) == ""
+
+
+def test_a_process_serves_a_checkpoint_and_ends_at_a_signal(tmp_path):
+    config = load_config("configs/tiny.py")
+    save_weights(tmp_path / "tiny", weights(build_model(config)), config)
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    command = [sys.executable, "demo.py", "--ckpt", str(tmp_path / "tiny"), "--port", "0"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        said = {}
+        for line in process.stdout:
+            name, _, fact = line.partition(":")
+            said[name] = fact.strip()
+            if name == "page":
+                break
+        assert said["checkpoint"] == str(tmp_path / "tiny" / "0"), process.stderr.read()
+        assert "M parameters" in said["size"] and "MB on disk" in said["size"]
+        assert said["quality"].startswith("not measured")
+        web = httpx.Client(base_url=said["page"].split()[0], timeout=60)
+        opened = web.post("/studio/open", content=red_picture(90, 50, (10, 10, 40, 30))).json()
+        state = {"picture": opened["picture"], "objects": [{"box": [5, 5, 60, 40]}]}
+        answer = web.post("/studio/answer", json=state).json()
+        assert (answer["height"], answer["width"]) == (50, 90)
+        assert list(tmp_path.glob("petsam-*"))
+        web.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert "Traceback" not in process.stderr.read()
+    # Its uploads went with it.
+    assert not list(tmp_path.glob("petsam-*"))
