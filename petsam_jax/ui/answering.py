@@ -23,6 +23,8 @@ from petsam_jax.ui.reading import read_click
 
 # Pixels of the longer side of what a scribble is drawn on: finer than any model's mask input.
 SCRIBBLE_SIDE = 512
+# Smaller parts of the pet map, as shares of the picture, make no box one that holds a pet.
+SPECK = 0.005
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,21 +123,16 @@ def _holds_pet(
         label == POSITIVE and in_box(click, said.box)
         for click, label in zip(said.clicks, labels, strict=True)
     )
-    return any(inside) or bool((box_logits(picture, said.box) > settings.mask_logit).any())
+    pets = picture.pet_logits > settings.mask_logit
+    pets = remove_islands(pets, round(SPECK * pets.size))
+    shape = picture.pet_logits.shape
+    return any(inside) or bool(pets[box_slices(said.box, picture.encoded.size, shape)].any())
 
 
 def in_box(click: Click, box: tuple[int, int, int, int]) -> bool:
     """Its sides belong to a box."""
     x0, y0, x1, y1 = box
     return x0 <= click.x <= x1 and y0 <= click.y <= y1
-
-
-def box_logits(picture: OpenPicture, box: tuple[int, int, int, int]) -> Float32[np.ndarray, "h w"]:
-    """The pet map's cells that are in a box, at least one."""
-    cells = np.array(picture.pet_logits.shape[::-1] * 2)
-    size = np.array([picture.width, picture.height] * 2)
-    x0, y0, x1, y1 = np.floor((np.array(box) + 0.5) * cells / size).astype(int)
-    return picture.pet_logits[y0 : y1 + 1, x0 : x1 + 1]
 
 
 def _scribble(

@@ -97,9 +97,13 @@ export class Painter {
       context.fillRect(0, 0, width, height);
     } else context.drawImage(this.image, 0, 0, width, height);
     context.globalCompositeOperation = 'destination-over';
-    if (this.show === 'blur') context.filter = `blur(${Math.max(width, height) / 60}px)`;
-    if (this.show === 'blur') context.drawImage(this.image, 0, 0, width, height);
-    else if (this.show !== 'cutout') {
+    if (this.show === 'blur') {
+      context.filter = `blur(${Math.max(width, height) / 60}px)`;
+      context.drawImage(this.image, 0, 0, width, height);
+      // At its sides a blurred picture lets through what is below.
+      context.filter = 'none';
+      context.drawImage(this.image, 0, 0, width, height);
+    } else if (this.show !== 'cutout') {
       context.fillStyle = this.show === 'white' ? '#fff' : '#000';
       context.fillRect(0, 0, width, height);
     }

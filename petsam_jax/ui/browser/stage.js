@@ -69,7 +69,7 @@ export class Stage {
 
   // In the points tool, the active object's click that is under the mouse.
   nearClick(x, y) {
-    return this.gestures.tool === 'points' ? this.nearest(x, y, DOT + 2) : null;
+    return this.gestures.tool === 'points' ? this.nearest(x, y, DOT + (matchMedia('(pointer: coarse)').matches ? 10 : 2)) : null;
   }
 
   nearest(x, y, within) {
