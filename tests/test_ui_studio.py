@@ -310,6 +310,9 @@ def test_pictures_go_by_bytes_and_by_age():
     studio.pictures.get(names[0])
     with pytest.raises(Gone):
         studio.pictures.get(names[2])
+    now[0] = 300.0
+    studio.pictures.sweep()
+    assert len(studio.pictures) == 0 and studio.pictures.nbytes == 0
 
 
 def test_a_picture_remembers_so_many_answers(studio, picture):

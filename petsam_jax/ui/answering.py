@@ -96,13 +96,15 @@ def _ask_in_turn(
         several = number <= 1 and said.box is None
 
         def ask(clicks=clicks, several=several, fed=fed):
-            return predictor.answer(
+            answer = predictor.answer(
                 *(clicks if clicks[0] else (None, None)),
                 boxes=said.box,
                 mask_input=fed,
                 multimask=several,
                 image=picture.encoded,
             )
+            # What is remembered should not keep all four masks that the device has made.
+            return Answer(*map(np.array, answer))
 
         key = (key, clicks)
         masks = picture.remember(key, ask)

@@ -91,6 +91,11 @@ class OpenPictures:
                 self._pictures.popitem(last=False)
         return name
 
+    def sweep(self) -> None:
+        """Drop what was left for too long, even if nobody asks for anything any more."""
+        with self._lock:
+            self._drop_old()
+
     def _drop_old(self) -> None:
         oldest = self._clock() - self._limits.keep_seconds
         while self._pictures:

@@ -4,9 +4,11 @@ What it looks like is in `browser`: `header.html`, `studio.html`, `studio.css`, 
 browser loads as modules from `studio/files/browser`.
 """
 
+import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 # Read when Gradio is imported.
@@ -23,6 +25,7 @@ from petsam_jax.ui.guard import Guard
 from petsam_jax.ui.routes import Workers, studio_routes
 from petsam_jax.ui.studio import Studio
 
+SWEEP_SECONDS = 60
 BROWSER = Path(__file__).parent / "browser"
 # Imported when the page is shown; errors go to where the visitor sees them.
 START = """
@@ -40,6 +43,7 @@ def make_app(studio: Studio, facts: Facts, host: str = "127.0.0.1") -> FastAPI:
     most = int(studio.limits.max_upload * 1.4) + 1_000_000  # A file in base64, and around it.
     app = FastAPI(
         openapi_url=None,
+        lifespan=lambda _: _sweeping(studio),
         routes=studio_routes(studio, workers),
         middleware=[Middleware(Guard, host=host, max_body=most)],
     )
@@ -60,6 +64,18 @@ def make_app(studio: Studio, facts: Facts, host: str = "127.0.0.1") -> FastAPI:
         css_paths=[BROWSER / "studio.css"],
         app_kwargs={"openapi_url": None, "docs_url": None, "redoc_url": None},
     )
+
+
+@contextlib.asynccontextmanager
+async def _sweeping(studio: Studio) -> AsyncIterator[None]:
+    async def sweep() -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            studio.pictures.sweep()
+
+    task = asyncio.create_task(sweep())
+    yield
+    task.cancel()
 
 
 def run(app: FastAPI, host: str, port: int, tell: Callable[[int], None]) -> None:

@@ -97,13 +97,8 @@ export class Painter {
       context.fillRect(0, 0, width, height);
     } else context.drawImage(this.image, 0, 0, width, height);
     context.globalCompositeOperation = 'destination-over';
-    if (this.show === 'blur') {
-      context.filter = `blur(${Math.max(width, height) / 60}px)`;
-      context.drawImage(this.image, 0, 0, width, height);
-      // At its sides a blurred picture lets through what is below.
-      context.filter = 'none';
-      context.drawImage(this.image, 0, 0, width, height);
-    } else if (this.show !== 'cutout') {
+    if (this.show === 'blur') context.drawImage(blurred(this.image, width, height), 0, 0, width, height);
+    else if (this.show !== 'cutout') {
       context.fillStyle = this.show === 'white' ? '#fff' : '#000';
       context.fillRect(0, 0, width, height);
     }
@@ -248,6 +243,19 @@ export class Painter {
       context.stroke();
     }
   }
+}
+
+// Halved until a pixel is as wide as the blur, and doubled again: not all browsers have filters.
+function blurred(image, width, height) {
+  const halvings = Math.max(1, Math.round(Math.log2(Math.max(width, height) / 60)));
+  const steps = Array.from({ length: halvings + 1 }, (_, i) => 2 ** -i);
+  let canvas = image;
+  for (const share of [...steps, ...steps.slice(0, -1).reverse()]) {
+    const next = new OffscreenCanvas(Math.max(1, Math.round(width * share)), Math.max(1, Math.round(height * share)));
+    next.getContext('2d').drawImage(canvas, 0, 0, next.width, next.height);
+    canvas = next;
+  }
+  return canvas;
 }
 
 function checkers(context, x, y, width, height) {

@@ -56,7 +56,7 @@ export class Photos {
     app.tell('');
     try {
       // Shown at once, while the server is at work on it.
-      const local = createImageBitmap(file).catch(() => null);
+      const local = createImageBitmap(file, { imageOrientation: 'from-image' }).catch(() => null);
       const sent = app.client.open(file);
       sent.catch(() => {});
       const early = await local;
