@@ -108,7 +108,8 @@ export class Panel {
 
   object(object, i, doc, told) {
     const name = make('input', { type: 'text', value: object.name, 'aria-label': `Name of object ${i + 1}`, maxlength: 40, onchange: () => this.does.rename(i, name.value) });
-    const facts = isEmpty(object) ? 'nothing yet' : told ? [percent(told.share), told.coverage != null && `${percent(told.coverage)} of box`].filter(Boolean).join(', ') : '…';
+    const shares = told && [percent(told.share), told.coverage != null && `${percent(told.coverage)} of box`].filter(Boolean).join(', ');
+    const facts = isEmpty(object) ? 'nothing yet' : !told ? '…' : told.region === 'background' ? 'background' : shares;
     const pick = make('input', { type: 'radio', name: 'ps-object', checked: i === doc.active, 'aria-label': `Work on ${object.name}`, onchange: () => this.does.select(i) });
     return make('li', { class: i === doc.active ? 'ps-active' : '' },
       make('label', { class: 'ps-swatch', style: `--ps-colour: ${colourOf(object)}` }, pick),
