@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
+from petsam_jax import model_flags
 from petsam_jax.ui.limits import MEGA, Limits
 
 
@@ -24,11 +25,10 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "petsam demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--ckpt", metavar="DIR", help="default: the weights that ship")
-    parser.add_argument("--step", type=int, metavar="N", help="of a run; default: the latest")
+    model_flags.add_checkpoint(parser)
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 to let others in")
     parser.add_argument("--port", type=int, default=7860, help="0 for any that is free")
-    parser.add_argument("--device", choices=["cpu", "gpu", "tpu"], help="default: JAX's choice")
+    model_flags.add_device(parser)
     for flag, value, unit in (
         ("--max-upload", usual.max_upload / MEGA, "megabytes of a file"),
         ("--max-pixels", usual.max_pixels / MEGA, "megapixels of a picture"),
@@ -50,8 +50,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C."""
     args = parse_args(argv)
-    if args.device:
-        os.environ["JAX_PLATFORMS"] = args.device.replace("gpu", "cuda")
+    model_flags.use_device(args)
     # Gradio's own cache, for the API's uploads: no other program's, and gone with this process.
     cache = tempfile.mkdtemp(prefix="petsam-")
     os.environ["GRADIO_TEMP_DIR"] = cache

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from petsam_jax import model_flags
 from petsam_jax.checkpoint import step_path
 from petsam_jax.data.official import LayoutError
 from petsam_jax.data.open_source import SPLITS, SourceError, open_source
@@ -32,8 +33,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--ckpt", metavar="DIR", help="default: the weights that ship")
-    parser.add_argument("--step", type=int, metavar="N", help="default: the checkpoint's latest")
+    model_flags.add_checkpoint(parser)
     parser.add_argument("--data", required=True, metavar="DIR|tfds", help="held-out pictures")
     parser.add_argument("--split", choices=SPLITS, default="test", help="default: test")
     parser.add_argument("--limit", type=int, metavar="N", help="only N of the pictures, spread out")
@@ -43,8 +43,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.limit is not None and args.limit < 1:
         parser.error(f"--limit {args.limit}: set it to at least 1")
-    if args.step is not None and args.ckpt is None:
-        parser.error("--step: say of which checkpoint, with --ckpt DIR")
+    try:
+        model_flags.check_checkpoint(args)
+    except ValueError as error:
+        parser.error(str(error))
     return args
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from petsam_jax import model_flags
+
 # Of the figures in metrics.json.
 DIGITS = 4
 
@@ -27,8 +29,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--ckpt", metavar="DIR", help="default: the weights that ship")
-    parser.add_argument("--step", type=int, metavar="N", help="default: the checkpoint's latest")
+    model_flags.add_checkpoint(parser)
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="clips with masks")
     parser.add_argument(
         "--out",
@@ -38,8 +39,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="the report's folder (default: video-report)",
     )
     args = parser.parse_args(argv)
-    if args.step is not None and args.ckpt is None:
-        parser.error("--step: say of which checkpoint, with --ckpt DIR")
+    try:
+        model_flags.check_checkpoint(args)
+    except ValueError as error:
+        parser.error(str(error))
     return args
 
 

@@ -13,12 +13,11 @@ at the end, and the exit code is 1.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from petsam_jax import flag_values
+from petsam_jax import flag_values, model_flags
 from petsam_jax.outputs import formats as known
 from petsam_jax.picture_files import FilesError, PictureFile, check_writable, find_pictures
 
@@ -29,9 +28,7 @@ VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: 0 if all went well, 1 if not, 2 for wrong flags, 130 after Ctrl-C."""
     args = parse(argv)
-    if args.device:
-        # JAX reads it when it is imported.
-        os.environ["JAX_PLATFORMS"] = args.device.replace("gpu", "cuda")
+    model_flags.use_device(args)
     try:
         files = find_pictures(args.inputs, args.out)
         check_names(files, args)
@@ -132,8 +129,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(
             f"--{given[0] if given[0] != 'box' else given[1]}: beside it at most one --box"
         )
-    if args.step is not None and args.ckpt is None:
-        parser.error("--step: say of which checkpoint, with --ckpt DIR")
+    try:
+        model_flags.check_checkpoint(args)
+    except ValueError as error:
+        parser.error(str(error))
     for path in args.inputs:
         if path.suffix.lower() in VIDEOS:
             parser.error(f"{path} is a video: petsam track follows an animal through it")
@@ -150,14 +149,8 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help=f"one or more of {','.join(known.FORMATS)} (default: {DEFAULT_FORMAT})",
     )
-    parser.add_argument(
-        "--ckpt",
-        "--weights",
-        metavar="DIR",
-        help="a checkpoint or a training run (default: the weights that ship)",
-    )
-    parser.add_argument("--step", type=int, metavar="N", help="of the run (default: the latest)")
-    parser.add_argument("--device", choices=["cpu", "gpu", "tpu"], help="default: JAX's choice")
+    model_flags.add_checkpoint(parser)
+    model_flags.add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="no line for each picture")
 
 

@@ -14,14 +14,13 @@ frame. A run that is interrupted leaves what it has done.
 """
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from petsam_jax import flag_values
+from petsam_jax import flag_values, model_flags
 
 FORMATS = ("overlay", "cutout", "masks")
 # Seconds between two lines of progress, in a terminal and elsewhere.
@@ -79,14 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         **prompt,
     )
     parser.set_defaults(prompts=())
-    parser.add_argument(
-        "--ckpt",
-        "--weights",
-        metavar="DIR",
-        help="a checkpoint or a training run (default: the weights that ship)",
-    )
-    parser.add_argument("--step", type=int, metavar="N", help="of the run (default: the latest)")
-    parser.add_argument("--device", choices=["cpu", "gpu", "tpu"], help="default: JAX's choice")
+    model_flags.add_checkpoint(parser)
+    model_flags.add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -107,9 +100,7 @@ def _whole(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """The command: 0 if all went well, 1 if not, 130 after Ctrl-C."""
-    if args.device:
-        # JAX reads it when it is imported.
-        os.environ["JAX_PLATFORMS"] = args.device.replace("gpu", "cuda")
+    model_flags.use_device(args)
     try:
         check(args)
         return _run(args)
@@ -121,20 +112,23 @@ def run(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> None:
     """Raises ValueError for flags that do not go together, before anything slow."""
-    if args.step is not None and args.ckpt is None:
-        raise ValueError("--step: say of which checkpoint, with --ckpt DIR")
+    model_flags.check_checkpoint(args)
     if args.prompts and (args.frame, args.object) != args.prompts[-1][:2]:
         raise ValueError("--frame and --object stand before the prompts that they are about")
     if args.out.exists() and args.clip.exists() and args.out.samefile(args.clip):
         raise ValueError(f"--out {args.out} is the clip itself; choose another name")
+    if not args.out.parent.is_dir():
+        raise ValueError(f"--out {args.out}: there is no folder {args.out.parent}")
 
 
 def _run(args: argparse.Namespace) -> int:
     # Here, since they take seconds to import, and wrong flags are told at once.
     from petsam_jax.video.clip_files import ClipFiles
     from petsam_jax.video.frames import open_clip
+    from petsam_jax.video.writer import check_name
     from petsam_jax.video_predictor import VideoPredictor
 
+    check_name(args.out)
     clip = open_clip(args.clip)
     predictor = VideoPredictor.from_checkpoint(args.ckpt, step=args.step)
     session = predictor.open(clip)
@@ -162,9 +156,14 @@ def say_all(session, args: argparse.Namespace) -> int:
 
     Raises ValueError and IndexError for prompts that do not fit the clip.
     """
-    prompts = args.prompts or [find_pet(session, args.frame, args.object)]
+    if not args.prompts:
+        if not session.add_pet(args.frame, args.object).any():
+            raise ValueError(
+                f"no pet is found on frame {args.frame}; say where it is with --point X,Y"
+            )
+        return args.frame
     # A box and a mask take the place of clicks, so they come first.
-    for said in sorted(prompts, key=lambda said: said.kind == "point"):
+    for said in sorted(args.prompts, key=lambda said: said.kind == "point"):
         where = said.frame, said.object_id
         if said.kind == "point":
             session.add_points(*where, [said.value[:2]], [said.value[2]])
@@ -172,24 +171,14 @@ def say_all(session, args: argparse.Namespace) -> int:
             session.add_box(*where, said.value)
         else:
             session.add_mask(*where, _read_mask(said.value))
-    return min(said.frame for said in prompts)
+    return min(said.frame for said in args.prompts)
 
 
-def _read_mask(mask):
+def _read_mask(path: Path):
     from petsam_jax.data.pictures import VOID, decode_mask
 
-    if not isinstance(mask, Path):
-        return mask
-    values = decode_mask(mask)
+    values = decode_mask(path)
     return (values > 0) & (values != VOID)
-
-
-def find_pet(session, frame: int, object_id: int) -> Said:
-    """The pet that is found without any prompt, as a prompt."""
-    mask = session.find_pet(frame)
-    if not mask.any():
-        raise ValueError(f"no pet is found on frame {frame}; say where it is with --point X,Y")
-    return Said(frame, object_id, "mask", mask)
 
 
 def whole_clip(session, first: int, progress: "Progress") -> Iterator[tuple[int, Any]]:
@@ -206,7 +195,7 @@ def whole_clip(session, first: int, progress: "Progress") -> Iterator[tuple[int,
         except (KeyboardInterrupt, ValueError) as error:
             stopped = error
     for frame in range(reached, first):
-        yield frame, session.masks(frame)
+        yield frame, session.masks(frame).masks
     if stopped is not None:
         raise stopped
     for frame, _, masks in session.propagate(first):

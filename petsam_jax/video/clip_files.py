@@ -32,22 +32,16 @@ class ClipFiles(contextlib.ExitStack):
         """`size` is height and width. Raises ValueError and OSError for what cannot be written."""
         super().__init__()
         self._video, self._folders = None, {}
+        self.paths: list[Path] = []  # the video and the folders
         check_name(out)
         if "overlay" in formats:
             self._video = self.enter_context(VideoWriter(out, size, fps))
+            self.paths.append(out)
         for name in ("cutout", "masks"):
             if name in formats:
                 self._folders[name] = out.with_name(f"{out.stem}-{name}")
                 self._folders[name].mkdir(exist_ok=True)
-
-    @property
-    def paths(self) -> list[Path]:
-        """The video and the folders."""
-        return [
-            Path(path)
-            for path in (self._video and self._video.path, *self._folders.values())
-            if path
-        ]
+                self.paths.append(self._folders[name])
 
     def add(
         self, frame: int, image: UInt8[np.ndarray, "h w 3"], masks: Bool[np.ndarray, "n h w"]

@@ -1,0 +1,179 @@
+"""`petsam track`: files of every format, prompts anywhere, runs that are stopped, bad flags."""
+
+import argparse
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from petsam_jax import track
+from petsam_jax.video import clip_files
+from petsam_jax.video.frames import ClipError, Pictures, open_clip
+from petsam_jax.video_predictor import VideoPredictor
+from tests.golden_video import SIDE, golden_frame, golden_predictor
+
+COUNT = 8
+POINT = ["--point", "60,60"]
+
+
+@pytest.fixture(autouse=True)
+def _golden_weights(monkeypatch):
+    given = classmethod(lambda cls, directory, *, step: golden_predictor())
+    monkeypatch.setattr(VideoPredictor, "from_checkpoint", given)
+
+
+@pytest.fixture
+def clip(tmp_path):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for number in range(COUNT):
+        Image.fromarray(golden_frame(number)).save(folder / f"{number}.png")
+    return folder
+
+
+def pictures(folder):
+    return [np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]
+
+
+def expected(clip, *say):
+    session = golden_predictor().open(clip)
+    for name, *given in say:
+        getattr(session, name)(*given)
+    return session
+
+
+def test_files_of_every_format(clip, tmp_path, capsys):
+    out = tmp_path / "out.mp4"
+    flags = [*POINT, "--object", "4", "--box", "60,10,120,50", "--format", "overlay,cutout,masks"]
+    assert track.main([str(clip), "--out", str(out), *flags]) == 0
+    session = expected(
+        clip, ("add_box", 0, 4, (60, 10, 120, 50)), ("add_points", 0, 1, [(60, 60)], [1])
+    )
+    masks = [found.masks for found in session.propagate()]
+    want = [mask[0] * 1 + mask[1] * 2 for mask in masks]
+    np.testing.assert_array_equal(pictures(tmp_path / "out-masks"), want)
+    cutouts = np.array(pictures(tmp_path / "out-cutout"))
+    np.testing.assert_array_equal(cutouts[..., 3] == 255, np.array(masks).any(axis=1))
+    video = open_clip(out)
+    assert video.count == COUNT and video.size == (SIDE, SIDE)
+    told = f"{out}, {tmp_path / 'out-cutout'}, {tmp_path / 'out-masks'}: {COUNT} frames"
+    assert told in capsys.readouterr().out
+
+
+def test_the_whole_clip_is_tracked_from_a_frame_within(clip, tmp_path):
+    out = tmp_path / "out.gif"
+    flags = ["--frame", "5", *POINT, "--point", "20,100,0", "--format", "overlay,masks"]
+    assert track.main([str(clip), "--out", str(out), *flags]) == 0
+    session = expected(
+        clip, ("add_points", 5, 1, [(60, 60)], [1]), ("add_points", 5, 1, [(20, 100)], [0])
+    )
+    want = {found.frame: found.masks[0] for found in session.propagate(reverse=True)}
+    want |= {found.frame: found.masks[0] for found in session.propagate()}
+    found = np.array(pictures(tmp_path / "out-masks")) > 0
+    np.testing.assert_array_equal(found, [want[number] for number in range(COUNT)])
+    assert open_clip(out).count == COUNT
+
+
+def test_a_mask_file_and_no_prompt_at_all(clip, tmp_path, capsys, rng):
+    mask = rng.random((SIDE, SIDE)) > 0.5
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    flags = ["--mask", str(tmp_path / "mask.png"), "--format", "masks"]
+    assert track.main([str(clip), "--out", str(tmp_path / "a.mp4"), *flags]) == 0
+    np.testing.assert_array_equal(pictures(tmp_path / "a-masks")[0] > 0, mask)
+    assert not (tmp_path / "a.mp4").exists()
+
+    pet = golden_predictor().open(clip).add_pet(0, 1)
+    code = track.main([str(clip), "--out", str(tmp_path / "b.mp4"), "--format", "masks"])
+    if pet.any():
+        assert code == 0 and (pictures(tmp_path / "b-masks")[0] > 0).sum() == pet.sum()
+    else:
+        assert code == 1 and "no pet is found on frame 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("frame, done", [(0, [0, 1, 2]), (6, [4, 5])])
+def test_ctrl_c_leaves_what_is_done(clip, tmp_path, capsys, monkeypatch, frame, done):
+    """On the way on, and on the way back from the prompted frame."""
+    steps = track.Progress.step
+
+    def step(self):
+        steps(self)
+        if self._done == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(track.Progress, "step", step)
+    out = tmp_path / "out.mp4"
+    flags = ["--frame", str(frame), *POINT, "--format", "overlay,masks"]
+    assert track.main([str(clip), "--out", str(out), *flags]) == 130
+    assert open_clip(out).count == len(done) + (frame > 0)
+    names = [path.stem for path in sorted((tmp_path / "out-masks").iterdir())]
+    assert names[-len(done) :] == [f"{number:05}" for number in done]
+    assert f"interrupted; {len(names)} of {COUNT} frames are done" in capsys.readouterr().err
+
+
+def test_a_damaged_frame_ends_it_with_what_was_before(clip, tmp_path, capsys, monkeypatch):
+    read = Pictures._read
+
+    def damaged(self, frame):
+        if frame == 3:
+            raise ClipError("frame 3 is damaged")
+        return read(self, frame)
+
+    monkeypatch.setattr(Pictures, "_read", damaged)
+    out = tmp_path / "out.mp4"
+    assert track.main([str(clip), "--out", str(out), *POINT]) == 1
+    assert open_clip(out).count == 3
+    assert f"frame 3 is damaged; 3 of {COUNT} frames are done" in capsys.readouterr().err
+
+
+def test_progress_tells_rate_and_time_left(capsys, monkeypatch):
+    clock = iter(20.0 * number for number in range(9))
+    monkeypatch.setattr(track.time, "perf_counter", lambda: next(clock))
+    progress = track.Progress(300, quiet=False)
+    for _ in range(2):
+        progress.step()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "1/300 frames, 0.1 frames/s, 1:39:40 left",
+        "2/300 frames, 0.1 frames/s, 1:39:20 left",
+    ]
+
+
+def test_wrong_flags_are_told(clip, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "out.mp4")]
+    for flags, reason in [
+        ([str(clip), *out, *POINT, "--frame", "3"], "--frame and --object stand before"),
+        ([str(clip), *out, "--step", "3"], "--step: say of which checkpoint"),
+        ([str(clip), "--out", str(tmp_path / "out.avi"), *POINT], "want a name that ends in"),
+        ([str(clip), "--out", str(tmp_path / "no" / "out.mp4"), *POINT], "there is no folder"),
+        ([str(tmp_path / "none.mp4"), *out, *POINT], "none.mp4: no such file"),
+        ([str(clip), *out, "--frame", "9", *POINT], "frame 9; it has frames 0..7"),
+        ([str(clip), *out, "--point", "200,3"], "outside the picture"),
+        ([str(clip), *out, "--mask", str(tmp_path / "none.png")], "none.png"),
+    ]:
+        assert track.main(flags) == 1
+        assert reason in capsys.readouterr().err
+        assert not (tmp_path / "out.mp4").exists()
+    for flags, reason in [
+        (["--format", "mp4"], "no format 'mp4'; there are overlay, cutout, masks"),
+        (["--frame", "-1"], "whole number"),
+        (["--point", "3"], "want X,Y"),
+    ]:
+        with pytest.raises(SystemExit):
+            track.main([str(clip), *out, *flags])
+        assert reason in capsys.readouterr().err
+
+
+def test_flags_are_added_to_any_parser():
+    parser = argparse.ArgumentParser()
+    track.add_arguments(parser)
+    flags = (
+        "dog.mp4 --out o.mp4 --object 2 --frame 3 --point 4,5 --point 6,7,0 --frame 9 --box 1,2,3,4"
+    )
+    args = parser.parse_args(flags.split())
+    assert args.prompts == [
+        (3, 2, "point", (4, 5, 1)),
+        (3, 2, "point", (6, 7, 0)),
+        (9, 2, "box", (1, 2, 3, 4)),
+    ]
+    assert parser.parse_args(["dog.mp4", "--out", "o.mp4"]).prompts == ()
+    assert set(track.FORMATS) == set(clip_files.FORMATS)
