@@ -135,9 +135,9 @@ def _each(mask, change):
 
 
 def _filled(mask, area):
+    labels, areas = _parts(~mask)
+    small = areas <= area
     # Background at the window's sides goes on outside of it, or is at the picture's side.
-    labels, number = ndimage.label(~mask, TOUCHING)
-    small = np.bincount(labels.ravel(), minlength=number + 1) <= area
     sides = labels[[0, -1]].ravel(), labels[:, [0, -1]].ravel()
     small[np.concatenate(sides)] = False
     small[0] = False
@@ -145,12 +145,17 @@ def _filled(mask, area):
 
 
 def _without_islands(mask, area):
-    labels, number = ndimage.label(mask, TOUCHING)
-    areas = np.bincount(labels.ravel(), minlength=number + 1)
+    labels, areas = _parts(mask)
     areas[0] = 0
     kept = areas > area
     kept[areas.argmax()] = True
     return mask & kept[labels]
+
+
+def _parts(mask):
+    """The number of each pixel's part, from 1, and how many pixels each has."""
+    labels, number = ndimage.label(mask, TOUCHING)
+    return labels, np.bincount(labels.ravel(), minlength=number + 1)
 
 
 # Several objects, several masks

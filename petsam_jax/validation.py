@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
 from petsam_jax.data.pipeline import make_eval_iterator
-from petsam_jax.data.show import outlined
+from petsam_jax.data.show import RED, YELLOW, judged, outlined
 from petsam_jax.data.sources import PET, Source, Subset
 from petsam_jax.image import normalise
 from petsam_jax.losses import enlarge
@@ -41,7 +41,6 @@ from petsam_jax.prompts import (
 from petsam_jax.training import Fixed
 
 SHEET_ROWS, CAPTION = 8, 14
-YELLOW, RED, BLUE, GREEN = (255, 225, 0), (255, 40, 40), (40, 90, 255), (40, 230, 80)
 
 
 class Answers(NamedTuple):
@@ -155,19 +154,10 @@ def _row(image, mask, said: Answers) -> list[tuple[str, Image.Image]]:
         shown[f"{last - 1} clicks"] = last
     cells = [("picture", Image.fromarray(image)), ("truth", outlined(image, mask))]
     for name, number in shown.items():
-        cell = Image.fromarray(_judged(image, mask, said.masks[number]))
+        cell = judged(image, mask, said.masks[number])
         draw_prompts(cell, jax.tree.map(lambda x, n=number: x[n], said.prompts))
         cells.append((f"{name}: {said.ious[number]:.2f}", cell))
     return cells
-
-
-def _judged(image, mask, found) -> UInt8[np.ndarray, "h w 3"]:
-    """Green where pet was found, red where it was missed, blue where there is none."""
-    drawn = image.astype(np.float32)
-    pet, background = mask == PET, mask == 0
-    for where, colour in ((pet & found, GREEN), (pet & ~found, RED), (background & found, BLUE)):
-        drawn[where] += 0.5 * (np.array(colour) - drawn[where])
-    return drawn.astype(np.uint8)
 
 
 def draw_prompts(cell: Image.Image, prompts: Prompts) -> None:

@@ -15,17 +15,18 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw
 
 from petsam_jax import prompts as simulate
 from petsam_jax.data import augment, clips
 from petsam_jax.data.open_source import open_source
 from petsam_jax.data.pipeline import make_train_iterator
-from petsam_jax.data.sources import IGNORE, PET, Source
+from petsam_jax.data.sources import BACKGROUND, IGNORE, PET, Source
 
 TINT, GREEN, MAGENTA = 0.35, (40, 230, 80), (255, 0, 255)
-YELLOW, RED, WHITE = (255, 225, 0), (255, 40, 40), (255, 255, 255)
+YELLOW, RED, BLUE = (255, 225, 0), (255, 40, 40), (40, 90, 255)
+WHITE = (255, 255, 255)
 CAPTION = 14
 # How first prompts are drawn: every kind alike.
 KINDS = {"click_prob": 1 / 3, "box_prob": 1 / 3, "mask_prob": 1 / 3}
@@ -76,6 +77,22 @@ def outlined(
     for value, colour in ((PET, GREEN), (IGNORE, MAGENTA)):
         drawn[mask == value] += tint * (np.array(colour) - drawn[mask == value])
     drawn[_edge(mask == PET)] = GREEN
+    return Image.fromarray(drawn.astype(np.uint8))
+
+
+def judged(
+    image: UInt8[np.ndarray, "h w 3"],
+    mask: UInt8[np.ndarray, "h w"],
+    found: Bool[np.ndarray, "h w"],
+) -> Image.Image:
+    """Green where the pet was found, red where it was missed, blue where there is none.
+
+    Ignored pixels are as they are.
+    """
+    drawn = image.astype(np.float32)
+    pet, background = mask == PET, mask == BACKGROUND
+    for where, colour in ((pet & found, GREEN), (pet & ~found, RED), (background & found, BLUE)):
+        drawn[where] += 0.5 * (np.array(colour) - drawn[where])
     return Image.fromarray(drawn.astype(np.uint8))
 
 

@@ -9,11 +9,10 @@ for anew, which is cheaper than to keep the masks of all pictures, and gives the
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from petsam_jax.data.show import outlined
-from petsam_jax.data.sources import BACKGROUND, PET, Example, Source
+from petsam_jax.data.show import RED, YELLOW, judged, outlined
+from petsam_jax.data.sources import Example, Source
 from petsam_jax.evaluation.protocol import (
     Predictor,
     found_by_clicks,
@@ -26,7 +25,6 @@ from petsam_jax.metrics import iou
 from petsam_jax.prompts import POSITIVE
 
 ROWS, SIDE, CAPTION = 16, 200, 18
-YELLOW, GREEN, RED, BLUE = (255, 225, 0), (40, 230, 80), (255, 40, 40), (40, 90, 255)
 SHOWN = {"no_prompt": "no prompt", "box": "box", "click1": "1 click", "click5": "5 clicks"}
 
 
@@ -75,19 +73,6 @@ def _cells(predictor: Predictor, example: Example) -> list[tuple[str, Image.Imag
             draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour, outline="black")
         cells.append((f"{caption}: {iou(found[name], mask):.2f}", cell))
     return cells
-
-
-def judged(
-    image: UInt8[np.ndarray, "h w 3"],
-    mask: UInt8[np.ndarray, "h w"],
-    found: Bool[np.ndarray, "h w"],
-) -> Image.Image:
-    """The picture in green, red and blue as said above; ignored pixels as they are."""
-    drawn = image.astype(np.float32)
-    pet, background = mask == PET, mask == BACKGROUND
-    for where, colour in ((pet & found, GREEN), (pet & ~found, RED), (background & found, BLUE)):
-        drawn[where] += 0.5 * (np.array(colour) - drawn[where])
-    return Image.fromarray(drawn.astype(np.uint8))
 
 
 def _fitted(cell: Image.Image) -> Image.Image:
