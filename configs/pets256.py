@@ -8,6 +8,7 @@
 from ml_collections import ConfigDict
 
 from petsam_jax.config import ConfigError
+from petsam_jax.optimizer import NO_DECAY
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -197,6 +198,8 @@ def _optim() -> ConfigDict:
     optim.groups.prompt_encoder = _group("prompt_encoder.*", 6e-4)
     optim.groups.mask_decoder = _group("mask_decoder.*", 6e-4)
     optim.groups.memory = _group("*", 6e-4)
+    # Parameters that do not decay, by patterns: biases, norms, layer scales and learned vectors.
+    optim.no_decay = NO_DECAY
     # "cosine" down to end_factor of the peak, or "constant".
     optim.schedule = "cosine"
     optim.end_factor = 0.01

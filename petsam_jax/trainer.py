@@ -25,15 +25,7 @@ from petsam_jax.logbook import Logbook, Progress, SilentLogbook, duration
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.names import shapes
 from petsam_jax.objective import Objective
-from petsam_jax.optimizer import (
-    NO_DECAY,
-    Rule,
-    make_optimizer,
-    make_rules,
-    summary,
-    to_steps,
-    unflatten,
-)
+from petsam_jax.optimizer import Rule, make_optimizer, make_rules, summary, to_steps, unflatten
 from petsam_jax.run_guard import (
     StopSignal,
     TrainingDiverged,
@@ -75,7 +67,7 @@ def make_plan(config: ConfigDict, names: list[str], examples: int) -> Plan:
     rules = _rules(config, names, per_epoch / optim.accumulate)
     options = optim.to_dict()
     for name in ("groups", "no_decay"):
-        options.pop(name, None)
+        del options[name]
     return Plan(steps, rules, make_optimizer(rules, updates, **options))
 
 
@@ -94,8 +86,7 @@ def describe(config: ConfigDict) -> str:
 
 def _rules(config: ConfigDict, names: list[str], steps_per_epoch: float) -> dict[str, Rule]:
     optim = config.optim
-    no_decay = optim.get("no_decay", NO_DECAY)
-    return make_rules(names, optim.groups.to_dict(), no_decay, steps_per_epoch)
+    return make_rules(names, optim.groups.to_dict(), optim.no_decay, steps_per_epoch)
 
 
 def _open(config: ConfigDict, split: str) -> Source:
