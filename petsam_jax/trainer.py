@@ -41,6 +41,12 @@ from petsam_jax.validation import Validation
 # What may change when a run is taken up again: nothing that is learned depends on it.
 MAY_DIFFER = ("train.log_every", "train.checkpoint_every", "train.keep", "eval.*")
 MAY_DIFFER += ("data.num_threads",)
+# What a model may have otherwise than the one its first weights are from: none of it changes what a
+# weight means. Windows that tile smaller pictures make a short run on those, before one at full
+# size, possible.
+MAY_DIFFER_FROM_START = ("dtype", "image_encoder.trunk.window_sizes", "max_cond_frames")
+MAY_DIFFER_FROM_START += ("image_encoder.trunk.drop_path_rate", "memory_attention.dropout")
+MAY_DIFFER_FROM_START += ("max_obj_ptrs",)
 # Losses of each kind of step that are watched for divergence.
 WATCHED = 5000
 
@@ -179,8 +185,12 @@ def first_model(config: ConfigDict) -> SAM2:
     if not config.train.start_from:
         return build_model(config, config.train.seed)
     theirs, arrays = load_weights(config.train.start_from)
-    theirs.model.dtype = config.model.dtype
-    if found := differences(theirs.model, config.model):
+    found = [
+        line
+        for line in differences(theirs.model, config.model)
+        if line.partition(":")[0] not in MAY_DIFFER_FROM_START
+    ]
+    if found:
         raise ConfigError(
             f"train.start_from={config.train.start_from}: its model is another: {'; '.join(found)}"
         )
