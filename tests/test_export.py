@@ -35,6 +35,41 @@ def test_exported_weights_are_half_as_large_and_equal_to_eleven_bits(saved, tmp_
     assert f"{numbers:,} numbers" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("source", "public"),
+    [
+        ("/home/ann/data/oxford-iiit-pet", "oxford-iiit-pet"),
+        ("../cats/", "cats"),
+        ("~/cats", "cats"),
+        ("tfds", "tfds"),
+        ("tfds:/home/ann/tensorflow_datasets", "tfds"),
+        ("shapes:length=8,size=64", "shapes:length=8,size=64"),
+        ("/data/shapes", "shapes"),
+    ],
+)
+def test_a_source_is_called_what_a_stranger_may_call_it(source, public):
+    assert export.public_name(source) == public
+
+
+def test_nothing_that_is_shipped_tells_of_this_machine(saved, tmp_path):
+    config = load_config("configs/tiny.py", ["train.start_from=/home/ann/runs/first"])
+    with config.unlocked():
+        config.data.sources = ("/home/ann/data/oxford-iiit-pet", "/home/ann/data/feral cats")
+        config.data.weights = (0.7, 0.3)
+    out = tmp_path / "out"
+    export.save_public(out, saved[1], config)
+    public, _ = load_weights(out)
+    assert public.data.sources == ("oxford-iiit-pet", "feral cats")
+    assert public.data.weights == (0.7, 0.3) and public.train.start_from == ""
+    # The run's own config is as it was.
+    assert config.train.start_from and config.data.sources[0].startswith("/home")
+    written = [path for path in out.rglob("*") if path.is_file()]
+    assert len(written) > 5
+    for path in written:
+        content = path.read_bytes()
+        assert b"/home/ann" not in content and str(tmp_path).encode() not in content, path
+
+
 def test_a_weight_that_float16_cannot_hold_is_named():
     with pytest.raises(ValueError, match=r"too large for float16: b$"):
         export.halve({"a": np.ones(2, np.float32), "b": np.full(2, 1e6, np.float32)})
