@@ -14,12 +14,8 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
-from petsam_jax.checkpoint import model_shapes, save_weights
 from petsam_jax.config import parse_args
-from petsam_jax.reference_names import to_ours
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -27,6 +23,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Raises FileNotFoundError, and ValueError for a file that is neither.
     """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
@@ -50,6 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("source", type=Path, metavar="IN", help=".safetensors or .npz")
     parser.add_argument("out", type=Path, metavar="OUT", help="the checkpoint directory to make")
     args = parse_args(parser, argv)
+    # Here, since they take seconds to import, and help is there at once.
+    from petsam_jax.checkpoint import model_shapes, save_weights
+    from petsam_jax.reference_names import to_ours
+
     try:
         if args.out.exists():
             raise FileExistsError(f"{args.out} exists; choose another name or remove it")

@@ -17,14 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from petsam_jax import model_flags
-from petsam_jax.checkpoint import step_path
 from petsam_jax.data.official import LayoutError
 from petsam_jax.data.open_source import SPLITS, SourceError, open_source
 from petsam_jax.data.sources import Subset
-from petsam_jax.evaluation.floors import MEAN_MASK, mean_mask
-from petsam_jax.evaluation.protocol import TimedPredictor
-from petsam_jax.evaluation.report import judge_all, summary_lines, write_report
-from petsam_jax.evaluation.summary import summarise
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,6 +47,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
+    # Here and below, since they take seconds to import, and wrong flags are told at once.
+    from petsam_jax.evaluation.report import summary_lines
+
     try:
         for line in summary_lines(_run(args)):
             print(line)
@@ -65,7 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> dict:
     """Everything that the flags ask for; returns the figures."""
-    # Here, so that wrong flags are told at once.
+    from petsam_jax.checkpoint import step_path
+    from petsam_jax.evaluation.protocol import TimedPredictor
+    from petsam_jax.evaluation.report import judge_all, write_report
+    from petsam_jax.evaluation.summary import summarise
     from petsam_jax.image_predictor import ImagePredictor
 
     step = int(step_path(args.ckpt, args.step).name) if args.ckpt else None
@@ -83,6 +84,8 @@ def _run(args: argparse.Namespace) -> dict:
 
 
 def _mean_of_training(data: str) -> np.ndarray | None:
+    from petsam_jax.evaluation.floors import MEAN_MASK, mean_mask
+
     try:
         return mean_mask(open_source(data, "train"))
     except (SourceError, LayoutError) as error:

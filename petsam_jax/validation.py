@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
 from petsam_jax.data.pipeline import make_eval_iterator
-from petsam_jax.data.show import RED, YELLOW, judged, outlined
+from petsam_jax.data.sheet import RED, YELLOW, judged, outlined
 from petsam_jax.data.sources import PET, Source, Subset
 from petsam_jax.image import normalise
 from petsam_jax.losses import enlarge

@@ -41,6 +41,21 @@ print("slow:", [name for name in {slow!r} if name in sys.modules])
         assert said.stdout.endswith("slow: []\n"), (argv, said.stdout[-200:], said.stderr)
 
 
+def test_help_of_every_command_comes_before_jax_is_imported(tmp_path):
+    slow = {"jax", "flax", "scipy", "orbax", "tensorflow_datasets", "gradio", "grain"}
+    code = f"""
+import contextlib, sys
+from petsam_jax.cli import COMMANDS, main
+for name in COMMANDS:
+    with contextlib.suppress(SystemExit):
+        main([name, "--help"])
+    assert not {slow!r} & sys.modules.keys(), name
+print(len(COMMANDS))
+"""
+    said = python("-c", code, cwd=tmp_path)
+    assert said.stdout.endswith(f"\n{len(cli.COMMANDS)}\n"), said.stderr
+
+
 def test_it_is_a_program_and_a_module(tmp_path):
     said = python("-m", "petsam_jax", "--version", cwd=tmp_path)
     assert (said.returncode, said.stdout) == (0, f"petsam {__version__}\n")

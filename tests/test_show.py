@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax.data import show
+from petsam_jax.data import sheet, show
 from petsam_jax.data.augment import Augmentation
 from petsam_jax.data.clips import Motion
 from petsam_jax.data.shapes import ShapesSource
@@ -15,8 +15,8 @@ def test_outline_and_tint_are_on_the_mask_alone():
     image = np.full((20, 20, 3), 100, np.uint8)
     mask = np.zeros((20, 20), np.uint8)
     mask[5:15, 5:15], mask[0] = PET, IGNORE
-    drawn = np.asarray(show.outlined(image, mask))
-    np.testing.assert_array_equal(drawn[5, 5:15], np.broadcast_to(show.GREEN, (10, 3)))
+    drawn = np.asarray(sheet.outlined(image, mask))
+    np.testing.assert_array_equal(drawn[5, 5:15], np.broadcast_to(sheet.GREEN, (10, 3)))
     np.testing.assert_array_equal(drawn[mask == 0], image[mask == 0])
     assert (drawn[7:13, 7:13, 1] > 100).all() and (drawn[7:13, 7:13, 0] < 100).all()
     assert (drawn[0, :, 1] < 100).all() and (drawn[0, :, 0] > 100).all()
@@ -26,9 +26,9 @@ def test_a_sheet_has_a_row_an_example_and_prompts_on_each():
     source = ShapesSource(6, size=64)
     size, n = 64, 3
     motion = Motion(frames=2)
-    sheet = np.asarray(show.draw_sheet(source, n, size, 0, Augmentation(), motion))
-    assert sheet.shape == (n * (size + show.CAPTION), 4 * size, 3)
-    rows = sheet.reshape(n, size + show.CAPTION, 4 * size, 3)[:, show.CAPTION :]
+    drawn = np.asarray(sheet.draw_sheet(source, n, size, 0, Augmentation(), motion))
+    assert drawn.shape == (n * (size + sheet.CAPTION), 4 * size, 3)
+    rows = drawn.reshape(n, size + sheet.CAPTION, 4 * size, 3)[:, sheet.CAPTION :]
     stills = {source[index].image.tobytes() for index in range(6)}
     for row in rows:
         # Nothing is augmented here: the first cell is the picture, and the frames are alike.
@@ -38,15 +38,22 @@ def test_a_sheet_has_a_row_an_example_and_prompts_on_each():
         red, green, blue = np.moveaxis(row[:, size : 2 * size].astype(int), -1, 0)
         assert ((red > 180) & (green > 150) & (blue < 90)).sum() > 10
         clicks = row[:, size : 2 * size].reshape(-1, 3)
-        assert (clicks == show.RED).all(axis=1).any() or (clicks == show.GREEN).all(axis=1).any()
+        assert (clicks == sheet.RED).all(axis=1).any() or (clicks == sheet.GREEN).all(axis=1).any()
 
 
 def test_the_program_writes_a_picture(tmp_path, capsys):
     out = tmp_path / "sheet.png"
     spec = "shapes:length=8,size=32"
-    show.main(["--source", spec, "--split", "all", "--n", "2", "--size", "32", "--out", str(out)])
-    assert Image.open(out).size == (6 * 32, 2 * (32 + show.CAPTION))
+    flags = ["--source", spec, "--split", "all", "--n", "2", "--size", "32", "--out", str(out)]
+    assert show.main(flags) == 0
+    assert Image.open(out).size == (6 * 32, 2 * (32 + sheet.CAPTION))
     assert str(out) in capsys.readouterr().out
+
+
+def test_a_source_that_is_not_there_is_told_in_one_line(tmp_path, capsys):
+    assert show.main(["--source", "nowhere", "--out", str(tmp_path / "sheet.png")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("show: source 'nowhere': no such folder") and said.count("\n") == 1
 
 
 def test_a_number_of_examples_below_one_is_refused(tmp_path, capsys):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from petsam_jax.data.show import RED, YELLOW, judged, outlined
+from petsam_jax.data.sheet import RED, YELLOW, judged, outlined
 from petsam_jax.data.sources import Example, Source
 from petsam_jax.evaluation.protocol import (
     Predictor,
