@@ -485,7 +485,7 @@ def test_a_hint_follows_the_mouse(on_red):
 def test_a_picture_that_was_dropped_is_sent_again(on_red, studio):
     on_red.click(360, 160)
     on_red.idle()
-    studio.pictures._pictures.clear()
+    studio.pictures.clear()
     on_red.click(100, 300)
     on_red.idle()
     assert len(on_red.app("app.answer.objects[0].reads")) == 2

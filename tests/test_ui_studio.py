@@ -13,11 +13,13 @@ from scipy import special
 from petsam_jax.data.pictures import UnfitPicture
 from petsam_jax.outputs.rle import decode_rle
 from petsam_jax.postprocess import logits_at_size
+from petsam_jax.ui.fields import BadRequest
 from petsam_jax.ui.limits import Limits
-from petsam_jax.ui.open_pictures import REMEMBERED, Gone, OpenPictures
-from petsam_jax.ui.page_state import BadRequest, Click, Settings, read_state
+from petsam_jax.ui.open_pictures import REMEMBERED, OpenPictures
+from petsam_jax.ui.page_state import Click, Settings, read_state
 from petsam_jax.ui.reading import patch_mean, read_click
 from petsam_jax.ui.results import make_result
+from petsam_jax.ui.shelf import Gone
 from petsam_jax.ui.studio import Studio, runs, shown_size
 from petsam_jax.ui.telling import percent
 

@@ -17,8 +17,9 @@ from scipy import ndimage
 from petsam_jax.image_predictor import Answer, ImagePredictor
 from petsam_jax.postprocess import fill_holes, masks_at_size, remove_islands
 from petsam_jax.prompts import POSITIVE
+from petsam_jax.ui.fields import BadRequest
 from petsam_jax.ui.open_pictures import OpenPicture
-from petsam_jax.ui.page_state import BadRequest, Click, ObjectPrompts, Settings, Stroke
+from petsam_jax.ui.page_state import Click, ObjectPrompts, Settings, Stroke
 from petsam_jax.ui.reading import read_click
 
 # Pixels of the longer side of what a scribble is drawn on: finer than any model's mask input.

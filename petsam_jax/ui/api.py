@@ -12,7 +12,8 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from petsam_jax.outputs.rle import encode_rle
-from petsam_jax.ui.page_state import BadRequest, Click, Settings
+from petsam_jax.ui.fields import BadRequest
+from petsam_jax.ui.page_state import Click, Settings
 from petsam_jax.ui.reading import read_click
 from petsam_jax.ui.studio import Studio
 

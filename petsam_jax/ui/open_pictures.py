@@ -16,13 +16,10 @@ from jaxtyping import Float32
 
 from petsam_jax.image_predictor import Answer, EncodedImage
 from petsam_jax.ui.limits import Limits
+from petsam_jax.ui.shelf import Shelf
 
 # Answers that are remembered per picture: undoing, switching masks and moving sliders are free.
 REMEMBERED = 48
-
-
-class Gone(LookupError):
-    """No such picture is open: it was dropped, or never sent."""
 
 
 class OpenPicture:
@@ -51,61 +48,21 @@ class OpenPicture:
                 self._answers.popitem(last=False)
         return computed
 
+    def close(self) -> None:
+        """Memory is all that it holds."""
 
-class OpenPictures:
-    """The least recently used go first, once they hold too many bytes or were left for too long."""
+
+class OpenPictures(Shelf[OpenPicture]):
+    """By the hash of the file."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic):
-        self._limits, self._clock = limits, clock
-        self._pictures: collections.OrderedDict[str, tuple[OpenPicture, float]] = (
-            collections.OrderedDict()
-        )
-        self._lock = threading.Lock()
-
-    @property
-    def nbytes(self) -> int:
-        with self._lock:
-            return self._held()
-
-    def __len__(self) -> int:
-        return len(self._pictures)
-
-    def get(self, name: str) -> OpenPicture:
-        """Raises Gone."""
-        with self._lock:
-            self._drop_old()
-            if name not in self._pictures:
-                raise Gone("this picture is not open any more; send it again")
-            picture = self._pictures.pop(name)[0]
-            self._pictures[name] = picture, self._clock()
-            return picture
+        super().__init__("picture", limits.cache_bytes, limits.keep_seconds, clock=clock)
 
     def add(self, picture: OpenPicture) -> str:
-        """Its id. The newest stays even if it is larger than all that may be held."""
+        """Its id."""
         name = picture_id(picture.file)
-        with self._lock:
-            self._pictures.pop(name, None)
-            self._pictures[name] = picture, self._clock()
-            self._drop_old()
-            while self._held() > self._limits.cache_bytes and len(self._pictures) > 1:
-                self._pictures.popitem(last=False)
+        self.put(name, picture)
         return name
-
-    def sweep(self) -> None:
-        """Drop what was left for too long, even if nobody asks for anything any more."""
-        with self._lock:
-            self._drop_old()
-
-    def _drop_old(self) -> None:
-        oldest = self._clock() - self._limits.keep_seconds
-        while self._pictures:
-            name, (_, used) = next(iter(self._pictures.items()))
-            if used >= oldest:
-                break
-            del self._pictures[name]
-
-    def _held(self) -> int:
-        return sum(picture.nbytes for picture, _ in self._pictures.values())
 
 
 def picture_id(file: bytes) -> str:

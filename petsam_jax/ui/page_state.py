@@ -10,13 +10,10 @@ from collections.abc import Collection
 from typing import Literal, NamedTuple, get_args
 
 from petsam_jax.ui import limits
+from petsam_jax.ui.fields import BadRequest, dictionary, listed, number, whole
 
 # What a click says: what the page reads there, the opposite of that, or what the user insists on.
 Say = Literal["auto", "other", "pet", "background"]
-
-
-class BadRequest(ValueError):
-    """A request that makes no sense; the message names the field."""
 
 
 class Click(NamedTuple):
@@ -86,61 +83,61 @@ class Style:
 def read_result(said: object, kinds: Collection[str]) -> tuple[PageState, Style]:
     """What file is wanted, and of what; raises BadRequest."""
     names = {"state", *(field.name for field in dataclasses.fields(Style))}
-    said = _dictionary("request", said, names)
+    said = dictionary("request", said, names)
     if said.get("kind") not in kinds:
         raise BadRequest(f"kind: {said.get('kind')!r:.40}; there are {', '.join(kinds)}")
-    numbers = _list("numbers", said.get("numbers", []), limits.MAX_OBJECTS)
+    numbers = listed("numbers", said.get("numbers", []), limits.MAX_OBJECTS)
     if not isinstance(said.get("name", ""), str) or not isinstance(said.get("trim", True), bool):
         raise BadRequest("name, trim: want text, and true or false")
     style = Style(
         kind=said["kind"],
         name=said.get("name", "")[:200] or "picture",
-        numbers=tuple(_whole("numbers", number, 1, 10**6) for number in numbers),
+        numbers=tuple(whole("numbers", one, 1, 10**6) for one in numbers),
         trim=said.get("trim", True),
-        soft=_number("soft", said.get("soft", 0), 0, 100),
-        opacity=_number("opacity", said.get("opacity", 0.45), 0, 1),
+        soft=number("soft", said.get("soft", 0), 0, 100),
+        opacity=number("opacity", said.get("opacity", 0.45), 0, 1),
     )
     return read_state(said.get("state")), style
 
 
 def read_state(said: object) -> PageState:
     """Raises BadRequest for anything that the page would not send."""
-    said = _dictionary("request", said, {"picture", "objects", "active", "settings"})
+    said = dictionary("request", said, {"picture", "objects", "active", "settings"})
     picture = said.get("picture")
     if not isinstance(picture, str):
         raise BadRequest("picture: want the id that opening it gave")
     objects = tuple(
         _read_object(f"objects[{i}]", one)
-        for i, one in enumerate(_list("objects", said.get("objects"), limits.MAX_OBJECTS))
+        for i, one in enumerate(listed("objects", said.get("objects"), limits.MAX_OBJECTS))
     )
-    active = _whole("active", said.get("active", 0), 0, max(len(objects) - 1, 0))
+    active = whole("active", said.get("active", 0), 0, max(len(objects) - 1, 0))
     return PageState(picture, objects, active, read_settings(said.get("settings", {})))
 
 
 def read_settings(said: object) -> Settings:
     """Raises BadRequest for unknown settings and for values out of range."""
     known = {field.name for field in dataclasses.fields(Settings)}
-    values = dict(_dictionary("settings", said, known))
+    values = dict(dictionary("settings", said, known))
     for name, least, most in (("patch", 1, 99), ("fill_holes", 0, 10**8)):
         if name in values:
-            values[name] = _whole(f"settings.{name}", values[name], least, most)
+            values[name] = whole(f"settings.{name}", values[name], least, most)
     if "remove_islands" in values:
-        values["remove_islands"] = _whole(
+        values["remove_islands"] = whole(
             "settings.remove_islands", values["remove_islands"], 0, 10**8
         )
     for name in ("pet_threshold", "mask_threshold"):
         if name in values:
-            values[name] = _number(f"settings.{name}", values[name], 0.01, 0.99)
+            values[name] = number(f"settings.{name}", values[name], 0.01, 0.99)
     if not isinstance(values.get("alone", False), bool):
         raise BadRequest("settings.alone: want true or false")
     return Settings(**values)
 
 
 def _read_object(name: str, said: object) -> ObjectPrompts:
-    said = _dictionary(name, said, {"clicks", "box", "strokes", "find", "choices"})
-    clicks = _list(f"{name}.clicks", said.get("clicks", []), limits.MAX_POINTS)
-    strokes = _list(f"{name}.strokes", said.get("strokes", []), limits.MAX_STROKES)
-    choices = _list(f"{name}.choices", said.get("choices", [None, None]), 2)
+    said = dictionary(name, said, {"clicks", "box", "strokes", "find", "choices"})
+    clicks = listed(f"{name}.clicks", said.get("clicks", []), limits.MAX_POINTS)
+    strokes = listed(f"{name}.strokes", said.get("strokes", []), limits.MAX_STROKES)
+    choices = listed(f"{name}.choices", said.get("choices", [None, None]), 2)
     if len(choices) != 2:
         raise BadRequest(f"{name}.choices: want two of null, 0, 1 and 2")
     if not isinstance(said.get("find", False), bool):
@@ -150,21 +147,21 @@ def _read_object(name: str, said: object) -> ObjectPrompts:
         box=None if said.get("box") is None else read_box(f"{name}.box", said["box"]),
         strokes=tuple(_read_stroke(f"{name}.strokes[{i}]", s) for i, s in enumerate(strokes)),
         find=said.get("find", False),
-        choices=tuple(c if c is None else _whole(f"{name}.choices", c, 0, 2) for c in choices),
+        choices=tuple(c if c is None else whole(f"{name}.choices", c, 0, 2) for c in choices),
     )
 
 
 def _read_click(name: str, said: object) -> Click:
     if not isinstance(said, list) or len(said) != 3 or said[2] not in get_args(Say):
         raise BadRequest(f"{name}: want [x, y, one of {', '.join(get_args(Say))}]")
-    return Click(_whole(name, said[0], 0, 10**6), _whole(name, said[1], 0, 10**6), said[2])
+    return Click(whole(name, said[0], 0, 10**6), whole(name, said[1], 0, 10**6), said[2])
 
 
 def read_box(name: str, said: object) -> tuple[int, int, int, int]:
     """Corners in any order; a box without area is refused."""
     if not isinstance(said, list) or len(said) != 4:
         raise BadRequest(f"{name}: want [x0, y0, x1, y1]")
-    x0, y0, x1, y1 = (_whole(name, value, 0, 10**6) for value in said)
+    x0, y0, x1, y1 = (whole(name, value, 0, 10**6) for value in said)
     if x0 == x1 or y0 == y1:
         raise BadRequest(
             f"{name}: this box has no area; choose a second corner that is neither in the same row "
@@ -174,39 +171,10 @@ def read_box(name: str, said: object) -> tuple[int, int, int, int]:
 
 
 def _read_stroke(name: str, said: object) -> Stroke:
-    said = _dictionary(name, said, {"radius", "points"})
-    flat = _list(f"{name}.points", said.get("points"), limits.MAX_STROKE_POINTS)
+    said = dictionary(name, said, {"radius", "points"})
+    flat = listed(f"{name}.points", said.get("points"), limits.MAX_STROKE_POINTS)
     if len(flat) < 2 or len(flat) % 2:
         raise BadRequest(f"{name}.points: want x, y, x, y, ...")
-    numbers = [_number(f"{name}.points", value, -(10.0**6), 10.0**6) for value in flat]
-    radius = _number(f"{name}.radius", said.get("radius"), 0.5, 10.0**4)
+    numbers = [number(f"{name}.points", value, -(10.0**6), 10.0**6) for value in flat]
+    radius = number(f"{name}.radius", said.get("radius"), 0.5, 10.0**4)
     return Stroke(radius, tuple(zip(numbers[::2], numbers[1::2], strict=True)))
-
-
-def _dictionary(name: str, said: object, known: set[str]) -> dict:
-    if not isinstance(said, dict):
-        raise BadRequest(f"{name}: want a dictionary")
-    if unknown := sorted(set(said) - known):
-        raise BadRequest(f"{name}: unknown {', '.join(unknown)}; known are {sorted(known)}")
-    return said
-
-
-def _list(name: str, said: object, most: int) -> list:
-    if not isinstance(said, list):
-        raise BadRequest(f"{name}: want a list")
-    if len(said) > most:
-        raise BadRequest(f"{name}: {len(said)} of them; at most {most} are taken")
-    return said
-
-
-def _number(name: str, said: object, least: float | int, most: float | int) -> float:
-    # bool is an int, and NaN is within no bounds.
-    if isinstance(said, bool) or not isinstance(said, int | float) or not least <= said <= most:
-        raise BadRequest(f"{name}: {said!r:.40}; want a number from {least:g} to {most:g}")
-    return float(said)
-
-
-def _whole(name: str, said: object, least: int, most: int) -> int:
-    if _number(name, said, least, most) != int(said):
-        raise BadRequest(f"{name}: {said!r:.40}; want a whole number")
-    return int(said)

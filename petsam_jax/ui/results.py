@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw, ImageFilter
 from petsam_jax.outputs.labels import Coco, Labelled, labelme, yolo_text
 from petsam_jax.outputs.pictures import COLOURS, cutout, mask_picture, overlay
 from petsam_jax.outputs.rle import encode_rle
-from petsam_jax.ui.page_state import BadRequest, PageState, Style, read_result
+from petsam_jax.ui.fields import BadRequest
+from petsam_jax.ui.page_state import PageState, Style, read_result
 from petsam_jax.ui.studio import Masks, Studio
 
 # Of boxes and of background that is shown, as on the page.

@@ -30,10 +30,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from petsam_jax.data.pictures import UnfitPicture
+from petsam_jax.ui.fields import BadRequest
 from petsam_jax.ui.limits import MAX_REQUEST, MEGA
-from petsam_jax.ui.open_pictures import Gone
-from petsam_jax.ui.page_state import BadRequest, read_state
+from petsam_jax.ui.page_state import read_state
 from petsam_jax.ui.results import make_result
+from petsam_jax.ui.shelf import Gone
 from petsam_jax.ui.studio import Studio
 
 HERE = Path(__file__).parent
