@@ -1,6 +1,7 @@
 """`petsam segment`: its files hold the predictor's masks, and bad pictures stop nothing."""
 
 import json
+import weakref
 
 import jax
 import numpy as np
@@ -186,6 +187,30 @@ def test_an_accelerator_gets_several_pictures_at_once(predictor, photos, tmp_pat
     for stem in ("a", "b", "tabby/a"):
         said = asked(predictor, photos / f"{stem}.png").masks[0]
         np.testing.assert_array_equal(mask_of(tmp_path / "out" / f"{stem}_mask.png"), said)
+
+
+def test_no_more_than_a_few_pictures_are_held_however_many_there_are(
+    predictor, tmp_path, monkeypatch
+):
+    photos, number = tmp_path / "photos", 100
+    photos.mkdir()
+    for i in range(number):
+        Image.new("RGB", (20 + i % 23, 30 + i % 37)).save(photos / f"{i}.bmp")
+    find, masks, held, arrays = segment_pictures.find_objects, [], [], []
+
+    def watched(*args):
+        found = find(*args)
+        masks.append(weakref.ref(found.masks))
+        held.append(sum(mask() is not None for mask in masks))
+        arrays.append(len(jax.live_arrays()))
+        return found
+
+    monkeypatch.setattr(segment_pictures, "find_objects", watched)
+    assert run(photos, "--quiet", "--out", tmp_path / "out", "--format", "mask,coco") == 0
+    assert len(masks) == number and max(held) <= 4
+    # Of the picture in hand and of those whose program is still running.
+    assert max(arrays) - min(arrays) <= 10
+    assert len(json.loads((tmp_path / "out" / "coco.json").read_text())["images"]) == number
 
 
 def test_ctrl_c_keeps_what_is_done(predictor, photos, tmp_path, capsys, monkeypatch):
