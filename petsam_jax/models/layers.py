@@ -410,7 +410,21 @@ def depthwise(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c"]
 ) -> Float[Array, "b h w c"]:
     """Each channel convolved with its own odd kernel, as a sum of shifted products."""
+    return lax.platform_dependent(x, kernel, cpu=_stored_products, default=_products)
+
+
+def _products(x, kernel):
     return sum(shifted * like(kernel[y, x_], x) for y, x_, shifted in _shifts(x, kernel.shape[0]))
+
+
+def _stored_products(x, kernel):
+    """The same, computed once however many passes read it.
+
+    XLA on a CPU would compute the 49 products anew in each pass of the norm that follows, since
+    they look cheap. What a conditional returns it has to store; one whose branches are equal, and
+    whose condition is not known before, stays.
+    """
+    return lax.cond(x.ravel()[0] < 0, _products, _products, x, kernel)
 
 
 def _shifts(x, size):
