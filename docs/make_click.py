@@ -1,0 +1,171 @@
+"""Film two clicks on the page, as the README shows them.
+
+    python docs/make_click.py                                  # writes docs/click.webp
+    python docs/make_click.py --example dog.webp --click 500,330 --click 480,150,0
+
+A click with ",0" is one with the right button. The script starts `demo.py` with the weights that
+ship (or --ckpt), opens one of the page's examples in Chromium, clicks on it and puts the screens
+together as an animated WebP of at most 400 kB. Wanted are Chromium on the PATH and `pip install
+playwright`. The pointer is drawn in, since pictures of a screen have none.
+"""
+
+import argparse
+import contextlib
+import io
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw
+
+ROOT = Path(__file__).parents[1]
+VIEW = {"width": 1100, "height": 640}
+APP = "document.querySelector('[data-root]').parentElement.petsam"
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+MOST_BYTES = 400_000
+# Milliseconds of a step of the pointer, of the button held, of looking at an answer.
+STEP, PRESS, LOOK = 60, 160, 1600
+STEPS = 8
+# The arrow that points at its first corner, in pixels.
+ARROW = ((0, 0), (0, 17), (4, 13), (7, 20), (10, 19), (7, 12), (12, 12))
+SMOOTH = 4
+
+Point = tuple[float, float]
+# On the dog's back, and with the other button on the bush behind it.
+CLICKS = ("500,330", "480,150,0")
+
+
+class Click(NamedTuple):
+    """A pixel of the picture, and the button of the mouse."""
+
+    x: float
+    y: float
+    button: str = "left"
+
+    @classmethod
+    def read(cls, text: str) -> "Click":
+        """X,Y or X,Y,0."""
+        x, y, *other = text.split(",")
+        return cls(float(x), float(y), "right" if other == ["0"] else "left")
+
+
+class Shot(NamedTuple):
+    """A picture of the screen and how long it is shown, in milliseconds."""
+
+    image: Image.Image
+    lasts: int
+
+
+@contextlib.contextmanager
+def page_of_demo(ckpt: str | None) -> Iterator[str]:
+    """The address of the demo, which runs as long as the context."""
+    flags = ["--port", "0", *(["--ckpt", ckpt] if ckpt else [])]
+    with subprocess.Popen(
+        [sys.executable, "demo.py", *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            for line in process.stdout:
+                if line.startswith("page:"):
+                    yield line.split()[1]
+                    return
+            raise SystemExit("make_click: the demo did not start; what it said is above")
+        finally:
+            process.terminate()
+
+
+def film(address: str, example: str, clicks: Sequence[Click]) -> list[Shot]:
+    """The pointer goes from click to click."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    shots: list[Shot] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        page = browser.new_page(viewport=VIEW)
+        page.goto(address)
+        page.wait_for_function(f"document.querySelector('[data-root]') && {APP}?.picture")
+        page.locator(f"[data-examples] [data-name='{example}']").click()
+        page.wait_for_function(f"{APP}.picture?.name === '{example}'")
+        where = VIEW["width"] * 0.66, VIEW["height"] * 0.9
+        for click in clicks:
+            still = _screen(page)
+            canvas = page.locator("[data-canvas=marks]").bounding_box()
+            left, top = page.evaluate(f"{APP}.view.place({click.x}, {click.y})")
+            target = canvas["x"] + left, canvas["y"] + top
+            shots += [Shot(_pointing(still, at), STEP) for at in _way(where, target)]
+            shots.append(Shot(_pointing(still, target, pressed=True), PRESS))
+            page.mouse.click(*target, button=click.button)
+            page.wait_for_function(f"(app => !app.client.running && !app.painter.due.above)({APP})")
+            # Off the picture, where it makes no cross and no hint.
+            page.mouse.move(5, 5)
+            page.wait_for_timeout(400)
+            shots.append(Shot(_pointing(_screen(page), target), LOOK))
+            where = target
+        browser.close()
+    return shots
+
+
+def _screen(page) -> Image.Image:
+    return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+
+
+def _way(start: Point, end: Point) -> list[Point]:
+    """Points from one to the other, slow at both ends."""
+    shares = [i / STEPS for i in range(1, STEPS + 1)]
+    eased = [share * share * (3 - 2 * share) for share in shares]
+    return [tuple(a + s * (b - a) for a, b in zip(start, end, strict=True)) for s in eased]
+
+
+def _pointing(screen: Image.Image, at: Point, pressed: bool = False) -> Image.Image:
+    """The screen with the pointer there, and a ring around it while the button is held."""
+    side = 60
+    layer = Image.new("RGBA", (side * SMOOTH, side * SMOOTH))
+    draw, middle = ImageDraw.Draw(layer), side / 2
+    if pressed:
+        ring = [SMOOTH * (middle - 16)] * 2 + [SMOOTH * (middle + 16)] * 2
+        draw.ellipse(ring, outline=(255, 255, 255, 230), width=3 * SMOOTH)
+    arrow = [(SMOOTH * (middle + x), SMOOTH * (middle + y)) for x, y in ARROW]
+    draw.polygon(arrow, fill=(20, 20, 20, 255))
+    draw.line([*arrow, arrow[0]], fill=(255, 255, 255, 255), width=SMOOTH + 2, joint="curve")
+    layer = layer.resize((side, side), Image.Resampling.LANCZOS)
+    shown = screen.copy()
+    shown.paste(layer, (round(at[0] - middle), round(at[1] - middle)), layer)
+    return shown
+
+
+def save(shots: Sequence[Shot], out: Path) -> int:
+    """Write the film, as good as `MOST_BYTES` allow; returns its size in bytes."""
+    images, lasts = [shot.image for shot in shots], [shot.lasts for shot in shots]
+    for quality in (80, 65, 50, 35):
+        file = io.BytesIO()
+        options = dict(save_all=True, append_images=images[1:], duration=lasts, loop=0)
+        images[0].save(file, "WEBP", quality=quality, method=4, **options)
+        if file.tell() <= MOST_BYTES:
+            break
+    out.write_bytes(file.getvalue())
+    return file.tell()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        "python docs/make_click.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--example", default="dog.webp", help="of petsam_jax/ui/examples")
+    parser.add_argument("--click", action="append", metavar="X,Y[,0]", help="pixels of the example")
+    parser.add_argument("--ckpt", metavar="DIR", help="default: the weights that ship")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "click.webp")
+    args = parser.parse_args(argv)
+    clicks = [Click.read(text) for text in args.click or CLICKS]
+    with page_of_demo(args.ckpt) as address:
+        size = save(film(address, args.example, clicks), args.out)
+    print(f"{args.out}: {size:,} bytes")
+    return 0 if size <= MOST_BYTES else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
