@@ -64,7 +64,7 @@ class VideoPredictor:
 
         Raises SessionError, a ValueError, where the file is none, or of another clip or weights.
         """
-        told, objects = saving.read(Path(path))
+        told, objects, kept = saving.read(Path(path))
         clip = open_clip(told["clip"]["name"] if source is None else source)
         saving.check(Path(path), told, clip, self._tracker.fingerprint)
-        return Session(self.images, self._tracker, clip, objects)
+        return Session(self.images, self._tracker, clip, objects, kept)

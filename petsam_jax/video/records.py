@@ -6,6 +6,7 @@ that an earlier state is a copy of two dictionaries.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -72,12 +73,18 @@ class Fresh(NamedTuple):
     memory: Map
 
 
+# A frame, an object, and what is kept of it there.
+Kept = tuple[int, int, Fresh]
+
+
 class Window:
     """The fresh parts of the frames nearest to the one that was tracked last, by object."""
 
-    def __init__(self, reach: int):
+    def __init__(self, reach: int, kept: Iterable[Kept] = ()):
         self._reach = reach
         self._frames: dict[int, dict[int, Fresh]] = {}
+        for frame, object_id, fresh in kept:
+            self._frames.setdefault(frame, {})[object_id] = fresh
 
     def put(self, frame: int, object_id: int, fresh: Fresh) -> None:
         for far in [each for each in self._frames if abs(each - frame) > self._reach]:
@@ -86,6 +93,14 @@ class Window:
 
     def get(self, frame: int, object_id: int) -> Fresh | None:
         return self._frames.get(frame, {}).get(object_id)
+
+    def kept(self) -> list[Kept]:
+        """All that is in it, for another one to start from."""
+        return [
+            (frame, each, fresh)
+            for frame, objects in self._frames.items()
+            for each, fresh in objects.items()
+        ]
 
     def drop(self, object_id: int) -> None:
         for objects in self._frames.values():

@@ -1,7 +1,8 @@
 """A session as a file: what was said and what was found, but neither the clip nor the model.
 
-The file is a zip of numpy arrays; `session` among them is JSON text. Raises SessionError for what
-is no such file, or one of another clip or other weights.
+What is remembered of the last frames is in it too, so that tracking goes on as if it had never
+stopped. The file is a zip of numpy arrays; `session` among them is JSON text. Raises
+SessionError for what is no such file, or one of another clip or other weights.
 """
 
 import io
@@ -16,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from petsam_jax.video.frames import Clip
-from petsam_jax.video.records import Prompted, Said, Tracked, TrackedObject
+from petsam_jax.video.records import Fresh, Kept, Prompted, Said, Tracked, TrackedObject
 
-VERSION = 1
+VERSION = 2
 COLUMNS = {"prompted": Prompted._fields, "tracked": Tracked._fields}
 ARRAYS = {"prompted": ("logits", "obj_ptr", "memory"), "tracked": ("obj_ptr",)}
 
@@ -27,13 +28,22 @@ class SessionError(ValueError):
     """A file that is no session, or does not belong to this clip or these weights."""
 
 
-def save(path: Path, clip: Clip, objects: dict[int, TrackedObject], fingerprint: str) -> None:
-    """Write the file, whole or not at all."""
+def save(
+    path: Path,
+    clip: Clip,
+    objects: dict[int, TrackedObject],
+    kept: list[Kept],
+    fingerprint: str,
+) -> None:
+    """Write the file, whole or not at all; `kept` is what `Window.kept` says."""
     arrays: dict[str, np.ndarray] = {}
+    for name in Fresh._fields:
+        arrays[f"window/{name}"] = np.array([getattr(fresh, name) for _, _, fresh in kept])
     told = {
         "version": VERSION,
         "clip": {"name": clip.name, "size": list(clip.size), "count": clip.count},
         "weights": fingerprint,
+        "window": [(frame, each) for frame, each, _ in kept],
         "objects": [_tell(number, one, arrays) for number, one in objects.items()],
     }
     written = io.BytesIO()
@@ -55,20 +65,22 @@ def _tell(number: int, one: TrackedObject, arrays: dict[str, np.ndarray]) -> dic
     return told
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[int, TrackedObject]]:
-    """What the file says of the clip and the weights, and the objects."""
+def read(path: Path) -> tuple[dict[str, Any], dict[int, TrackedObject], list[Kept]]:
+    """What the file says of the clip and the weights, the objects, and what `Window` keeps."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             told = json.loads(str(arrays["session"]))
             if told["version"] != VERSION:
                 raise SessionError(f"{path}: of version {told['version']}; want {VERSION}")
             objects = {one["id"]: _object(one, arrays) for one in told["objects"]}
+            fresh = map(Fresh, *(_rows(arrays[f"window/{name}"]) for name in Fresh._fields))
+            kept = [(*where, each) for where, each in zip(told["window"], fresh, strict=True)]
     except SessionError:
         raise
     # Numpy and zipfile raise nearly anything on damaged files.
     except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise SessionError(f"{path}: no session, or a damaged one: {error!r}") from error
-    return told, objects
+    return told, objects, kept
 
 
 def _object(told: dict[str, Any], arrays) -> TrackedObject:
@@ -79,13 +91,17 @@ def _object(told: dict[str, Any], arrays) -> TrackedObject:
     ):
         columns = told[kind]
         for name in ARRAYS[kind]:
-            # Copies, which do not hold on to all of the file.
-            columns[name] = [row.copy() for row in arrays[f"{told['id']}/{kind}/{name}"]]
+            columns[name] = _rows(arrays[f"{told['id']}/{kind}/{name}"])
         if "said" in columns:
             columns["said"] = [_said(*said) for said in columns["said"]]
         rows = zip(*(columns[name] for name in COLUMNS[kind]), strict=True)
         known.update(zip(columns["frame"], itertools.starmap(record, rows), strict=True))
     return one
+
+
+def _rows(array: np.ndarray) -> list[np.ndarray]:
+    """As copies, which do not hold on to all of the file."""
+    return [row.copy() for row in array]
 
 
 def _said(points, labels, box, given) -> Said:

@@ -20,7 +20,7 @@ from petsam_jax.video import saving
 from petsam_jax.video.frames import Clip
 from petsam_jax.video.memories import MOST_PROMPTED
 from petsam_jax.video.passes import Found, run_pass
-from petsam_jax.video.records import Mask, Prompted, Said, TrackedObject, Window, pack
+from petsam_jax.video.records import Kept, Mask, Prompted, Said, TrackedObject, Window, pack
 from petsam_jax.video.state import State
 from petsam_jax.video.tracker import Answer, Tracker
 
@@ -37,10 +37,13 @@ class Session:
         tracker: Tracker,
         clip: Clip,
         objects: dict[int, TrackedObject] | None = None,
+        kept: Iterable[Kept] = (),
     ):
+        """`objects` and `kept` are those of a session that was saved."""
         self.clip = clip
         self._state = State(images, tracker, clip)
         self._state.objects = objects or {}
+        self._state.window = Window(tracker.pointers, kept)
         # Earlier states of what was said.
         self._history: deque[dict[int, TrackedObject]] = deque(maxlen=UNDONE)
 
@@ -255,4 +258,6 @@ class Session:
 
     def save_session(self, path: str | Path) -> None:
         """Write prompts and masks to a file, for `VideoPredictor.load_session`."""
-        saving.save(Path(path), self.clip, self._state.objects, self._state.tracker.fingerprint)
+        state = self._state
+        fingerprint = state.tracker.fingerprint
+        saving.save(Path(path), self.clip, state.objects, state.window.kept(), fingerprint)

@@ -8,6 +8,7 @@ from collections import OrderedDict
 
 import numpy as np
 from jaxtyping import Bool
+from scipy import ndimage
 
 from petsam_jax.image_predictor import EncodedImage, ImagePredictor
 from petsam_jax.postprocess import fill_holes, logits_at_size, masks_at_size
@@ -30,6 +31,8 @@ from petsam_jax.video.tracker import Tracker, Where
 ENCODED = 6
 # Holes that are filled, as a share of the picture: SAM 2's 8 cells of 256 x 256.
 HOLES = 8 / 256**2
+# Logits, beside or above each other, that such a hole may have within it.
+HOLE_CELLS = 8
 
 
 class State:
@@ -129,7 +132,10 @@ class State:
     def enlarge(self, logits: Logits) -> Mask:
         """The mask at the clip's size, without small holes."""
         height, width = self.clip.size
-        return fill_holes(masks_at_size(logits, height, width), round(HOLES * height * width))
+        mask = masks_at_size(logits, height, width)
+        if not _may_have_holes(logits, height, width):
+            return mask
+        return fill_holes(mask, round(HOLES * height * width))
 
     def model_mask(self, mask: Mask):
         """A mask at the clip's size as one at the model's, batch and channel axes added."""
@@ -159,3 +165,20 @@ class State:
         others = [row for row in range(len(masks)) if row not in said]
         masks[others] &= ~masks[rows].any(axis=0)
         return masks
+
+
+def _may_have_holes(logits: Logits, height: int, width: int) -> bool:
+    """Whether the enlarged mask can have holes that are filled; to look for them there takes longer
+    than to enlarge it.
+
+    Between logits there are only values between theirs, so that a hole has some within it.
+    """
+    if height < len(logits) or width < len(logits[0]):
+        return True
+    parts, _ = ndimage.label(logits <= 0)
+    cells = np.bincount(parts.ravel())
+    # What goes on beyond a side is no hole; neither is the mask itself.
+    for side in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
+        cells[side] = parts.size
+    cells[0] = parts.size
+    return bool(cells.min() <= HOLE_CELLS)
