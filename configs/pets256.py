@@ -102,7 +102,7 @@ def _seed(config: ConfigDict) -> None:
     config.prompts.first.update(click_prob=0.5, box_prob=0.5, mask_prob=0.0, none_prob=0.0)
     config.prompts.first.update(centre_prob=0.0)
     config.prompts.correction.update(centre_prob=0.0)
-    config.prompts.update(painted=False, gated=True)
+    config.prompts.update(painted=False, gated=True, clip_mask_prob=0.0)
 
 
 def _data() -> ConfigDict:
@@ -131,9 +131,11 @@ def _data() -> ConfigDict:
     # How often the pet stands in another picture, and how often other pets stand beside it: then
     # the prompt decides, and the model learns to listen.
     data.augment.update(paste_prob=0.25, others_prob=0.25, max_others=2)
-    # What happens in a clip that is made from a picture, as `data.clips.Motion` has it.
-    data.motion = ConfigDict(dict(frames=4, shift=0.25, rotation=15.0, zoom=0.25, camera=0.4))
-    data.motion.update(light=0.2, cutout_prob=0.6, other_ground_prob=0.5)
+    # What happens in a clip that is made from a picture, as `data.clips.Motion` has it. Eight
+    # frames are the fewest from which memories of every age are read. Mostly the pet moves before
+    # another picture, which has a pet of its own: then memory alone tells which one is meant.
+    data.motion = ConfigDict(dict(frames=8, shift=0.25, rotation=15.0, zoom=0.25, camera=0.4))
+    data.motion.update(light=0.2, cutout_prob=0.8, other_ground_prob=0.7)
     data.motion.update(occlude_prob=0.25, exit_prob=0.1)
     return data
 
@@ -145,6 +147,9 @@ def _prompts() -> ConfigDict:
     prompts.clip_rounds = 1
     # How often the last frame of a clip is prompted besides the first.
     prompts.second_prompt_prob = 0.5
+    # How often such a frame is given as its mask, which is remembered in place of the answer: what
+    # is remembered is then worth listening to from the first step.
+    prompts.clip_mask_prob = 0.5
     # What the first prompt is; the rest of the odds is no prompt at all, so that the model finds
     # the pet by itself. A click is in the middle with centre_prob; a box is off by up to box_jitter
     # of its side and box_jitter_px pixels.

@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
     # Shapes that differ from the ground by colour more than by pattern.
     config.data.sources = ("shapes:length=4000,size=128,contrast=20",)
     config.data.size = 128
+    config.data.motion.frames = 4
     # Shapes are varied as they are.
     config.data.augment.update(blur_prob=0.0, paste_prob=0.0, others_prob=0.0)
     config.data.augment.update(crop=0.0, zoom_out=0.0, rotation=0.0, aspect=0.0)

@@ -18,11 +18,11 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, UInt8
 from ml_collections import ConfigDict
 
 from petsam_jax.image import normalise
-from petsam_jax.losses import Losses, enlarge, prompt_losses, trained_masks
+from petsam_jax.losses import PET, Losses, enlarge, prompt_losses, trained_masks
 from petsam_jax.metrics import iou
 from petsam_jax.models import memory_bank
 from petsam_jax.models.image_encoder import ImageFeatures
-from petsam_jax.models.sam2 import SAM2, Decoded, where_object
+from petsam_jax.models.sam2 import SAM2, Decoded, mask_to_logits, where_object
 from petsam_jax.prompts import (
     EMPTY,
     Click,
@@ -31,6 +31,7 @@ from petsam_jax.prompts import (
     correction_click,
     empty_prompts,
     first_prompt,
+    mask_prompt,
     paint_prompts,
 )
 
@@ -56,6 +57,8 @@ class Objective:
     clip_rounds: int = 1
     # How often the last frame of a clip is prompted too.
     second_prompt_prob: float = 0.5
+    # How often a prompted frame of a clip is given as its mask, which then is what is remembered.
+    clip_mask_prob: float = 0.0
     gated: bool = False
 
     @classmethod
@@ -184,25 +187,26 @@ def clip_outcome(
 ) -> Outcome:
     """Prompts on the first frame, for some on the last too, and tracking in between.
 
-    Prompted frames are encoded before any is tracked, as in SAM 2's training.
+    Prompted frames are encoded before any is tracked, as in SAM 2's training. For some objects the
+    prompt is the mask and is remembered as it is, however good the model's own answer.
     """
     key_drop, key_first, key_second, key_who, key_track = jax.random.split(key, 5)
     batch, frames = image.shape[:2]
     features = encode_frames(model, image, key_drop)
 
     def prompted(key, frame):
-        key_prompt, key_rounds = jax.random.split(key)
-        return (
-            first_prompt(key_prompt, mask[:, frame], **objective.first),
-            jax.random.split(key_rounds, objective.clip_rounds),
-        )
+        key_prompt, key_given, key_rounds = jax.random.split(key, 3)
+        given = jax.random.bernoulli(key_given, objective.clip_mask_prob, (batch,))
+        prompts = first_prompt(key_prompt, mask[:, frame], **objective.first)
+        prompts = where_object(given, _told_mask(mask[:, frame]), prompts)
+        return given, prompts, jax.random.split(key_rounds, objective.clip_rounds)
 
     twice = jax.random.bernoulli(key_who, objective.second_prompt_prob, (batch,))
     everyone, twice = jnp.ones(batch, bool), twice & (frames > 2)
     bank = model.empty_bank(batch, *image.shape[2:4], cond_slots=2, recent_slots=max(frames, 2))
     parts = []
     for key_frame, frame, who in ((key_first, 0, everyone), (key_second, frames - 1, twice)):
-        prompts, keys = prompted(key_frame, frame)
+        given, prompts, keys = prompted(key_frame, frame)
         bank, losses, ious = prompted_frame(
             model,
             _frame(features, frame),
@@ -212,9 +216,12 @@ def clip_outcome(
             (prompts, keys, _random_click(objective)),
             who,
             objective,
+            given,
         )
         parts.append(Outcome(losses, jnp.broadcast_to(who, ious.shape), ious))
-    parts.append(track_frames(model, features, mask, bank, twice, objective, key_track))
+    # A pointer's age means the same as in tracking, where a clip is longer than these few frames.
+    length = max(frames, model.max_obj_ptrs)
+    parts.append(track_frames(model, features, mask, bank, twice, objective, key_track, length))
     return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
 
@@ -242,11 +249,32 @@ def prompted_frame(
     prompting: tuple[Prompts, Any, NextClick],
     who: Bool[Array, " b"],
     objective: Objective,
+    given: Bool[Array, " b"] | None = None,
 ) -> tuple[memory_bank.MemoryBank, Losses, Float32[Array, "s b"]]:
-    """Prompt and correct on a frame that remembers nothing; `who` are the objects to remember."""
+    """Prompt and correct on a frame that remembers nothing; `who` are the objects to remember.
+
+    Of those that are `given` the true mask is remembered, in place of the answer.
+    """
     pix_feat = model.attend_memory(features.image_embed)
     decoded, losses, ious = prompt_rounds(model, pix_feat, features, mask, *prompting, objective)
+    if given is not None:
+        decoded = where_object(given, _as_given(decoded, mask), decoded)
     return _remember(model, features, decoded, bank, frame, who, who), losses, ious
+
+
+def _told_mask(mask: UInt8[Array, "b h w"]) -> Prompts:
+    batch, height, width = mask.shape
+    prompts = empty_prompts(batch, height, width)
+    return prompts._replace(mask_input=mask_prompt(mask), has_mask=jnp.ones(batch, bool))
+
+
+def _as_given(decoded: Decoded, mask: UInt8[Array, "b h w"]) -> Decoded:
+    """The answer with the truth for its mask, as sure as a given mask is in tracking."""
+    present = (mask == PET).any((1, 2)).astype(jnp.float32)
+    return decoded._replace(
+        mask_logits=rearrange(mask_prompt(mask), "b h w 1 -> b 1 h w"),
+        object_logit=mask_to_logits(present)[:, None],
+    )
 
 
 def _remember(model, features, decoded, bank, frame, conditioning, who):
@@ -263,8 +291,12 @@ def track_frames(
     twice: Bool[Array, " b"],
     objective: Objective,
     key: PRNGKeyArray | None,
+    num_frames: int,
 ) -> Outcome:
-    """All frames but the first by memory alone; not the last one where it was prompted."""
+    """All frames but the first by memory alone; not the last one where it was prompted.
+
+    `num_frames` is the length that ages of pointers are measured by.
+    """
     batch, frames, height, width = mask.shape
     nothing = empty_prompts(batch, height, width, max_clicks=1)
 
@@ -274,7 +306,7 @@ def track_frames(
             features.image_embed,
             bank,
             frame,
-            frames,
+            num_frames,
             evaluation=False,
             key=None if key is None else jax.random.fold_in(key, frame),
         )

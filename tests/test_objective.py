@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from einops import rearrange
 from flax import nnx
 
+from petsam_jax.image import normalise
 from petsam_jax.losses import combine
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.names import weights
@@ -19,7 +21,7 @@ from petsam_jax.objective import (
     track_frames,
 )
 from petsam_jax.optimizer import unflatten
-from petsam_jax.prompts import add_click, empty_prompts, set_box
+from petsam_jax.prompts import add_click, empty_prompts, mask_prompt, set_box
 from petsam_jax.reference_names import our_name, to_ours
 from petsam_jax.training import mean_losses
 from tests.golden import (
@@ -145,7 +147,7 @@ def test_clip_step_equals_the_official_one():
         bank, losses, _ = prompted_frame(
             model, first, mask[:, 0], bank, 0, prompting, everyone, OFFICIAL
         )
-        tracked = track_frames(model, features, mask, bank, ~everyone, OFFICIAL, None)
+        tracked = track_frames(model, features, mask, bank, ~everyone, OFFICIAL, None, 3)
         parts = [combine(x, 2.0) for x in (losses, tracked.losses)]
         parts = jax.tree.map(lambda a, b: a + b, *parts)
         return parts.total, parts
@@ -178,6 +180,7 @@ USUAL = Objective(
     rounds=2,
     clip_rounds=1,
     second_prompt_prob=0.5,
+    clip_mask_prob=0.5,
 )
 
 
@@ -217,3 +220,32 @@ def test_a_clip_step_counts_each_frame_once_and_the_second_prompt_only_where_the
     np.testing.assert_array_equal(counted[2], ~counted[6])
     assert counted[2].any() and not counted[2].all()
     assert np.isfinite(mean_losses(outcome).total)
+
+
+def test_a_given_mask_is_what_is_remembered_and_an_answer_where_none_is_given():
+    image, mask = random_pets((3, 64, 64))
+    model = tiny_model()
+    definition, arrays = split(model)
+    given = jnp.array([True, False, True])
+    prompts = empty_prompts(3, 64, 64)._replace(
+        mask_input=mask_prompt(mask), has_mask=jnp.ones(3, bool)
+    )
+    no_rounds = jnp.zeros(0)
+
+    @jax.jit
+    def remember(arrays, given):
+        model = nnx.merge(definition, unflatten(arrays))
+        features = model.encode_image(normalise(image))
+        bank = model.empty_bank(3, 64, 64, cond_slots=1)
+        prompting = prompts, no_rounds, the_recorded_click
+        who = jnp.ones(3, bool)
+        bank, _, _ = prompted_frame(model, features, mask, bank, 0, prompting, who, USUAL, given)
+        logits = rearrange(mask_prompt(mask), "b h w 1 -> b 1 h w")
+        present = jnp.array([[10.0], [10.0], [-10.0]])
+        return bank.conditioning.memory[:, 0], model.encode_memory(
+            features.image_embed, logits, present
+        )
+
+    memory, of_truth = remember(arrays, given)
+    same = [np.allclose(a, b, atol=1e-5) for a, b in zip(memory, of_truth, strict=True)]
+    assert same == [True, False, True]
