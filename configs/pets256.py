@@ -8,7 +8,7 @@
 from ml_collections import ConfigDict
 
 from petsam_jax.config import ConfigError
-from petsam_jax.optimizer import NO_DECAY
+from petsam_jax.optimizer import NO_DECAY, REFERENCE_NO_DECAY
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -99,6 +99,8 @@ def _seed(config: ConfigDict) -> None:
     for group in config.optim.groups.values():
         group.update(lr=5e-6, weight_decay=0.1, warmup="0 steps")
     config.optim.update(schedule="constant", clip_norm=0.1, b2=0.999)
+    # There learned vectors and the norms of convolutions decay, too.
+    config.optim.no_decay = REFERENCE_NO_DECAY
     config.prompts.first.update(click_prob=0.5, box_prob=0.5, mask_prob=0.0, none_prob=0.0)
     config.prompts.first.update(centre_prob=0.0)
     config.prompts.correction.update(centre_prob=0.0)

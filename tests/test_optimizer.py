@@ -9,11 +9,11 @@ import optax
 import pytest
 from flax import nnx
 
+from petsam_jax.config import load_config
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.names import shapes
 from petsam_jax.optimizer import (
     NO_DECAY,
-    REFERENCE_NO_DECAY,
     OptimizerError,
     Rule,
     ema_update,
@@ -50,9 +50,10 @@ def model_params():
 
 
 def test_groups_equal_reference(model_params):
-    """Learning rate and decay of every parameter of the official recipe, by its own exemptions."""
+    """Learning rate and decay of every parameter of the official recipe, exempt as in `:seed`."""
     official = golden_json("optim_groups")["params"]
-    rules = make_rules(flatten(model_params), RECIPE, REFERENCE_NO_DECAY)
+    exempt = load_config("configs/pets256.py:seed").optim.no_decay
+    rules = make_rules(flatten(model_params), RECIPE, exempt)
     seen = set()
     for reference, want in official.items():
         if reference in DROPPED:
