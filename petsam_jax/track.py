@@ -10,7 +10,7 @@
 given. Frames count from 0; points and boxes are in pixels, the upper left one being 0,0. The whole
 clip is tracked: backwards from the first prompted frame, then on from it. CLIP is a video or a
 folder of JPEG or PNG frames. Beside the video OUT, folders OUT-cutout and OUT-masks get a PNG a
-frame. A run that is interrupted leaves what it has done.
+frame. Ctrl-C ends it after the frame at hand, and leaves a video of what is done; so does SIGTERM.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from petsam_jax import flag_values, model_flags
 
 FORMATS = ("overlay", "cutout", "masks")
+EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 # Seconds between two lines of progress, in a terminal and elsewhere.
 OFTEN, SELDOM = 0.3, 10.0
 
@@ -99,11 +100,14 @@ def _whole(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The command: 0 if all went well, 1 if not, 130 after Ctrl-C."""
+    """The command: 0 if all went well, 1 if not, 130 after Ctrl-C, 143 after SIGTERM."""
     model_flags.use_device(args)
     try:
         check(args)
         return _run(args)
+    except KeyboardInterrupt:
+        print("track: interrupted", file=sys.stderr)
+        return EXIT_CODES["SIGINT"]
     # ValueError: what is wrong with the clip, a prompt or the checkpoint.
     except (ValueError, IndexError, OSError) as error:
         print(f"track: {error}", file=sys.stderr)
@@ -123,6 +127,7 @@ def check(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     # Here, since they take seconds to import, and wrong flags are told at once.
+    from petsam_jax.run_guard import StopSignal
     from petsam_jax.video.clip_files import ClipFiles
     from petsam_jax.video.frames import open_clip
     from petsam_jax.video.writer import check_name
@@ -135,15 +140,16 @@ def _run(args: argparse.Namespace) -> int:
     first = say_all(session, args)
     progress = Progress(clip.count + first, args.quiet)
     done, fault, code = 0, None, 0
-    with ClipFiles(args.out, args.format, clip.size, clip.fps) as files:
+    # Told between two frames: whatever a signal cuts short, a picture or a frame is then not whole.
+    with StopSignal() as stop, ClipFiles(args.out, args.format, clip.size, clip.fps) as files:
         try:
-            for frame, masks in whole_clip(session, first, progress):
+            for frame, masks in whole_clip(session, first, progress, stop):
                 files.add(frame, clip.read(frame), masks)
                 done += 1
-        except KeyboardInterrupt:
-            fault, code = "interrupted", 130
         except ValueError as error:
             fault, code = error, 1
+        if stop.requested and done < clip.count:
+            fault, code = f"interrupted by {stop.requested}", EXIT_CODES[stop.requested]
     progress.end()
     if fault is not None:
         print(f"track: {fault}; {done} of {clip.count} frames are done", file=sys.stderr)
@@ -181,26 +187,33 @@ def _read_mask(path: Path):
     return (values > 0) & (values != VOID)
 
 
-def whole_clip(session, first: int, progress: "Progress") -> Iterator[tuple[int, Any]]:
+def whole_clip(session, first: int, progress: "Progress", stop) -> Iterator[tuple[int, Any]]:
     """Frames in the clip's order with their masks, all tracked from frame `first`.
 
-    Whatever stops the way back from there, what was reached is told before it is raised.
+    Ends early once `stop.requested`. Whatever stops the way back from `first`, what was reached is
+    told before it ends or that is raised.
     """
-    reached, stopped = first, None
+    reached, fault = first, None
     if first > 0:
         try:
             for frame, _, _ in session.propagate(first, 0, reverse=True):
                 reached = frame
                 progress.step()
-        except (KeyboardInterrupt, ValueError) as error:
-            stopped = error
+                if stop.requested:
+                    break
+        except ValueError as error:
+            fault = error
     for frame in range(reached, first):
         yield frame, session.masks(frame).masks
-    if stopped is not None:
-        raise stopped
+    if fault is not None:
+        raise fault
+    if stop.requested:
+        return
     for frame, _, masks in session.propagate(first):
         progress.step()
         yield frame, masks
+        if stop.requested:
+            return
 
 
 class Progress:

@@ -1,15 +1,25 @@
 """`petsam track`: files of every format, prompts anywhere, runs that are stopped, bad flags."""
 
 import argparse
+import re
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from petsam_jax import track
+from petsam_jax.checkpoint import save_weights
+from petsam_jax.names import weights
 from petsam_jax.video import clip_files
 from petsam_jax.video.frames import ClipError, Pictures, open_clip
+from petsam_jax.video.writer import VideoWriter
 from petsam_jax.video_predictor import VideoPredictor
+from tests.golden import golden_config, tiny_model
 from tests.golden_video import SIDE, golden_frame, golden_predictor
 
 COUNT = 8
@@ -90,7 +100,7 @@ def test_a_mask_file_and_no_prompt_at_all(clip, tmp_path, capsys, rng):
         assert code == 1 and "no pet is found on frame 0" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("frame, done", [(0, [0, 1, 2]), (6, [4, 5])])
+@pytest.mark.parametrize("frame, done", [(0, [0, 1, 2, 3]), (6, [3, 4, 5])])
 def test_ctrl_c_leaves_what_is_done(clip, tmp_path, capsys, monkeypatch, frame, done):
     """On the way on, and on the way back from the prompted frame."""
     steps = track.Progress.step
@@ -98,16 +108,51 @@ def test_ctrl_c_leaves_what_is_done(clip, tmp_path, capsys, monkeypatch, frame, 
     def step(self):
         steps(self)
         if self._done == 4:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(track.Progress, "step", step)
     out = tmp_path / "out.mp4"
     flags = ["--frame", str(frame), *POINT, "--format", "overlay,masks"]
     assert track.main([str(clip), "--out", str(out), *flags]) == 130
-    assert open_clip(out).count == len(done) + (frame > 0)
+    assert open_clip(out).count == len(done)
     names = [path.stem for path in sorted((tmp_path / "out-masks").iterdir())]
-    assert names[-len(done) :] == [f"{number:05}" for number in done]
-    assert f"interrupted; {len(names)} of {COUNT} frames are done" in capsys.readouterr().err
+    assert names == [f"{number:05}" for number in done]
+    told = f"interrupted by SIGINT; {len(done)} of {COUNT} frames are done"
+    assert told in capsys.readouterr().err
+    # Python's own handler is back.
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_program_that_is_ended_leaves_a_video_that_plays(tmp_path):
+    """The command itself, with weights from a file, on a clip that it could not finish in time."""
+    config = golden_predictor().config.copy_and_resolve_references()
+    with config.unlocked():
+        config.model = ConfigDict(golden_config())
+    save_weights(tmp_path / "ckpt", weights(tiny_model()), config)
+    with VideoWriter(tmp_path / "clip.mp4", (48, 64), 24) as video:
+        for _ in range(5000):
+            video.write(np.zeros((48, 64, 3), np.uint8))
+    out = tmp_path / "out.mp4"
+    flags = ["clip.mp4", "--out", out.name, "--ckpt", "ckpt", "--box", "9,9,40,40"]
+    program = subprocess.Popen(
+        [sys.executable, "-m", "petsam_jax", "track", *flags],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        # Frames are being written, and then some more.
+        while program.poll() is None and not (out.exists() and out.stat().st_size > 1000):
+            time.sleep(0.05)
+        program.send_signal(signal.SIGTERM)
+        _, told = program.communicate(timeout=120)
+    finally:
+        program.kill()
+    assert program.returncode == 143, told
+    done = int(re.search(r"interrupted by SIGTERM; (\d+) of 5000 frames are done", told)[1])
+    video = open_clip(out)
+    assert video.count == done > 0
+    assert video.read(done - 1).shape == (48, 64, 3)
 
 
 def test_a_damaged_frame_ends_it_with_what_was_before(clip, tmp_path, capsys, monkeypatch):
