@@ -8,10 +8,11 @@ from einops import rearrange
 from flax import nnx
 
 from petsam_jax.image import normalise
+from petsam_jax.models.decoded import shrink_mask
 from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.memory_bank import MemoryBank
 from petsam_jax.models.position import sine_map
-from petsam_jax.models.sam2 import SAM2, shrink_mask
+from petsam_jax.models.sam2 import SAM2
 from tests.golden import (
     assert_close,
     golden,

@@ -10,8 +10,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from petsam_jax.config import load_config
 from petsam_jax.data.shapes import ShapesSource
+from petsam_jax.models.decoded import Decoded
 from petsam_jax.models.image_encoder import ImageFeatures
-from petsam_jax.models.sam2 import SAM2, Decoded
+from petsam_jax.models.sam2 import SAM2
 from petsam_jax.objective import Objective
 from petsam_jax.prompts import EMPTY, POSITIVE
 from petsam_jax.training import Fixed

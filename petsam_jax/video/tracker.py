@@ -19,9 +19,10 @@ from ml_collections import ConfigDict
 
 from petsam_jax.image_predictor import DECODER, LOGIT_LIMIT, _rounded
 from petsam_jax.models import memory_bank
+from petsam_jax.models.decoded import mask_to_logits, resize_mask, shrink_mask
 from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.memory_bank import MemoryBank
-from petsam_jax.models.sam2 import SAM2, mask_to_logits, resize_mask, shrink_mask
+from petsam_jax.models.sam2 import SAM2
 from petsam_jax.objective import Objective
 from petsam_jax.picture_prompts import CLICK_SLOTS
 from petsam_jax.prompts import Prompts, empty_prompts
