@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
+from petsam_jax.checkpoint import model_shapes
 from petsam_jax.config import (
     ConfigError,
     differences,
@@ -16,6 +17,7 @@ from petsam_jax.config import (
     parse_args,
     to_json,
 )
+from petsam_jax.optimizer import make_rules
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILE = '''
@@ -189,3 +191,18 @@ def test_every_field_has_a_comment_above_it():
         assigned = re.match(r"    (model|trunk)\.\w+(\.\w+)? = (?!ConfigDict)", line)
         if assigned:
             assert above.strip().startswith("#"), line
+
+
+def test_memory_is_trained_without_touching_how_pictures_are_answered():
+    config = load_config("configs/pets256_small.py:memory")
+    names = list(model_shapes(config))
+    optim = config.optim
+    rules = make_rules(names, optim.groups.to_dict(), optim.no_decay)
+    trained = {name for name in names if name in rules and rules[name].lr}
+    pictures = ("image_encoder.", "prompt_encoder.", "mask_decoder.", "no_mem_embed")
+    shared = {name for name in trained if name.startswith(pictures)}
+    # Whether there is an object changes no mask of a picture.
+    assert shared == {
+        name for name in names if ".obj_score_token" in name or "object_score_" in name
+    }
+    assert all(name in trained for name in names if name.startswith(("memory_", "obj_ptr_")))
