@@ -54,13 +54,20 @@ def prepare(devices_per_host: int | None = None) -> None:
 def use_compilation_cache() -> None:
     """Keep compiled programs in ~/.cache/petsam_jax, so that a second start takes seconds.
 
-    Where JAX has been told another directory, that one is used. Call it before anything is
-    compiled.
+    Where JAX has been told another directory, that one is used; where nothing can be written, as in
+    a container without a home, nothing is kept. Call it before anything is compiled.
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    try:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        (caches / "petsam_jax").mkdir(parents=True, exist_ok=True)
+    # RuntimeError: nobody knows where "~" is.
+    except (OSError, RuntimeError):
+        return
+    if os.access(caches / "petsam_jax", os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(caches / "petsam_jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

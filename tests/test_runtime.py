@@ -112,3 +112,22 @@ def test_jax_sees_the_devices_though_imported_before(program):
         "print(json.dumps(jax.device_count())); sys.exit(7)"
     )
     assert start(program, "-c", code, JAX_PLATFORMS="cpu") == ([], 2)
+
+
+def cache_of(environment):
+    """Where a new process keeps what it compiles."""
+    code = "import jax; from petsam_jax import runtime; runtime.use_compilation_cache(); "
+    code += "print(jax.config.jax_compilation_cache_dir)"
+    kept = {name: value for name, value in os.environ.items() if "CACHE" not in name}
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=kept | environment, capture_output=True, text=True
+    )
+    return said.stdout.strip()
+
+
+def test_what_is_compiled_is_kept_where_it_can_be(tmp_path):
+    assert cache_of({"HOME": str(tmp_path)}) == str(tmp_path / ".cache" / "petsam_jax")
+    (tmp_path / "a file").write_text("")
+    # A home that cannot be written to; whoever runs the tests may write everywhere else.
+    assert cache_of({"HOME": str(tmp_path / "a file")}) == "None"
+    assert cache_of({"JAX_COMPILATION_CACHE_DIR": str(tmp_path)}) == str(tmp_path)
