@@ -236,6 +236,9 @@ def _train() -> ConfigDict:
     train.seed = 0
     # The averaged weights, which are validated and shipped, keep this much at each step.
     train.ema_decay = 0.999
+    # Steps of each kind, pictures and clips, between looks at the gradient of each loss part alone;
+    # 0 for none. A look is one forward pass and four backward, in a program of its own to compile.
+    train.grad_parts_every = 0
     # Steps between lines of the log, and between checkpoints.
     train.log_every = 20
     train.checkpoint_every = 500

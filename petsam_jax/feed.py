@@ -23,6 +23,12 @@ def is_clip_step(step: int, share: float) -> bool:
     return math.floor((step + 1) * share) > math.floor(step * share)
 
 
+def number_of_kind(step: int, share: float) -> int:
+    """Steps of the kind of step `step` up to it and with it."""
+    clips = math.floor((step + 1) * share)
+    return clips if is_clip_step(step, share) else step + 1 - clips
+
+
 class Fed(NamedTuple):
     """A batch on the devices, and where the iterators are after it."""
 

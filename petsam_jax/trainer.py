@@ -20,7 +20,7 @@ from petsam_jax.checkpoint import build_model, load_weights, with_weights
 from petsam_jax.config import ConfigError, differences
 from petsam_jax.data.open_source import open_mix
 from petsam_jax.data.sources import Source
-from petsam_jax.feed import Fed, Feed
+from petsam_jax.feed import Fed, Feed, number_of_kind
 from petsam_jax.logbook import Logbook, Progress, SilentLogbook, duration
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.names import shapes
@@ -35,12 +35,12 @@ from petsam_jax.run_guard import (
     tree_bytes,
 )
 from petsam_jax.run_state import Keeper
-from petsam_jax.training import create_state, make_train_step, trainable_names
+from petsam_jax.training import create_state, make_part_norms, make_train_step, trainable_names
 from petsam_jax.validation import Validation
 
 # What may change when a run is taken up again: nothing that is learned depends on it.
-MAY_DIFFER = ("train.log_every", "train.checkpoint_every", "train.keep", "eval.*")
-MAY_DIFFER += ("data.num_threads",)
+MAY_DIFFER = ("train.log_every", "train.grad_parts_every", "train.checkpoint_every", "train.keep")
+MAY_DIFFER += ("eval.*", "data.num_threads")
 # What a model may have otherwise than the one its first weights are from: none of it changes what a
 # weight means. Windows that tile smaller pictures make a short run on those, before one at full
 # size, possible.
@@ -113,9 +113,9 @@ class Monitor:
         self._sums: dict[str, list[float]] = {}
         self._images, self._since = 0, time.monotonic()
 
-    def add(self, step: int, fed: Fed, metrics) -> None:
+    def add(self, step: int, fed: Fed, metrics, norms) -> None:
         """Note a step that was just started, and read the one before."""
-        before, self._waiting = self._waiting, (step, fed, metrics)
+        before, self._waiting = self._waiting, (step, fed, metrics, norms)
         if before is not None:
             self._read(*before)
 
@@ -130,8 +130,8 @@ class Monitor:
         self._images, self._since = 0, time.monotonic()
         self._progress.restart_pace()
 
-    def _read(self, step, fed, metrics) -> None:
-        metrics, kind, names = jax.device_get(metrics), fed.kind, fed.names
+    def _read(self, step, fed, metrics, norms) -> None:
+        (metrics, norms), kind, names = jax.device_get((metrics, norms)), fed.kind, fed.names
         values = {name: float(value) for name, value in metrics.losses._asdict().items()}
         values["loss"] = values.pop("total")
         values["grad_norm"] = float(metrics.grad_norm)
@@ -139,6 +139,7 @@ class Monitor:
         if fault := find_fault(self._losses[kind], values):
             raise TrainingDiverged(step, f"{kind} {fault}", names, self._keeper.last)
         values |= {"iou_first": float(metrics.ious[0]), "iou_last": float(metrics.ious[-1])}
+        values |= {f"grad_norm_{part}": float(norm) for part, norm in norms.items()}
         for name, value in values.items():
             self._sums.setdefault(f"{kind}/{name}", []).append(value)
         self._images += len(names)
@@ -203,14 +204,13 @@ class _Run:
     def __init__(self, config, workdir, plan, fixed, feed, keeper, stop, everywhere):
         self.config, self.workdir, self.fixed = config, workdir, fixed
         self.feed, self.keeper, self.stop, self.total = feed, keeper, stop, plan.steps
+        objective, seed = Objective.of(config), config.train.seed
         step = make_train_step(
-            fixed,
-            plan.optimizer,
-            Objective.of(config),
-            seed=config.train.seed,
-            ema_decay=config.train.ema_decay,
+            fixed, plan.optimizer, objective, seed=seed, ema_decay=config.train.ema_decay
         )
         self.train_step = jax.jit(step, donate_argnums=0, out_shardings=everywhere)
+        norms = make_part_norms(fixed, objective, seed=seed)
+        self.part_norms = jax.jit(norms, out_shardings=everywhere)
 
     def loop(self, state, validation, end: int) -> dict[str, float]:
         step, scores = int(state.step), {}
@@ -223,10 +223,11 @@ class _Run:
             fed = self.feed.take(step) if step < end else None
             stopped = self.stop.agreed(step)
             while step < end and not stopped:
+                norms = self._look(step, state, fed)
                 state, metrics = self.train_step(state, fed.image, fed.mask)
                 step += 1
                 done, fed = fed, self.feed.take(step) if step < end else None
-                monitor.add(step, done, metrics)
+                monitor.add(step, done, metrics, norms)
                 stopped = self.stop.agreed(step)
                 last = step == end or bool(stopped)
                 validate = step % self.config.eval.every == 0 or step == self.total
@@ -240,6 +241,14 @@ class _Run:
             self.keeper.wait()
             progress.say(self._farewell(step))
         return scores
+
+    def _look(self, step, state, fed):
+        """Gradient norms of the loss parts, each alone, at the steps that ask for them."""
+        train = self.config.train
+        every = train.grad_parts_every
+        if not every or number_of_kind(step, train.clip_share) % every:
+            return {}
+        return self.part_norms(state, fed.image, fed.mask)
 
     def _validate(self, state, validation, step, logbook, progress) -> dict[str, float]:
         began = time.monotonic()

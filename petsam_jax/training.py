@@ -65,6 +65,10 @@ def trainable_names(model: SAM2) -> list[str]:
     return [name for name in shapes(model) if name not in fixed]
 
 
+# The parts of the loss, each of which has a gradient of its own.
+PARTS = tuple(name for name in Losses._fields if name != "total")
+
+
 class Metrics(NamedTuple):
     """What one step has to say: losses as combined, IoUs by round or frame, and gradient size."""
 
@@ -89,7 +93,7 @@ def make_train_step(
         return parts.total, (parts, mean_ious(outcome))
 
     def train_step(state: TrainState, image, mask):
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = step_key(seed, state)
         (_, (parts, ious)), grads = jax.value_and_grad(loss, has_aux=True)(
             state.trained, image, mask, key
         )
@@ -100,6 +104,33 @@ def make_train_step(
         return TrainState(state.step + 1, trained, opt_state, ema), metrics
 
     return train_step
+
+
+def make_part_norms(
+    fixed: Fixed, objective: Objective, *, seed: int
+) -> Callable[[TrainState, UInt8[Array, "..."], UInt8[Array, "..."]], dict[str, Array]]:
+    """A function like the step's that tells how large the gradient of each loss part alone is.
+
+    Of the same prompts and random numbers as the step from that state, and before weighting. One
+    forward pass and a backward pass for each part, which `map` compiles once.
+    """
+
+    def part_norms(state: TrainState, image, mask):
+        def losses(trained):
+            key = step_key(seed, state)
+            parts = mean_losses(outcome_of(fixed.model(trained), image, mask, key, objective))
+            return jnp.stack([getattr(parts, name) for name in PARTS])
+
+        _, pull_back = jax.vjp(losses, state.trained)
+        norms = jax.lax.map(lambda part: optax.tree.norm(pull_back(part)[0]), jnp.eye(len(PARTS)))
+        return dict(zip(PARTS, norms, strict=True))
+
+    return part_norms
+
+
+def step_key(seed: int, state: TrainState) -> PRNGKeyArray:
+    """What the random numbers of the step from this state come from."""
+    return jax.random.fold_in(jax.random.key(seed), state.step)
 
 
 def outcome_of(model: SAM2, image, mask, key: PRNGKeyArray, objective: Objective) -> Outcome:

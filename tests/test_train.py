@@ -16,7 +16,7 @@ from PIL import Image
 from petsam_jax.checkpoint import build_model, load_weights
 from petsam_jax.config import ConfigError, load_config
 from petsam_jax.data.shapes import ShapesSource
-from petsam_jax.feed import Feed, is_clip_step
+from petsam_jax.feed import Feed, is_clip_step, number_of_kind
 from petsam_jax.logbook import read_metrics
 from petsam_jax.run_guard import TrainingDiverged, WorkdirError
 from petsam_jax.trainer import make_plan, train_and_evaluate
@@ -50,6 +50,8 @@ SMALL = (
     "eval.clicks=(1,2)",
     *(f"optim.groups.{group}.warmup=2 steps" for group in GROUPS),
 )
+# At the third step of pictures, which is the fourth of all; the third of clips does not come.
+LOOKING = ("train.grad_parts_every=3",)
 EPOCH = tuple(f"optim.groups.{group}.warmup=1 epochs" for group in GROUPS)
 
 
@@ -85,7 +87,7 @@ def cache(tmp_path_factory):
 def straight(cache, tmp_path_factory):
     """A workdir trained for six steps without a stop, and its last scores."""
     workdir = tmp_path_factory.mktemp("straight")
-    return workdir, train_and_evaluate(small(), workdir)
+    return workdir, train_and_evaluate(small(*LOOKING), workdir)
 
 
 def saved_arrays(workdir, step):
@@ -114,8 +116,16 @@ def test_a_run_leaves_scores_logs_a_sheet_and_weights(straight):
     with Image.open(workdir / "sheets" / "0000006.png") as sheet:
         assert sheet.size == (6 * 64, 6 * (64 + 14))
     config, arrays = load_weights(workdir)
-    assert config.to_dict() == small().to_dict()
+    assert config.to_dict() == small(*LOOKING).to_dict()
     assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+def test_the_gradient_of_each_loss_part_is_logged_where_asked_for(straight):
+    lines = read_metrics(straight[0])
+    wanted = {f"image/grad_norm_{part}" for part in ("mask", "dice", "iou", "object")}
+    found = [{name for name in line if "grad_norm_" in name} for line in lines]
+    assert found == [set()] * 3 + [wanted] + [set()] * 3
+    assert all(0 < lines[3][name] < np.inf for name in wanted)
 
 
 def test_the_newest_and_the_best_checkpoints_are_kept(straight):
@@ -162,6 +172,10 @@ def test_batches_must_divide_among_devices():
 def test_clip_steps_are_spread_evenly(share):
     clips = np.cumsum([is_clip_step(i, share) for i in range(200)])
     assert np.abs(clips - share * np.arange(1, 201)).max() <= 1
+    seen = {True: 0, False: 0}
+    for step in range(200):
+        seen[is_clip_step(step, share)] += 1
+        assert number_of_kind(step, share) == seen[is_clip_step(step, share)]
 
 
 def test_epochs_and_accumulation_become_steps():

@@ -1,0 +1,69 @@
+"""training.py: the gradient of each loss part, on a model so small that it can be said by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from einops import rearrange
+from flax import nnx
+
+from petsam_jax.models.decoded import Decoded
+from petsam_jax.objective import Objective
+from petsam_jax.optimizer import Rule
+from petsam_jax.training import PARTS, create_state, make_part_norms, make_train_step
+from tests.test_validation import Echo
+
+ROUNDS = 2
+
+
+class Toy(Echo):
+    """One number for each of its answers: what is painted plus `mask`, `iou` and `object`."""
+
+    def __init__(self):
+        self.mask, self.iou, self.object = (nnx.Param(jnp.array([x])) for x in (0.3, 0.9, 0.5))
+
+    def decode(self, pix_feat, fine, points, labels, mask_input, has_mask, **_):
+        one = jnp.ones((len(labels), 1))
+        logits = rearrange(mask_input, "b h w 1 -> b 1 h w") + self.mask[0]
+        iou, logit = one * self.iou[0], one * self.object[0]
+        every = jnp.repeat(logits, 4, 1), jnp.repeat(iou, 4, 1)
+        return Decoded(logits, iou, logit, one, *every, jnp.zeros(len(labels), bool))
+
+
+def objective(**weights):
+    paint = dict(inside=3.0, outside=-8.0, click=10.0, radius=0.045)
+    return Objective(first={}, correction={}, loss=weights, paint=paint, rounds=ROUNDS - 1)
+
+
+def run(how, optimizer, **weights):
+    """What `how` has to say of the first step on four squares."""
+    rules = {name: Rule("all", 1.0, 0.0, 0) for name in ("mask", "iou", "object")}
+    state, fixed = create_state(Toy(), rules, optimizer)
+    mask = np.zeros((4, 64, 64), np.uint8)
+    mask[:, 20:44, 12:50] = 1
+    image = jnp.zeros((4, 64, 64, 3), jnp.uint8)
+    if how is make_part_norms:
+        say = make_part_norms(fixed, objective(**weights), seed=3)
+    else:
+        step = make_train_step(fixed, optimizer, objective(**weights), seed=3, ema_decay=0.9)
+        say = lambda *batch: step(*batch)[1].grad_norm  # noqa: E731
+    return jax.jit(say)(state, image, jnp.asarray(mask))
+
+
+@pytest.fixture(scope="module")
+def norms():
+    return run(make_part_norms, optax.sgd(1.0))
+
+
+def test_presence_and_score_have_the_gradients_that_they_must(norms):
+    # Cross-entropy of a logit of 0.5 with 1, in each round; an L1 error has a slope of one.
+    assert norms["object"] == pytest.approx(ROUNDS * (1 - 1 / (1 + np.exp(-0.5))), rel=1e-5)
+    assert norms["iou"] == pytest.approx(ROUNDS, rel=1e-5)
+
+
+@pytest.mark.parametrize("part", ["mask", "dice"])
+def test_each_part_has_the_gradient_of_a_step_that_trains_nothing_else(part, norms):
+    alone = {f"{name}_weight": float(name == part) for name in PARTS}
+    whole = run(make_train_step, optax.sgd(1.0), **alone)
+    assert whole == pytest.approx(float(norms[part]), rel=1e-5) and whole > 0
