@@ -70,6 +70,7 @@ def serve(args: argparse.Namespace) -> int:
     from petsam_jax.ui.facts import open_weights
     from petsam_jax.ui.page import make_app, run
     from petsam_jax.ui.studio import Studio
+    from petsam_jax.ui.video_studio import ClipStudio
 
     try:
         predictor, facts = open_weights(args.ckpt, args.step)
@@ -88,7 +89,7 @@ def serve(args: argparse.Namespace) -> int:
         cache_bytes=int(args.cache * MEGA),
         waiting=args.max_waiting,
     )
-    studio = Studio(predictor, limits)
+    studio, clips = Studio(predictor.images, limits), ClipStudio(predictor, limits)
     studio.warm_up()
     unmeasured = "not measured; python -m petsam_jax.evaluate does"
     for name, fact in facts._asdict().items():
@@ -100,7 +101,7 @@ def serve(args: argparse.Namespace) -> int:
         print(f"{'page:':12}http://{shown}:{port}   (Ctrl-C ends it)", flush=True)
 
     try:
-        run(make_app(studio, facts, args.host), args.host, args.port, tell)
+        run(make_app(studio, clips, facts, args.host), args.host, args.port, tell)
     except OSError as error:
         print(f"demo: --host {args.host} --port {args.port}: {error}", file=sys.stderr)
         return 1

@@ -6,19 +6,22 @@ import threading
 import time
 
 import uvicorn
+from red_predictor import RedVideo
 
 from petsam_jax.ui.facts import Facts
 from petsam_jax.ui.page import make_app
 from petsam_jax.ui.studio import Studio
+from petsam_jax.ui.video_studio import ClipStudio
 
 FACTS = Facts("runs/red", "0.0 M parameters", "IoU 1.00 with a click on red")
 
 
 @contextlib.contextmanager
-def serving(studio: Studio):
+def serving(studio: Studio, clips: ClipStudio | None = None):
     """The address of a server that is up as long as the context."""
+    app = make_app(studio, clips or ClipStudio(RedVideo()), FACTS)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(make_app(studio, FACTS), log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         while not server.started:

@@ -1,4 +1,4 @@
-"""A predictor without a model, for tests of the page: what is red is the pet.
+"""Predictors without a model, for tests of the page: what is red is the pet.
 
 Clicks matter as they do to a model: one on the pet adds a disc, one on background takes it away.
 The masks are on a grid of 64 x 64 as those of the smallest model, so all that is between them and
@@ -6,12 +6,20 @@ the page is tested; and where they must be is plain to see.
 """
 
 import io
+import tempfile
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from petsam_jax.image_predictor import Answer, EncodedImage, ImagePredictor
 from petsam_jax.load_image import load_image
+from petsam_jax.postprocess import masks_at_size
+from petsam_jax.video.frames import open_clip
+from petsam_jax.video.passes import Found
+from petsam_jax.video.session import Session
+from petsam_jax.video.writer import VideoWriter
+from petsam_jax.video_predictor import VideoPredictor
 
 CELLS = 64
 DISC = 0.06  # of a side
@@ -76,3 +84,100 @@ def red_picture(width, height, box, format="PNG", **options):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format, **options)
     return file.getvalue()
+
+
+class RedVideo(VideoPredictor):
+    """Tracks what is red; `delay` is called before each frame."""
+
+    def __init__(self, delay=lambda: None):
+        self.images, self.delay, self.sessions = RedPredictor(), delay, []
+
+    def open(self, source):
+        self.sessions.append(RedSession(self, open_clip(source)))
+        return self.sessions[-1]
+
+
+class RedSession(Session):
+    """What was said on the nearest frame before counts on tracked frames too."""
+
+    def __init__(self, predictor, clip):
+        self.predictor, self.clip = predictor, clip
+        self.said, self.found = {}, {}  # by object, by frame: clicks and a box; masks
+
+    @property
+    def object_ids(self):
+        return sorted(self.said)
+
+    def _prompt(self, frame, object_id, clicks, box):
+        self.clip.check(frame)
+        self.said.setdefault(object_id, {})[frame] = clicks, box
+        return self._mask(frame, clicks, box)
+
+    def _mask(self, frame, clicks, box):
+        images = self.predictor.images
+        image = images.encode(self.clip.read(frame))
+        points, labels = [point for point, _ in clicks], [label for _, label in clicks]
+        mask = masks_at_size(images.answer(points, labels, image=image).logits[0], *self.clip.size)
+        if box is not None:
+            inside = np.zeros_like(mask)
+            inside[int(box[1]) : int(box[3]) + 1, int(box[0]) : int(box[2]) + 1] = True
+            mask &= inside
+        return mask
+
+    def add_points(self, frame, object_id, points, labels):
+        clicks, box = self.said.get(object_id, {}).get(frame, ((), None))
+        added = zip(map(tuple, points), labels, strict=True)
+        return self._prompt(frame, object_id, (*clicks, *added), box)
+
+    def add_box(self, frame, object_id, box):
+        return self._prompt(frame, object_id, (), tuple(box))
+
+    def add_pet(self, frame, object_id):
+        return self._prompt(frame, object_id, (), None)
+
+    def clear_frame(self, frame, object_id=None):
+        del self.said[object_id][frame]
+
+    def remove_object(self, object_id):
+        del self.said[object_id]
+        self.found = {key: mask for key, mask in self.found.items() if key[1] != object_id}
+
+    def propagate(self, start=None, end=None, *, reverse=False):
+        step = -1 if reverse else 1
+        start = 0 if start is None else start
+        end = self.clip.count - 1 if end is None else end
+        for frame in range(start, end + step, step):
+            self.predictor.delay()
+            for each, said in self.said.items():
+                if frame not in said:
+                    clicks, _ = said[min(said, key=lambda at, frame=frame: abs(at - frame))]
+                    self.found[frame, each] = self._mask(frame, clicks, None)
+            yield self.masks(frame)
+
+    def masks(self, frame):
+        self.clip.check(frame)
+        masks = np.zeros((len(self.said), *self.clip.size), bool)
+        for row, each in enumerate(self.object_ids):
+            if frame in self.said[each]:
+                mask = self._mask(frame, *self.said[each][frame])
+            else:
+                mask = self.found.get((frame, each), masks[row])
+            masks[row] = mask & ~masks[:row].any(axis=0)
+        return Found(frame, self.object_ids, masks)
+
+    def scores(self, frame):
+        known = [each for each in self.said if frame in self.said[each]]
+        known += [each for at, each in self.found if at == frame]
+        return dict.fromkeys(known, 0.99)
+
+
+def red_clip(count=12, size=(160, 90), side=30, ending=".mp4", fps=12):
+    """The bytes of a clip, and its red boxes: x0 y0 x1 y1, which go right by 6 pixels a frame."""
+    width, height = size
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"clip{ending}"
+        boxes = [(10 + 6 * i, 30, 10 + 6 * i + side - 1, 30 + side - 1) for i in range(count)]
+        with VideoWriter(path, (height, width), fps) as writer:
+            for box in boxes:
+                writer.write(np.array(Image.open(io.BytesIO(red_picture(width, height, box)))))
+        return path.read_bytes(), boxes

@@ -1,114 +1,22 @@
 """The page in a real browser: what a visitor does, and what comes of it on the screen."""
 
 import json
-import shutil
 import threading
 import time
 
 import numpy as np
 import pytest
+from browsing import Visitor, launched
 from live_page import serving
 from PIL import Image
 from red_predictor import RedPredictor, red_picture
 
 from petsam_jax.outputs.rle import decode_rle
-from petsam_jax.ui.page_state import read_state
 from petsam_jax.ui.studio import Studio
 
-BROWSER = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install it")
-if not BROWSER:
-    pytest.skip("no chromium on the PATH: apt-get install chromium", allow_module_level=True)
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-APP = "document.querySelector('[data-root]').parentElement.petsam"
 # Red box of each picture: x0 y0 x1 y1, sides included.
 RED = (300, 100, 420, 220)
 PET, BACKGROUND = (22, 163, 74), (220, 38, 38)
-
-
-class Visitor:
-    """A tab with the page, and what one does in it."""
-
-    def __init__(self, context, address):
-        self.page = context.new_page()
-        self.asked, self.faults = [], []
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("console", lambda said: said.type == "error" and self.faults.append(said.text))
-        self.page.goto(address)
-        self.page.wait_for_function(
-            f"document.querySelector('[data-root]')?.parentElement.petsam && {APP}.picture"
-        )
-
-    def app(self, expression):
-        return self.page.evaluate(f"(app => {expression})({APP})")
-
-    def until(self, condition):
-        self.page.wait_for_function(f"(app => {condition})({APP})", polling=20, timeout=20_000)
-
-    def open(self, file, name="cat.png"):
-        before = self.app("app.picture?.id ?? ''")
-        self.page.locator("[data-file]").set_input_files(
-            {"name": name, "mimeType": "image/png", "buffer": file}
-        )
-        self.until(f"app.picture && app.picture.id !== '{before}'")
-
-    def place(self, x, y):
-        """Of a pixel of the picture on the screen."""
-        box = self.page.locator("[data-canvas=marks]").bounding_box()
-        left, top = self.app(f"app.view.place({x}, {y})")
-        return box["x"] + left, box["y"] + top
-
-    def click(self, x, y, **how):
-        self.page.mouse.click(*self.place(x, y), **how)
-
-    def drag(self, x0, y0, x1, y1):
-        self.page.mouse.move(*self.place(x0, y0))
-        self.page.mouse.down()
-        self.page.mouse.move(*self.place((x0 + x1) / 2, (y0 + y1) / 2), steps=3)
-        self.page.mouse.move(*self.place(x1, y1), steps=3)
-        self.page.mouse.up()
-
-    def idle(self):
-        """Once all that was asked is answered and drawn."""
-        self.until("!app.client.running && !app.photos.opening && !app.painter.due.above")
-
-    def words(self):
-        return self.page.locator("[data-words]").inner_text()
-
-    def mask(self):
-        """Labels as the page has them."""
-        self.idle()
-        height, width = self.app("[app.painter.mask.height, app.painter.mask.width]")
-        # As text, a letter a pixel: a list of so many numbers takes seconds to hand over.
-        text = self.app("new TextDecoder('latin1').decode(app.painter.mask.labels)")
-        return np.frombuffer(text.encode("latin1"), np.uint8).reshape(height, width)
-
-    def state(self):
-        return read_state(self.app("app.state()"))
-
-    def colour(self, x, y, canvas="marks"):
-        """Of the screen at a pixel of the picture: red, green, blue and alpha."""
-        return self.app(
-            f"(([x, y]) => [...app.part('canvas={canvas}').getContext('2d').getImageData("
-            f"Math.round(x * devicePixelRatio), Math.round(y * devicePixelRatio), 1, 1).data])"
-            f"(app.view.place({x}, {y}))"
-        )
-
-    def clear(self):
-        self.app("app.store.clear()")
-        self.idle()
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +32,8 @@ def address(studio):
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -61,12 +61,7 @@ def answer_object(
     predictor: ImagePredictor, picture: OpenPicture, said: ObjectPrompts, settings: Settings
 ) -> ObjectAnswer:
     """Raises BadRequest for clicks and boxes outside the picture."""
-    places = [(click.x, click.y) for click in said.clicks]
-    places += [said.box[:2], said.box[2:]] if said.box else []
-    for x, y in places:
-        if x >= picture.width or y >= picture.height:
-            size = f"{picture.width} x {picture.height} pixels"
-            raise BadRequest(f"({x}, {y}) is outside the picture of {size}")
+    check_inside(said, picture.encoded.size)
     if settings.alone:
         said = dataclasses.replace(said, clicks=said.clicks[-1:])
     reads = [
@@ -79,8 +74,19 @@ def answer_object(
         # Not the pet and what is like this click: the click takes from what was found unprompted.
         said = dataclasses.replace(said, find=True)
     masks, chosen = _ask_in_turn(predictor, picture, said, labels)
-    holds_pet = _holds_pet(picture, said, labels, settings) if said.box else None
+    pet = picture.pet_logits, picture.encoded.size
+    holds_pet = box_holds_pet(*pet, said, labels, settings) if said.box else None
     return ObjectAnswer(masks, chosen, labels, means, background, holds_pet)
+
+
+def check_inside(said: ObjectPrompts, size: tuple[int, int]) -> None:
+    """Raises BadRequest for clicks and boxes outside of a picture of that height and width."""
+    height, width = size
+    places = [(click.x, click.y) for click in said.clicks]
+    places += [said.box[:2], said.box[2:]] if said.box else []
+    for x, y in places:
+        if x >= width or y >= height:
+            raise BadRequest(f"({x}, {y}) is outside the picture of {width} x {height} pixels")
 
 
 def _ask_in_turn(
@@ -115,8 +121,12 @@ def _ask_in_turn(
     return masks, chosen
 
 
-def _holds_pet(
-    picture: OpenPicture, said: ObjectPrompts, labels: list[int], settings: Settings
+def box_holds_pet(
+    pet_logits: Float32[np.ndarray, "h w"],
+    size: tuple[int, int],
+    said: ObjectPrompts,
+    labels: list[int],
+    settings: Settings,
 ) -> bool:
     """Whether there is any pet in the box, as the map without prompts has it, or as a click says.
 
@@ -126,10 +136,9 @@ def _holds_pet(
         label == POSITIVE and in_box(click, said.box)
         for click, label in zip(said.clicks, labels, strict=True)
     )
-    pets = picture.pet_logits > settings.mask_logit
+    pets = pet_logits > settings.mask_logit
     pets = remove_islands(pets, round(SPECK * pets.size))
-    shape = picture.pet_logits.shape
-    return any(inside) or bool(pets[box_slices(said.box, picture.encoded.size, shape)].any())
+    return any(inside) or bool(pets[box_slices(said.box, size, pets.shape)].any())
 
 
 def in_box(click: Click, box: tuple[int, int, int, int]) -> bool:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from petsam_jax.checkpoint import STEPS, model_shapes, step_path
-from petsam_jax.image_predictor import SHIPPED, ImagePredictor
+from petsam_jax.image_predictor import SHIPPED
 from petsam_jax.logbook import METRICS
+from petsam_jax.video_predictor import VideoPredictor
 
 # What `petsam_jax.evaluate` writes; weights that ship have it beside them.
 REPORT = "metrics.json"
@@ -24,18 +25,18 @@ class Facts(NamedTuple):
 
 def open_weights(
     directory: str | None = None, step: int | None = None
-) -> tuple[ImagePredictor, Facts]:
+) -> tuple[VideoPredictor, Facts]:
     """The predictor of a checkpoint or a run's workdir, None for the weights that ship.
 
     Raises FileNotFoundError or ValueError with what is wrong, and how to get a checkpoint.
     """
-    predictor = ImagePredictor.from_checkpoint(directory, step=step)
+    predictor = VideoPredictor.from_checkpoint(directory, step=step)
     path = step_path(directory or SHIPPED, step)
     parameters = sum(math.prod(shape) for shape in model_shapes(predictor.config).values())
     stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     size = (
         f"{parameters / 1e6:.1f} M parameters, {stored / 1e6:.0f} MB on disk, "
-        f"pictures at {predictor.size} x {predictor.size}"
+        f"pictures at {predictor.images.size} x {predictor.images.size}"
     )
     return predictor, Facts(str(path), size, measured_quality(path))
 

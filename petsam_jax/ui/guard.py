@@ -36,23 +36,27 @@ HEADERS = {
 
 
 class Guard:
-    """ASGI middleware; `host` is what the server is bound to, `max_body` bytes of a request."""
+    """ASGI middleware; `host` is what the server is bound to, `max_body` bytes of a request.
 
-    def __init__(self, app: ASGIApp, host: str, max_body: int):
-        self.app, self._max_body = app, max_body
+    `larger` are paths where more bytes may come.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, max_body: int, larger: dict[str, int]):
+        self.app, self._max_body, self._larger = app, max_body, larger
         self._hosts = {"localhost", "127.0.0.1", "[::1]", host} if is_local(host) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        refused = self._refuse(scope["method"], Headers(scope=scope))
+        most = self._larger.get(scope["path"], self._max_body)
+        refused = self._refuse(scope["method"], Headers(scope=scope), most)
         if refused:
             await refused(scope, receive, send)
         else:
-            await self.app(scope, self._counted(receive), _with_headers(send))
+            await self.app(scope, _counted(receive, most), _with_headers(send))
 
-    def _refuse(self, method: str, headers: Headers) -> JSONResponse | None:
+    def _refuse(self, method: str, headers: Headers, most: int) -> JSONResponse | None:
         host = headers.get("host", "").rsplit(":", 1)[0]
         if self._hosts is not None and host not in self._hosts:
             words = f"this server answers to {', '.join(sorted(self._hosts))}, not to {host[:80]!r}"
@@ -62,22 +66,23 @@ class Guard:
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return JSONResponse({"error": "pages of other sites may not ask this server"}, 403)
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self._max_body:
-            most = f"at most {self._max_body / 1e6:g} MB are taken"
-            return JSONResponse({"error": f"this request is too large; {most}"}, 413)
+        if not length.isdigit() or int(length) > most:
+            words = f"this request is too large; at most {most / 1e6:g} MB are taken"
+            return JSONResponse({"error": words}, 413)
         return None
 
-    def _counted(self, receive: Receive) -> Receive:
-        """A body that comes in pieces without a length ends where it gets too large."""
-        taken = 0
 
-        async def counted() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            return message if taken <= self._max_body else {"type": "http.disconnect"}
+def _counted(receive: Receive, most: int) -> Receive:
+    """A body that comes in pieces without a length ends where it gets too large."""
+    taken = 0
 
-        return counted
+    async def counted() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        return message if taken <= most else {"type": "http.disconnect"}
+
+    return counted
 
 
 def _with_headers(send: Send) -> Send:

@@ -1,7 +1,7 @@
-"""The page: a Gradio app with the studio as its first tab, its routes, and the API `segment`.
+"""The page: a Gradio app with a tab for pictures and one for clips, and the API `segment`.
 
-What it looks like is in `browser`: `header.html`, `studio.html`, `studio.css`, and scripts that the
-browser loads as modules from `studio/files/browser`.
+What it looks like is in `browser`: `header.html`, a file for each tab, `studio.css`, and scripts
+that the browser loads as modules from `studio/files/browser`.
 """
 
 import asyncio
@@ -22,34 +22,43 @@ from starlette.middleware import Middleware
 from petsam_jax.ui.api import segment_function
 from petsam_jax.ui.facts import Facts
 from petsam_jax.ui.guard import Guard
-from petsam_jax.ui.routes import Workers, studio_routes
+from petsam_jax.ui.routes import studio_routes
 from petsam_jax.ui.studio import Studio
+from petsam_jax.ui.video_routes import clip_routes
+from petsam_jax.ui.video_studio import ClipStudio
+from petsam_jax.ui.web import Workers
 
 SWEEP_SECONDS = 60
 BROWSER = Path(__file__).parent / "browser"
-# Imported when the page is shown; errors go to where the visitor sees them.
+# Imported when a tab is shown first; errors go to where the visitor sees them.
 START = """
 const base = new URL('studio/', document.baseURI).href;
-import(base + 'files/browser/app.js').then((app) => app.start(element, base)).catch((error) => {
+import(base + 'files/browser/SCRIPT').then((app) => app.start(element, base)).catch((error) => {
   element.querySelector('[data-words]').textContent = 'The page did not start: ' + error.message;
 });
 """
+# Label, id, and what is in `browser`.
+TABS = (
+    ("Picture", "studio", "studio.html", "app.js"),
+    ("Video", "video", "video.html", "video.js"),
+)
 SANS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 
 
-def make_app(studio: Studio, facts: Facts, host: str = "127.0.0.1") -> FastAPI:
+def make_app(studio: Studio, clips: ClipStudio, facts: Facts, host: str = "127.0.0.1") -> FastAPI:
     """The whole server; `facts` about the weights are shown in the page's head."""
     workers = Workers(studio.limits.waiting)
     most = int(studio.limits.max_upload * 1.4) + 1_000_000  # A file in base64, and around it.
+    larger = {"/studio/clip/open": clips.limits.max_clip_upload}
     app = FastAPI(
         openapi_url=None,
-        lifespan=lambda _: _sweeping(studio),
-        routes=studio_routes(studio, workers),
-        middleware=[Middleware(Guard, host=host, max_body=most)],
+        lifespan=lambda _: _sweeping(studio, clips),
+        routes=[*studio_routes(studio, workers), *clip_routes(clips, workers)],
+        middleware=[Middleware(Guard, host=host, max_body=most, larger=larger)],
     )
     return gr.mount_gradio_app(
         app,
-        make_blocks(studio, facts),
+        make_blocks(studio, clips, facts),
         path="/",
         server_name=host,
         ssr_mode=False,
@@ -61,21 +70,23 @@ def make_app(studio: Studio, facts: Facts, host: str = "127.0.0.1") -> FastAPI:
         max_file_size=studio.limits.max_upload,
         favicon_path=str(BROWSER / "favicon.svg"),
         theme=gr.themes.Base(font=SANS, font_mono=["ui-monospace", "monospace"]),
-        css_paths=[BROWSER / "studio.css"],
+        css_paths=[BROWSER / "studio.css", BROWSER / "video.css"],
         app_kwargs={"openapi_url": None, "docs_url": None, "redoc_url": None},
     )
 
 
 @contextlib.asynccontextmanager
-async def _sweeping(studio: Studio) -> AsyncIterator[None]:
+async def _sweeping(studio: Studio, clips: ClipStudio) -> AsyncIterator[None]:
     async def sweep() -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             studio.pictures.sweep()
+            await asyncio.to_thread(clips.clips.sweep)
 
     task = asyncio.create_task(sweep())
     yield
     task.cancel()
+    await asyncio.to_thread(clips.close)
 
 
 def run(app: FastAPI, host: str, port: int, tell: Callable[[int], None]) -> None:
@@ -90,9 +101,9 @@ def run(app: FastAPI, host: str, port: int, tell: Callable[[int], None]) -> None
         uvicorn.Server(config).run([listening])
 
 
-def make_blocks(studio: Studio, facts: Facts) -> gr.Blocks:
+def make_blocks(studio: Studio, clips: ClipStudio, facts: Facts) -> gr.Blocks:
     """Gradio's part: the tabs and the API."""
-    header, body = ((BROWSER / name).read_text("utf-8") for name in ("header.html", "studio.html"))
+    header = (BROWSER / "header.html").read_text("utf-8")
     with gr.Blocks(
         title="PetSAM", analytics_enabled=False, fill_width=True, delete_cache=(60, 600)
     ) as blocks:
@@ -103,7 +114,17 @@ def make_blocks(studio: Studio, facts: Facts) -> gr.Blocks:
             elem_id="header",
             facts=facts.quality or facts.size,
         )
-        gr.HTML(html_template=body, js_on_load=START, apply_default_css=False, elem_id="studio")
+        with gr.Tabs(elem_id="tabs"):
+            # What is in a tab starts when it is first looked at.
+            for label, name, body, script in TABS:
+                with gr.Tab(label):
+                    gr.HTML(
+                        html_template=(BROWSER / body).read_text("utf-8"),
+                        js_on_load=START.replace("SCRIPT", script),
+                        apply_default_css=False,
+                        elem_id=name,
+                        most=clips.limits.max_clip_upload,
+                    )
         gr.api(segment_function(studio), api_name="segment", concurrency_limit=1)
     blocks.queue(max_size=studio.limits.waiting, api_open=False)
     return blocks

@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple, get_args
 from petsam_jax.ui import limits
 from petsam_jax.ui.fields import BadRequest, dictionary, listed, number, whole
 
+# What may be said about an object of a picture.
+PROMPTS = ("clicks", "box", "strokes", "find", "choices")
 # What a click says: what the page reads there, the opposite of that, or what the user insists on.
 Say = Literal["auto", "other", "pet", "background"]
 
@@ -107,7 +109,7 @@ def read_state(said: object) -> PageState:
     if not isinstance(picture, str):
         raise BadRequest("picture: want the id that opening it gave")
     objects = tuple(
-        _read_object(f"objects[{i}]", one)
+        read_object(f"objects[{i}]", one)
         for i, one in enumerate(listed("objects", said.get("objects"), limits.MAX_OBJECTS))
     )
     active = whole("active", said.get("active", 0), 0, max(len(objects) - 1, 0))
@@ -133,8 +135,13 @@ def read_settings(said: object) -> Settings:
     return Settings(**values)
 
 
-def _read_object(name: str, said: object) -> ObjectPrompts:
-    said = dictionary(name, said, {"clicks", "box", "strokes", "find", "choices"})
+def read_object(
+    name: str,
+    said: object,
+    known: Collection[str] = ("clicks", "box", "strokes", "find", "choices"),
+) -> ObjectPrompts:
+    """What was said about an object; `known` is what may be said."""
+    said = dictionary(name, said, set(known))
     clicks = listed(f"{name}.clicks", said.get("clicks", []), limits.MAX_POINTS)
     strokes = listed(f"{name}.strokes", said.get("strokes", []), limits.MAX_STROKES)
     choices = listed(f"{name}.choices", said.get("choices", [None, None]), 2)

@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, UInt8
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
 from petsam_jax.outputs.labels import Coco, Labelled, labelme, yolo_text
 from petsam_jax.outputs.pictures import COLOURS, cutout, mask_picture, overlay
 from petsam_jax.outputs.rle import encode_rle
+from petsam_jax.ui.backgrounds import on_background
 from petsam_jax.ui.fields import BadRequest
 from petsam_jax.ui.page_state import PageState, Style, read_result
 from petsam_jax.ui.studio import Masks, Studio
@@ -23,7 +24,6 @@ from petsam_jax.ui.studio import Masks, Studio
 PET, BACKGROUND = (22, 163, 74), (220, 38, 38)
 PICTURES = ("overlay", "cutout", "white", "blur", "mask")
 TEXTS = ("json", "coco", "yolo", "labelme")
-BLUR = 1 / 60  # of the longer side
 
 
 class File(NamedTuple):
@@ -67,13 +67,7 @@ def _picture(found: Found, state: PageState, style: Style) -> Image.Image:
     mask = found.masks.any(axis=0)
     if style.kind == "cutout":
         return Image.fromarray(cutout(found.picture, mask, trim=style.trim, soft=style.soft))
-    below = (255, 255, 255)
-    if style.kind == "blur":
-        radius = max(found.picture.shape) * BLUR
-        blurred = Image.fromarray(found.picture).filter(ImageFilter.GaussianBlur(radius))
-        below = np.asarray(blurred)
-    made = cutout(found.picture, mask, trim=False, soft=style.soft, background=below)
-    return Image.fromarray(made[..., :3])
+    return Image.fromarray(on_background(style.kind, found.picture, mask, style.soft))
 
 
 def _overlay(found: Found, state: PageState, style: Style) -> Image.Image:

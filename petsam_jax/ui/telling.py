@@ -65,18 +65,21 @@ def _words(
             sentences.append("It is outside of the box, which the mask is limited to.")
     if answer.background:
         sentences.append("Shown is the background.")
-    if answer.holds_pet is False:
-        sentences.append(
-            "Only background in this box: no pet is seen there. If there is one, click on it."
-        )
-    elif coverage is not None:
-        sentences.append(f"Pet covers {percent(coverage)} of the box.")
+    if coverage is not None:
+        sentences.append(box_words(answer.holds_pet, coverage))
     if not mask.any():
         lower = " or lower the mask threshold" if settings.mask_threshold > 0.5 else ""
         sentences.append(f"Nothing is found here; click on the animal, draw a box round it{lower}.")
     elif said.find and not said.clicks:
         sentences.append("Found without a prompt; click to correct it.")
     return " ".join(sentences)
+
+
+def box_words(holds_pet: bool, coverage: float) -> str:
+    """What is in a box."""
+    if not holds_pet:
+        return "Only background in this box: no pet is seen there. If there is one, click on it."
+    return f"Pet covers {percent(coverage)} of the box."
 
 
 def read_words(click: Click, label: int, mean: float, settings: Settings) -> str:

@@ -19,13 +19,26 @@ export class Client {
     Object.assign(this, { base, on, file: null, wanted: null, running: false });
   }
 
-  async post(path, body, signal) {
+  post(path, body, signal) {
+    const type = typeof body === 'string' ? 'application/json' : 'application/octet-stream';
+    return this.fetch(path, { method: 'POST', body, signal, headers: { 'Content-Type': type } });
+  }
+
+  // A file that the server has dropped is sent again.
+  async get(path) {
+    try {
+      return await this.fetch(path);
+    } catch (error) {
+      if (error.status !== 410 || !this.file) throw error;
+      await this.post(this.path, this.file);
+      return this.fetch(path);
+    }
+  }
+
+  async fetch(path, options) {
     let response;
     try {
-      response = await fetch(this.base + path, {
-        method: 'POST', body, signal,
-        headers: { 'Content-Type': typeof body === 'string' ? 'application/json' : 'application/octet-stream' },
-      });
+      response = await fetch(this.base + path, options);
     } catch (error) {
       if (error.name === 'AbortError') throw error;
       throw new ServerError('The server cannot be reached.', 0);
@@ -48,21 +61,21 @@ export class Client {
     }
   }
 
-  // The picture's file stays here, in case the server has to ask for it again.
-  async open(file) {
-    const opened = await this.patiently(async () => (await this.post('open', file)).json());
-    this.file = file;
+  // The file stays here, in case the server has to ask for it again.
+  async open(file, path = 'open') {
+    const opened = await this.patiently(async () => (await this.post(path, file)).json());
+    Object.assign(this, { file, path });
     return opened;
   }
 
-  // A question about a picture that the server has dropped: send it again, and ask again.
+  // A question about a file that the server has dropped: send it again, and ask again.
   async asking(path, state, signal) {
     const body = JSON.stringify(state);
     try {
       return await this.post(path, body, signal);
     } catch (error) {
       if (error.status !== 410 || !this.file) throw error;
-      await this.post('open', this.file, signal);
+      await this.post(this.path, this.file, signal);
       return this.post(path, body, signal);
     }
   }
@@ -115,5 +128,24 @@ export class Client {
 
   async result(wanted) {
     return this.patiently(async () => (await this.asking('result', wanted)).blob());
+  }
+
+  // Long work: what it tells, line by line. A file that the server has dropped is not sent again: what
+  // was done to it before is gone too, which is for others to say.
+  async *lines(path, wanted, signal) {
+    const response = await this.patiently(() => this.post(path, JSON.stringify(wanted), signal));
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = '';
+    for (;;) {
+      const { done, value } = await reader.read();
+      const whole = (text + (value ?? '')).split('\n');
+      text = whole.pop();
+      for (const line of whole) {
+        const told = JSON.parse(line);
+        if (told.error) throw new ServerError(told.error, told.gone ? 410 : 500);
+        yield told;
+      }
+      if (done) return;
+    }
   }
 }

@@ -6,6 +6,8 @@ import { outlines, paint, unpack } from './masks.js';
 const PET = '#16a34a';
 const BACKGROUND = '#dc2626';
 const UNREAD = '#78716c';
+// What is put behind a cut-out; as in `backgrounds.py`.
+const BEHIND = { white: '#fff', green: '#00b140', black: '#000', mask: '#000' };
 export const DOT = 8;
 
 export class Painter {
@@ -99,7 +101,7 @@ export class Painter {
     context.globalCompositeOperation = 'destination-over';
     if (this.show === 'blur') context.drawImage(blurred(this.image, width, height), 0, 0, width, height);
     else if (this.show !== 'cutout') {
-      context.fillStyle = this.show === 'white' ? '#fff' : '#000';
+      context.fillStyle = BEHIND[this.show];
       context.fillRect(0, 0, width, height);
     }
     this.result = { show: this.show, canvas };

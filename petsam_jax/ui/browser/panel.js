@@ -50,10 +50,15 @@ export class Panel {
     this.root = root;
     this.does = does;
     this.part = (name) => root.querySelector(`[data-${name}]`);
+    // Radio buttons of one name are one group, wherever in the document they are.
+    this.group = root.dataset.root;
+    this.nothing = 'nothing yet';
   }
 
   settings(values) {
-    const rows = SLIDERS.map(([name, label, min, max, step, list, tells]) => {
+    // A tab has the settings that it has values for.
+    const has = ([name]) => name in values;
+    const rows = SLIDERS.filter(has).map(([name, label, min, max, step, list, tells]) => {
       const start = list ? list.indexOf(values[name]) : values[name];
       const told = make('output', {}, tells(start));
       const input = make('input', {
@@ -65,19 +70,20 @@ export class Panel {
       });
       return make('label', {}, make('span', {}, label), told, input);
     });
-    const switches = SWITCHES.map(([name, label]) => {
+    const switches = SWITCHES.filter(has).map(([name, label]) => {
       const input = make('input', { type: 'checkbox', checked: values[name], 'data-setting': name, onchange: () => this.does.set(name, input.checked) });
       return make('label', { class: 'ps-switch' }, input, make('span', {}, label));
     });
     this.part('settings').replaceChildren(...rows, ...switches);
     const alone = this.root.querySelector('[data-setting=alone]');
-    alone.onchange = () => this.does.set('alone', alone.checked);
+    if (alone) alone.onchange = () => this.does.set('alone', alone.checked);
   }
 
   update(doc, answer) {
     const told = answer?.objects[doc.active];
     this.fill('clicks', this.clicks(doc.objects[doc.active], told));
     this.fill('objects', doc.objects.map((object, i) => this.object(object, i, doc, answer?.objects[i])));
+    if (!this.part('candidates')) return;
     this.fill('candidates', (told?.candidates ?? []).map((candidate, i) => this.candidate(candidate, i, told.chosen)));
     this.part('candidates-section').hidden = !told?.candidates.length;
   }
@@ -109,8 +115,8 @@ export class Panel {
   object(object, i, doc, told) {
     const name = make('input', { type: 'text', value: object.name, 'aria-label': `Name of object ${i + 1}`, maxlength: 40, onchange: () => this.does.rename(i, name.value) });
     const shares = told && [percent(told.share), told.coverage != null && `${percent(told.coverage)} of box`].filter(Boolean).join(', ');
-    const facts = isEmpty(object) ? 'nothing yet' : !told ? '…' : told.region === 'background' ? 'background' : shares;
-    const pick = make('input', { type: 'radio', name: 'ps-object', checked: i === doc.active, 'aria-label': `Work on ${object.name}`, onchange: () => this.does.select(i) });
+    const facts = !told ? (isEmpty(object) ? this.nothing : '…') : told.region === 'background' ? 'background' : shares;
+    const pick = make('input', { type: 'radio', name: `${this.group}-object`, checked: i === doc.active, 'aria-label': `Work on ${object.name}`, onchange: () => this.does.select(i) });
     return make('li', { class: i === doc.active ? 'ps-active' : '' },
       make('label', { class: 'ps-swatch', style: `--ps-colour: ${colourOf(object)}` }, pick),
       name,
@@ -119,7 +125,7 @@ export class Panel {
   }
 
   candidate({ iou, picture }, i, chosen) {
-    const input = make('input', { type: 'radio', name: 'ps-candidate', checked: i === chosen, 'aria-label': `Mask ${i + 1}, predicted IoU ${iou.toFixed(2)}`, onchange: () => this.does.choose(i) });
+    const input = make('input', { type: 'radio', name: `${this.group}-candidate`, checked: i === chosen, 'aria-label': `Mask ${i + 1}, predicted IoU ${iou.toFixed(2)}`, onchange: () => this.does.choose(i) });
     const mask = make('i', { style: `--ps-mask: url(${picture}); --ps-aspect: ${this.aspect ?? 1}` });
     return make('label', { title: `Predicted IoU ${iou.toFixed(2)} (${i + 1})` }, input, mask, make('span', {}, iou.toFixed(2)));
   }

@@ -1,49 +1,25 @@
 // Pictures come in: examples, files chosen, dropped or pasted.
 
-import { examples } from './examples.js';
+import { exampleFile, examples } from './examples.js';
+import { takeFiles } from './intake.js';
+
+// To start with, so that the page is never empty. Where they come from: `examples/CREDITS.md`.
+const EXAMPLES = [
+  ['kitten.webp', 'A kitten with a ball of wool', 'Photo: Loliloli, public domain'],
+  ['dog.webp', 'A German shepherd', 'Photo: Hans Kemperman, public domain'],
+  ['chelsea.webp', 'Chelsea the cat', 'Photo: Stéfan van der Walt, CC0'],
+];
 
 export class Photos {
   constructor(app) {
     this.app = app;
-    this.examples = examples(app.part('examples'), app.base, (name) => this.openExample(name));
-    this.listen();
-  }
-
-  listen() {
-    const { root } = this.app;
-    const file = this.app.part('file');
-    file.onchange = () => {
-      if (file.files[0]) this.open(file.files[0]);
-      file.value = '';
-    };
-    // Entering a part of the page leaves the one around it: counted, it is seen when all is left.
-    let depth = 0;
-    const over = (change) => (event) => {
-      if (![...(event.dataTransfer?.types ?? [])].includes('Files')) return;
-      event.preventDefault();
-      depth = Math.max(0, depth + change);
-      this.app.part('drop').hidden = depth === 0;
-    };
-    root.addEventListener('dragenter', over(1));
-    root.addEventListener('dragover', over(0));
-    root.addEventListener('dragleave', over(-1));
-    root.addEventListener('drop', (event) => {
-      over(-depth)(event);
-      if (event.dataTransfer.files[0]) this.open(event.dataTransfer.files[0]);
-    });
-    document.addEventListener('paste', (event) => {
-      const pasted = [...(event.clipboardData?.files ?? [])].find(({ type }) => type.startsWith('image/'));
-      if (pasted && this.app.isShown) this.open(pasted);
-    });
+    this.examples = examples(app.part('examples'), app.base, EXAMPLES, (name) => this.openExample(name));
+    takeFiles(app, 'image/', (file) => this.open(file));
   }
 
   async openExample(name = this.examples.first) {
-    try {
-      const response = await fetch(`${this.app.base}files/examples/${name}`);
-      await this.open(new File([await response.blob()], name));
-    } catch {
-      this.app.tell('The example cannot be loaded; is the server still there?', 'error');
-    }
+    const file = await exampleFile(this.app, name);
+    if (file) await this.open(file);
   }
 
   // The newest picture wins over others that are still on their way.

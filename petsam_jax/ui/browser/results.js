@@ -15,12 +15,19 @@ async function resultOf(app, kind) {
 
 export async function saveResult(app, kind) {
   const blob = await resultOf(app, kind);
-  const stem = app.picture.name.replace(/\.[^.]*$/, '');
+  const address = URL.createObjectURL(blob);
+  const stem = stemOf(app.picture.name);
+  download(address, kind in ENDINGS ? `${stem}.${ENDINGS[kind]}` : `${stem}-${kind}.png`);
+  setTimeout(() => URL.revokeObjectURL(address), 60000);
+}
+
+export const stemOf = (name) => name.replace(/\.[^.]*$/, '');
+
+export function download(address, name) {
   const link = document.createElement('a');
-  link.href = URL.createObjectURL(blob);
-  link.download = kind in ENDINGS ? `${stem}.${ENDINGS[kind]}` : `${stem}-${kind}.png`;
+  link.href = address;
+  link.download = name;
   link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
 export async function copyResult(app, kind) {

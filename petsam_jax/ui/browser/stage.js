@@ -158,7 +158,7 @@ export class Stage {
     const acts = { f: 'find', n: 'add', '+': 'zoom-in', '=': 'zoom-in', '-': 'zoom-out', 0: 'zoom-fit' };
     const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const isOne = /^[123]$/.test(key) && app.answer?.objects[app.store.document.active]?.candidates.length;
+    const isOne = /^[123]$/.test(key) && app.answer?.objects[app.store.document.active]?.candidates?.length;
     if (tools[key]) app.pick('tool', tools[key]);
     else if (key in acts) app.attempt(() => app.do(acts[key]));
     else if (arrows[key]) this.moveCross(...arrows[key], event.shiftKey ? 10 : 1);

@@ -31,8 +31,18 @@ export class Store {
     this.document = { objects: [newObject(1)], active: 0 };
   }
 
+  // Objects with the prompts that are on the stage.
+  get shown() {
+    return this.document.objects;
+  }
+
   get active() {
-    return this.document.objects[this.document.active];
+    return this.shown[this.document.active];
+  }
+
+  // Whether nothing was said at all.
+  get isEmpty() {
+    return this.shown.every(isEmpty);
   }
 
   // Everything that the visitor can take back goes through here.
@@ -99,7 +109,7 @@ export class Store {
   }
 
   clear() {
-    if (this.document.objects.length === 1 && isEmpty(this.active)) return;
+    if (this.document.objects.length === 1 && this.isEmpty) return;
     this.commit({ objects: [newObject(1)], active: 0 });
   }
 

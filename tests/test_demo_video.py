@@ -1,0 +1,233 @@
+"""The video tab in a real browser: a red box that moves to the right is followed and taken home."""
+
+import threading
+import time
+
+import av
+import numpy as np
+import pytest
+from browsing import Visitor, launched
+from live_page import serving
+from red_predictor import RedPredictor, RedVideo, red_clip
+
+from petsam_jax.ui.studio import Studio
+from petsam_jax.ui.video_studio import ClipStudio
+
+CLIP, BOXES = red_clip()
+COUNT = len(BOXES)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return ClipStudio(RedVideo())
+
+
+@pytest.fixture(scope="module")
+def address(clips):
+    with serving(Studio(RedPredictor()), clips) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def visitor(browser, address):
+    context = browser.new_context(viewport={"width": 1200, "height": 760}, accept_downloads=True)
+    visitor = Watcher(context, address, "video")
+    yield visitor
+    assert [fault for fault in visitor.faults if "status of" not in fault] == []
+    assert [url for url in visitor.asked if not url.startswith((address, "blob:", "data:"))] == []
+    context.close()
+
+
+class Watcher(Visitor):
+    def open(self, file, name="red.mp4"):
+        before = self.app("app.clip?.id")
+        self.part("[data-file]").set_input_files(
+            {"name": name, "mimeType": "video/mp4", "buffer": file}
+        )
+        self.until(f"app.clip && app.clip.id !== '{before}' && app.painter.image")
+
+    def idle(self):
+        self.until(
+            "!app.client.running && !app.reel.running && !app.work.running && !app.opening"
+            " && !app.painter.due.above"
+        )
+
+    def press(self, name):
+        self.part(f"[data-do={name}]").click()
+
+    def scrub(self, frame):
+        slider = self.part("[data-scrub]")
+        slider.fill(str(frame))
+        self.idle()
+
+    def tracked(self):
+        return self.app("[...app.timeline.line]")
+
+
+@pytest.fixture
+def on_red(visitor):
+    visitor.open(CLIP)
+    visitor.idle()
+    return visitor
+
+
+def centre(frame):
+    x0, y0, x1, y1 = BOXES[frame]
+    return (x0 + x1) // 2, (y0 + y1) // 2
+
+
+def right_end(mask):
+    return np.nonzero((mask > 0).any(axis=0))[0].max()
+
+
+def test_the_tab_begins_with_a_clip_and_tells_where_one_is(visitor):
+    assert visitor.app("app.clip.name") == "kitten.mp4"
+    assert visitor.part("[data-at]").inner_text() == "1 / 72"
+    assert visitor.part("[data-do=track]").is_disabled()
+    # The page is no higher than the window.
+    assert visitor.page.evaluate("document.documentElement.scrollHeight <= innerHeight")
+
+
+def test_load_click_track_scrub_and_take_home(on_red):
+    on_red.click(*centre(0))
+    assert right_end(on_red.mask()) == pytest.approx(BOXES[0][2], abs=4)
+    assert on_red.words().startswith("Read as pet: ") and on_red.tracked() == [0] * COUNT
+    on_red.press("track")
+    on_red.idle()
+    assert on_red.words().startswith(f"Tracked: {COUNT} frames in ")
+    assert on_red.tracked() == [2] * COUNT
+    for frame in (8, 3):
+        on_red.scrub(frame)
+        assert on_red.app("app.store.frame") == frame
+        assert right_end(on_red.mask()) == pytest.approx(BOXES[frame][2], abs=4)
+        assert on_red.words().startswith("Found by tracking; 99 % sure")
+        # The picture is of that frame too.
+        assert on_red.colour(*centre(frame), canvas="picture")[0] > 180
+    on_red.part("[data-choice=show] [value=white]").check(force=True)
+    for ending in ("mp4", "gif"):
+        with on_red.page.expect_download() as caught:
+            on_red.press(f"save-{ending}")
+        assert caught.value.suggested_filename == f"red-white.{ending}"
+        with av.open(str(caught.value.path())) as film:
+            frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+        assert len(frames) == COUNT and frames[0].shape == (90, 160, 3)
+        x, y = centre(8)
+        assert frames[8][y, x, 0] > 180 > frames[8][y, x, 1] and frames[8][5, 5].min() > 240
+        on_red.idle()
+    on_red.part("[data-choice=show] [value=overlay]").check(force=True)
+
+
+def test_a_correction_on_any_frame_is_tracked_on_from_there_and_undone_there(on_red):
+    on_red.click(*centre(0))
+    on_red.press("track")
+    on_red.idle()
+    on_red.scrub(6)
+    on_red.page.keyboard.press("ArrowRight")
+    on_red.page.keyboard.press("ArrowLeft")
+    on_red.idle()
+    assert on_red.app("app.store.frame") == 6
+    on_red.part("[data-both]").uncheck()
+    on_red.click(140, 12, button="right")
+    assert on_red.mask()[12, 140] == 1
+    assert on_red.tracked() == [1] * COUNT
+    on_red.press("track")
+    on_red.idle()
+    assert on_red.tracked() == [1] * 6 + [2] * 6
+    assert on_red.app("app.store.frame") == COUNT - 1 and on_red.mask()[12, 140] == 1
+    on_red.press("undo")
+    on_red.idle()
+    # It leads to where it was said.
+    assert on_red.app("app.store.frame") == 6
+    assert on_red.app("app.store.active.clicks.length") == 0
+    on_red.press("redo")
+    on_red.idle()
+    assert on_red.mask()[12, 140] == 1
+    on_red.part("[data-both]").check()
+    on_red.press("clear")
+    on_red.idle()
+    assert on_red.app("app.store.isEmpty") and on_red.tracked() == [0] * COUNT
+
+
+def test_boxes_and_objects_on_other_frames(on_red):
+    on_red.scrub(2)
+    x0, y0, x1, y1 = BOXES[2]
+    on_red.drag(x0 - 3, y0 - 3, x1 + 3, y1 + 3)
+    assert on_red.mask()[centre(2)[1], centre(2)[0]] == 1
+    assert on_red.words().startswith("Pet covers ")
+    on_red.press("add")
+    on_red.click(140, 80, button="right")
+    assert on_red.mask()[80, 140] == 2
+    on_red.scrub(0)
+    assert on_red.part("[data-clicks] li").count() == 0
+    on_red.press("track")
+    on_red.idle()
+    # From frame 2 to the end, and back.
+    assert on_red.tracked() == [2] * COUNT
+    on_red.part("[data-objects] li").nth(1).locator("button").click()
+    on_red.scrub(5)
+    assert set(np.unique(on_red.mask())) == {0, 1}
+
+
+def test_stop_ends_it_and_track_goes_on(on_red, clips):
+    gate = threading.Event()
+    frames = iter(range(1000))
+    clips.predictor.delay = lambda: next(frames) < 4 or gate.wait(10)
+    on_red.click(*centre(0))
+    on_red.idle()
+    try:
+        on_red.press("track")
+        on_red.until("app.timeline.line[3] === 2")
+        on_red.press("stop")
+        on_red.until("!app.work.running")
+    finally:
+        gate.set()
+        clips.predictor.delay = lambda: None
+    assert on_red.words().startswith("Stopped after 4 of 12 frames")
+    on_red.press("track")
+    on_red.idle()
+    assert on_red.tracked() == [2] * COUNT
+
+
+def test_a_clip_that_was_dropped_is_sent_again_with_what_was_said(on_red, clips):
+    on_red.click(*centre(0))
+    on_red.press("track")
+    on_red.idle()
+    clips.clips.clear()
+    on_red.press("save-gif")
+    on_red.idle()
+    assert on_red.words().startswith("The server had let go of this clip and of what was tracked.")
+    assert on_red.tracked() == [0] * COUNT
+    on_red.scrub(0)
+    assert right_end(on_red.mask()) == pytest.approx(BOXES[0][2], abs=4)
+
+
+def test_what_is_no_clip_is_refused_in_words_and_the_clip_stays(on_red):
+    name = on_red.app("app.clip.id")
+    on_red.part("[data-file]").set_input_files(
+        {"name": "notes.mp4", "mimeType": "video/mp4", "buffer": b"not a clip at all"}
+    )
+    on_red.idle()
+    assert on_red.words() == "this is no mp4, mov, webm or GIF; save it as one of these"
+    assert on_red.app("app.clip.id") == name
+
+
+def test_two_visitors_are_apart_and_leaving_lets_go(on_red, browser, address, clips):
+    context = browser.new_context(viewport={"width": 420, "height": 800})
+    other = Watcher(context, address, "video")
+    other.open(red_clip(5, size=(90, 90), side=20)[0], "small.mp4")
+    on_red.click(*centre(0))
+    assert other.app("app.store.isEmpty") and right_end(on_red.mask()) > 30
+    assert other.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    name = other.app("app.clip.id")
+    other.page.goto("about:blank")
+    until = time.monotonic() + 10
+    while name in clips.clips._things and time.monotonic() < until:
+        time.sleep(0.05)
+    assert name not in clips.clips._things and on_red.app("app.clip.id") in clips.clips._things
+    context.close()
