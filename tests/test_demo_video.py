@@ -199,12 +199,18 @@ def test_a_clip_that_was_dropped_is_sent_again_with_what_was_said(on_red, clips)
     on_red.press("track")
     on_red.idle()
     clips.clips.clear()
+    # Nothing is saved without the masks that one sees.
     on_red.press("save-gif")
     on_red.idle()
     assert on_red.words().startswith("The server had let go of this clip and of what was tracked.")
     assert on_red.tracked() == [0] * COUNT
     on_red.scrub(0)
     assert right_end(on_red.mask()) == pytest.approx(BOXES[0][2], abs=4)
+    clips.clips.clear()
+    on_red.press("track")
+    on_red.idle()
+    assert on_red.words().startswith(f"Tracked: {COUNT} frames in ")
+    assert on_red.tracked() == [2] * COUNT
 
 
 def test_what_is_no_clip_is_refused_in_words_and_the_clip_stays(on_red):

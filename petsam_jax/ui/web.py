@@ -4,7 +4,7 @@ that come back as words."""
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from starlette.requests import ClientDisconnect, Request
@@ -104,15 +104,20 @@ def in_words(handler: Callable) -> Callable:
         except ClientDisconnect:
             return Response(status_code=499)
         except Gone as error:
-            return JSONResponse({"error": str(error)}, 410)
+            return _refused(str(error), 410)
         except Busy as error:
-            return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
+            return _refused(str(error), 503, {"Retry-After": "1"})
         except UnfitPicture as error:
-            return JSONResponse({"error": error.reason}, 400)
+            return _refused(error.reason, 400)
         except ValueError as error:
-            return JSONResponse({"error": str(error)}, 400)
+            return _refused(str(error), 400)
         except Exception:
             log.exception("%s failed", request.url.path)
-            return JSONResponse({"error": WENT_WRONG}, 500)
+            return _refused(WENT_WRONG, 500)
 
     return handle
+
+
+def _refused(words: str, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    # A browser may keep what is gone, and would not see that it is there again.
+    return JSONResponse({"error": words}, status, {"Cache-Control": "no-store", **(headers or {})})

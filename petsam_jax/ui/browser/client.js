@@ -14,7 +14,7 @@ const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, mil
 const passing = (error) => error.status === 503 || error.status === 0;
 
 export class Client {
-  // `on` has answer(answer, state), error(error), busy(isBusy), waiting(words).
+  // `on` has answer(answer, state), error(error), busy(isBusy), waiting(words), and may have sentAgain().
   constructor(base, on) {
     Object.assign(this, { base, on, file: null, wanted: null, running: false });
   }
@@ -30,7 +30,7 @@ export class Client {
       return await this.fetch(path);
     } catch (error) {
       if (error.status !== 410 || !this.file) throw error;
-      await this.post(this.path, this.file);
+      await this.sendAgain();
       return this.fetch(path);
     }
   }
@@ -68,6 +68,11 @@ export class Client {
     return opened;
   }
 
+  async sendAgain(signal) {
+    await this.post(this.path, this.file, signal);
+    this.on.sentAgain?.();
+  }
+
   // A question about a file that the server has dropped: send it again, and ask again.
   async asking(path, state, signal) {
     const body = JSON.stringify(state);
@@ -75,7 +80,7 @@ export class Client {
       return await this.post(path, body, signal);
     } catch (error) {
       if (error.status !== 410 || !this.file) throw error;
-      await this.post(this.path, this.file, signal);
+      await this.sendAgain(signal);
       return this.post(path, body, signal);
     }
   }
@@ -130,10 +135,11 @@ export class Client {
     return this.patiently(async () => (await this.asking('result', wanted)).blob());
   }
 
-  // Long work: what it tells, line by line. A file that the server has dropped is not sent again: what
-  // was done to it before is gone too, which is for others to say.
-  async *lines(path, wanted, signal) {
-    const response = await this.patiently(() => this.post(path, JSON.stringify(wanted), signal));
+  // Long work: what it tells, line by line. Unless it `startsOver`, it builds on what was done to the file
+  // before, which is gone where the server has dropped it: then there is no use in sending it again.
+  async *lines(path, wanted, signal, startsOver) {
+    const ask = () => (startsOver ? this.asking(path, wanted, signal) : this.post(path, JSON.stringify(wanted), signal));
+    const response = await this.patiently(ask);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = '';
     for (;;) {

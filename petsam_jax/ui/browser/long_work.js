@@ -19,7 +19,7 @@ export class LongWork {
     app.tell(`${words} …`, 'working');
     app.refresh();
     try {
-      for await (const told of app.client.lines(path, body, running.signal)) {
+      for await (const told of app.client.lines(path, body, running.signal, path === 'track')) {
         if (told.total) Object.assign(progress, { total: told.total, started: performance.now() });
         else {
           progress.done += 1;
@@ -27,16 +27,15 @@ export class LongWork {
         }
         this.tell(words, progress);
       }
-      // Frames that are still to be shown would have their own words.
       const told = `${end}: ${summary(progress)}.`;
-      await app.reel.running;
+      await this.settle();
       app.tell(told, 'pet');
       return true;
     } catch (error) {
-      await app.reel.running;
+      await this.settle();
       if (error.name === 'AbortError') app.tell(`Stopped after ${progress.done} of ${progress.total} frames.`);
-      else if (error.status === 410) await app.attempt(() => this.lost());
-      else app.tell(error.message, 'error');
+      // It was sent again by now, which is told.
+      else if (error.status !== 410) app.tell(error.message, 'error');
       return false;
     } finally {
       this.running = null;
@@ -45,11 +44,11 @@ export class LongWork {
     }
   }
 
-  // What is open again has the prompts, but nothing tracked.
-  async lost() {
-    const { app } = this;
-    app.heard(await (await app.client.asking('answer', app.state())).json());
-    throw new Error('The server had let go of this clip and of what was tracked. It is open again: track it once more.');
+  // Frames that are still to be shown would have their own words, and one that was under way when it was
+  // stopped is known to the server alone.
+  async settle() {
+    await this.app.reel.running;
+    await this.app.attempt(() => this.app.reel.learn(this.app.store.frame));
   }
 
   stop() {

@@ -43,8 +43,15 @@ export class Reel {
 
   async answer(frame) {
     if (this.app.store.isEmpty) return null;
-    if (!this.answers.has(frame)) this.app.heard(await (await this.get('masks', frame)).json());
+    if (!this.answers.has(frame)) await this.learn(frame);
     return this.answers.get(frame);
+  }
+
+  // Ask for a frame's masks, and for what is tracked.
+  async learn(frame) {
+    const { clip } = this;
+    const answer = await (await this.get('masks', frame)).json();
+    if (clip === this.clip) this.app.heard(answer);
   }
 
   async get(what, frame) {

@@ -98,8 +98,6 @@ class VideoApp extends Workbench {
     if (answer) this.painter.setMask(answer, this.store.shown);
     if (!this.work.running && isOther) this.tellAbout(answer?.objects[this.store.document.active]);
     if (this.reel.wanted == null) this.timeline.at(frame);
-    // A clip that had to be sent again: the server does not know yet what was said.
-    if (answer && answer.objects.length !== this.store.document.objects.length) this.client.ask(this.state());
     this.refresh();
   }
 
@@ -173,8 +171,20 @@ class VideoApp extends Workbench {
     }
     this.answer = answer;
     this.painter.setMask(answer, this.store.shown);
-    if (!this.work.running) this.tellAbout(answer.objects[state.active]);
+    if (this.lost) this.tell(this.lost, 'error');
+    else if (!this.work.running) this.tellAbout(answer.objects[state.active]);
+    this.lost = null;
     this.refresh();
+  }
+
+  // The server had dropped the clip, and has it again: but not what was said, and nothing tracked.
+  sentAgain() {
+    if (this.opening || this.store.isEmpty) return;
+    const hadTracked = this.timeline.line.some(Boolean);
+    this.reel.forget();
+    this.timeline.line.fill(0);
+    this.client.ask(this.state());
+    if (hadTracked) this.lost = 'The server had let go of this clip and of what was tracked. It is open again: track it once more.';
   }
 
   failed(error, state) {
@@ -183,18 +193,15 @@ class VideoApp extends Workbench {
 
   // Long work
 
-  async track() {
+  track() {
     this.playing = false;
-    const { clip } = this;
     const body = { state: this.state(), both: this.part('both').checked };
-    await this.work.run('track', body, ['Tracking', 'Tracked'], (told) => {
+    return this.work.run('track', body, ['Tracking', 'Tracked'], (told) => {
       this.heard(told);
       this.timeline.line[told.frame] = 2;
       if (this.work.follows) this.go(told.frame);
       else if (told.frame === this.store.frame) this.reel.show(told.frame);
     });
-    // A frame that was under way when it was stopped is known to the server alone.
-    if (clip === this.clip) await this.attempt(async () => this.heard(await (await this.reel.get('masks', this.store.frame)).json()));
   }
 
   async save(format) {

@@ -22,6 +22,7 @@ export class Workbench {
       error: (error, state) => this.failed(error, state),
       busy: (isBusy) => this.sign(isBusy && 'Computing'),
       waiting: (words) => this.tell(words, 'waiting'),
+      sentAgain: () => this.sentAgain?.(),
     });
     this.panel = new Panel(root, {
       removeClick: (i) => this.attempt(() => this.store.removeClick(i)),
