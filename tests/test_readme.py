@@ -8,6 +8,7 @@ as its flags and config. A command that no pattern covers is a failure.
 import argparse
 import importlib
 import inspect
+import json
 import re
 import runpy
 import shlex
@@ -143,6 +144,17 @@ def installs(argv, request):
     assert extras[1] is None or extras[1] in known["optional-dependencies"]
 
 
+def asks(argv, request):
+    """A page is asked where it has the call, with arguments that it takes; `test_ui_web` asks."""
+    from petsam_jax.ui.api import segment_function
+
+    where = next(word for word in argv if word.startswith("http://"))
+    assert re.fullmatch(r"http://[\d.:]+/gradio_api/call/(v2/segment|segment/EVENT_ID)", where)
+    if "-d" in argv:
+        told = json.loads(argv[argv.index("-d") + 1])
+        assert set(told) <= set(inspect.signature(segment_function(None)).parameters)
+
+
 def in_ci(argv, request):
     """Those are what `.ci/run` runs."""
     wanted = {"pytest": 'pip install -e ".[test]" && pytest', "ruff": "ruff"}
@@ -267,6 +279,7 @@ WAYS = {
     "python -m petsam_jax.data.show ": shows,
     r"python -m (benchmarks\.\w+)": None,
     "python docs/make_click.py": films,
+    "curl ": asks,
 }
 
 
