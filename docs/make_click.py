@@ -1,7 +1,7 @@
-"""Film two clicks on the page, as the README shows them.
+"""Film clicks on the page, as the README shows them.
 
     python docs/make_click.py                                  # writes docs/click.webp
-    python docs/make_click.py --example dog.webp --click 500,330 --click 480,150,0
+    python docs/make_click.py --example dog.webp --click 500,330 --click 830,140
 
 A click with ",0" is one with the right button. The script starts `demo.py` with the weights that
 ship (or --ckpt), opens one of the page's examples in Chromium, clicks on it and puts the screens
@@ -35,7 +35,7 @@ SMOOTH = 4
 
 Point = tuple[float, float]
 # On the dog's back, and with the other button on the bush behind it.
-CLICKS = ("500,330", "480,150,0")
+CLICKS = ("500,330", "830,140", "700,560")
 
 
 class Click(NamedTuple):
