@@ -80,7 +80,8 @@ def _memory(config: ConfigDict) -> None:
     """
     config.model.image_encoder.trunk.drop_path_rate = 0.0
     groups = config.optim.groups
-    score = ("mask_decoder.obj_score_token", "mask_decoder.object_score_head.*")
+    # The head alone: other tokens attend to the score's, so that training it would move masks.
+    score = "mask_decoder.object_score_head.*"
     with config.unlocked():
         groups.object_score = ConfigDict({**groups.memory, "pattern": score, "lr": 3e-4})
         # What stands in for memories where there are none is part of how pictures are answered.
