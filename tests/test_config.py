@@ -201,8 +201,6 @@ def test_memory_is_trained_without_touching_how_pictures_are_answered():
     trained = {name for name in names if name in rules and rules[name].lr}
     pictures = ("image_encoder.", "prompt_encoder.", "mask_decoder.", "no_mem_embed")
     shared = {name for name in trained if name.startswith(pictures)}
-    # Whether there is an object changes no mask of a picture.
-    assert shared == {
-        name for name in names if ".obj_score_token" in name or "object_score_" in name
-    }
+    # The head that says whether there is an object changes no mask of a picture; its token would.
+    assert shared == {name for name in names if "object_score_head" in name}
     assert all(name in trained for name in names if name.startswith(("memory_", "obj_ptr_")))
