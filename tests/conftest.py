@@ -1,6 +1,7 @@
 """What all tests share: the CPU backend, no silent broadcasting, and made-up data."""
 
 import os
+import signal
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -32,3 +33,10 @@ def data_dir(official, tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("data")
     prepare.prepare(data_dir, src=official)
     return data_dir
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard():
+    """A shell starts jobs in the background deaf to it, and tests of it would then fail."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
