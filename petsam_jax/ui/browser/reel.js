@@ -31,7 +31,9 @@ export class Reel {
       const { clip, wanted: frame } = this;
       this.wanted = null;
       await this.app.attempt(async () => {
-        const [image, answer] = await Promise.all([this.image(frame), this.answer(frame)]);
+        const [image] = await Promise.all([this.image(frame), this.answer(frame)]);
+        // Once more: while the image was on its way the answer may have been forgotten.
+        const answer = await this.answer(frame);
         if (clip === this.clip) this.app.put(frame, image, answer);
       });
     }
@@ -42,16 +44,20 @@ export class Reel {
   }
 
   async answer(frame) {
-    if (this.app.store.isEmpty) return null;
-    if (!this.answers.has(frame)) await this.learn(frame);
-    return this.answers.get(frame);
+    const { clip } = this;
+    while (clip === this.clip && !this.app.store.isEmpty) {
+      if (this.answers.has(frame)) return this.answers.get(frame);
+      await this.learn(frame);
+    }
+    return null;
   }
 
-  // Ask for a frame's masks, and for what is tracked.
+  // Ask for a frame's masks, and for what is tracked. What was forgotten meanwhile is out of date,
+  // and so is an answer that was on its way.
   async learn(frame) {
-    const { clip } = this;
+    const { clip, answers } = this;
     const answer = await (await this.get('masks', frame)).json();
-    if (clip === this.clip) this.app.heard(answer);
+    if (clip === this.clip && answers === this.answers) this.app.heard(answer);
   }
 
   async get(what, frame) {
