@@ -34,6 +34,7 @@ from petsam_jax.prompts import (
     first_prompt,
     mask_prompt,
     paint_prompts,
+    set_mask,
 )
 
 # Given a round's own data, the mask, the prediction and the prompts so far: where to click next.
@@ -139,10 +140,8 @@ def prompt_rounds(
     def correct(state, this_round, several):
         prompts, decoded, pred = state
         point, label = next_click(this_round, mask, pred, prompts)
-        prompts = add_click(prompts, point, label)._replace(
-            mask_input=rearrange(decoded.mask_logits, "b 1 h w -> b h w 1"),
-            has_mask=jnp.ones(mask.shape[0], bool),
-        )
+        last = rearrange(decoded.mask_logits, "b 1 h w -> b h w 1")
+        prompts = set_mask(add_click(prompts, point, label), last)
         decoded, pred, *judged = answer(prompts, several)
         return (prompts, decoded, pred), judged
 
@@ -199,7 +198,8 @@ def clip_outcome(
         key_prompt, key_given, key_rounds = jax.random.split(key, 3)
         given = jax.random.bernoulli(key_given, objective.clip_mask_prob, (batch,))
         prompts = first_prompt(key_prompt, mask[:, frame], **objective.first)
-        prompts = where_object(given, _told_mask(mask[:, frame]), prompts)
+        told = set_mask(empty_prompts(*mask[:, frame].shape), mask_prompt(mask[:, frame]))
+        prompts = where_object(given, told, prompts)
         return given, prompts, jax.random.split(key_rounds, objective.clip_rounds)
 
     twice = jax.random.bernoulli(key_who, objective.second_prompt_prob, (batch,))
@@ -261,12 +261,6 @@ def prompted_frame(
     if given is not None:
         decoded = where_object(given, _as_given(decoded, mask), decoded)
     return _remember(model, features, decoded, bank, frame, who, who), losses, ious
-
-
-def _told_mask(mask: UInt8[Array, "b h w"]) -> Prompts:
-    batch, height, width = mask.shape
-    prompts = empty_prompts(batch, height, width)
-    return prompts._replace(mask_input=mask_prompt(mask), has_mask=jnp.ones(batch, bool))
 
 
 def _as_given(decoded: Decoded, mask: UInt8[Array, "b h w"]) -> Decoded:

@@ -69,6 +69,18 @@ def set_box(prompts: Prompts, box: Float32[Array, "b 4"], present: Bool[Array, "
     )
 
 
+def set_mask(
+    prompts: Prompts,
+    logits: Float32[Array, "b h4 w4 1"],
+    present: Bool[Array, " b"] | None = None,
+) -> Prompts:
+    """Give a mask as logits: everyone, or those of whom one is `present`; the rest have none."""
+    if present is None:
+        present = jnp.ones(logits.shape[0], bool)
+    logits = jnp.where(present[:, None, None, None], logits, 0.0)
+    return prompts._replace(mask_input=logits, has_mask=present)
+
+
 def box_of_mask(region: Bool[Array, "b h w"]) -> Float32[Array, "b 4"]:
     """Least and greatest pixel index of the region, x0, y0, x1, y1; zeros for an empty one."""
 
@@ -146,8 +158,7 @@ def first_prompt(
     prompts = add_click(prompts, point, jnp.where(clicked, label, EMPTY))
     box = jitter_box(key_box, box_of_mask(pet), height, width, box_jitter, box_jitter_px)
     prompts = set_box(prompts, box, boxed)
-    logits = jnp.where(masked[:, None, None, None], mask_prompt(mask), 0.0)
-    return prompts._replace(mask_input=logits, has_mask=masked)
+    return set_mask(prompts, mask_prompt(mask), masked)
 
 
 def correction_click(

@@ -37,6 +37,7 @@ from petsam_jax.prompts import (
     evaluation_click,
     jitter_box,
     set_box,
+    set_mask,
 )
 from petsam_jax.training import Fixed
 
@@ -73,10 +74,7 @@ def answers(
         said = objective.say(prompts)
         decoded = model.decode(pix_feat, features.high_res_feats, *said, gated=objective.gated)
         found = enlarge(decoded.mask_logits, height, width)[:, 0] > 0
-        told = prompts._replace(
-            mask_input=rearrange(decoded.mask_logits, "b 1 h w -> b h w 1"),
-            has_mask=jnp.ones(batch, bool),
-        )
+        told = set_mask(prompts, rearrange(decoded.mask_logits, "b 1 h w -> b h w 1"))
         return told, Answers(found, iou(found, mask).astype(jnp.float32), prompts)
 
     def click(state, _):

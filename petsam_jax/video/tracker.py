@@ -25,7 +25,7 @@ from petsam_jax.models.memory_bank import MemoryBank
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.objective import Objective
 from petsam_jax.picture_prompts import CLICK_SLOTS
-from petsam_jax.prompts import Prompts, empty_prompts
+from petsam_jax.prompts import Prompts, empty_prompts, set_mask
 
 # What each program reads of the model: each array that a call passes costs it a microsecond.
 MEMORY = ("memory_encoder", "no_obj_embed_spatial")
@@ -149,8 +149,7 @@ class Tracker:
             answer = model.decode_mask(*features, mask)
         else:
             # What is said densely was trained on masks as prompts, and never on SAM 2's own path.
-            said = empty_prompts(1, self.side, self.side, max_clicks=1)
-            said = said._replace(mask_input=small, has_mask=jnp.ones(1, bool))
+            said = set_mask(empty_prompts(1, self.side, self.side, max_clicks=1), small)
             alone = model.attend_memory(features.image_embed)
             answer = model.decode(alone, features.high_res_feats, *said)
         present = (mask > 0).any(axis=(1, 2)).astype(jnp.float32)
