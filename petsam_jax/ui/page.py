@@ -7,6 +7,7 @@ that the browser loads as modules from `studio/files/browser`.
 import asyncio
 import contextlib
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -37,11 +38,13 @@ import(base + 'files/browser/SCRIPT').then((app) => app.start(element, base)).ca
   element.querySelector('[data-words]').textContent = 'The page did not start: ' + error.message;
 });
 """
-# Label, id, and what is in `browser`.
+# Label, id, what is in `browser`, and what is shown there.
 TABS = (
-    ("Picture", "studio", "studio.html", "app.js"),
-    ("Video", "video", "video.html", "video.js"),
+    ("Picture", "studio", "studio.html", "app.js", "picture"),
+    ("Video", "video", "video.html", "video.js", "frame"),
 )
+# A line of a tab's HTML that stands for a file which both tabs have a use for.
+PART = re.compile(r"^ *<!-- (part_\w+\.html) -->\n", re.MULTILINE)
 SANS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 
 
@@ -116,15 +119,23 @@ def make_blocks(studio: Studio, clips: ClipStudio, facts: Facts) -> gr.Blocks:
         )
         with gr.Tabs(elem_id="tabs"):
             # What is in a tab starts when it is first looked at.
-            for label, name, body, script in TABS:
+            for label, name, body, script, shown in TABS:
                 with gr.Tab(label):
                     gr.HTML(
-                        html_template=(BROWSER / body).read_text("utf-8"),
+                        html_template=_template(body),
                         js_on_load=START.replace("SCRIPT", script),
                         apply_default_css=False,
                         elem_id=name,
+                        tab=name,
+                        shown=shown,
                         most=clips.limits.max_clip_upload,
                     )
         gr.api(segment_function(studio), api_name="segment", concurrency_limit=1)
     blocks.queue(max_size=studio.limits.waiting, api_open=False)
     return blocks
+
+
+def _template(name: str) -> str:
+    """A file of `browser`, with its parts in place."""
+    text = (BROWSER / name).read_text("utf-8")
+    return PART.sub(lambda part: (BROWSER / part[1]).read_text("utf-8"), text)

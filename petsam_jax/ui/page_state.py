@@ -135,11 +135,7 @@ def read_settings(said: object) -> Settings:
     return Settings(**values)
 
 
-def read_object(
-    name: str,
-    said: object,
-    known: Collection[str] = ("clicks", "box", "strokes", "find", "choices"),
-) -> ObjectPrompts:
+def read_object(name: str, said: object, known: Collection[str] = PROMPTS) -> ObjectPrompts:
     """What was said about an object; `known` is what may be said."""
     said = dictionary(name, said, set(known))
     clicks = listed(f"{name}.clicks", said.get("clicks", []), limits.MAX_POINTS)

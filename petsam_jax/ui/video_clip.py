@@ -75,28 +75,24 @@ class OpenClip:
                 if path is not None:
                     path.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
+    def working(self) -> contextlib.AbstractContextManager[None]:
         """For one thread at a time; raises Gone once it is closed, and names no path."""
-        with self._lock:
-            self._check()
+        return self._holding(self._lock)
+
+    @contextlib.contextmanager
+    def _holding(self, lock: contextlib.AbstractContextManager) -> Iterator[None]:
+        with lock:
+            if self._closed:
+                raise Gone("this clip is not open any more; send it again")
             try:
                 yield
             except (ClipError, IndexError) as error:
                 raise BadRequest(str(error).replace(str(self.path), "this clip")) from error
 
-    def _check(self) -> None:
-        if self._closed:
-            raise Gone("this clip is not open any more; send it again")
-
     def pixels(self, frame: int) -> UInt8[np.ndarray, "h w 3"]:
         """A frame to be shown, also while the clip is tracked."""
-        with self._showing:
-            self._check()
-            try:
-                return self._shown.read(frame)
-            except (ClipError, IndexError) as error:
-                raise BadRequest(str(error).replace(str(self.path), "this clip")) from error
+        with self._holding(self._showing):
+            return self._shown.read(frame)
 
     # What is said
 
