@@ -35,6 +35,16 @@ def data_dir(official, tmp_path_factory):
     return data_dir
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium, for tests of the page."""
+    # Here, since what imports it skips where there is no browser.
+    from browsing import launched
+
+    with launched() as browser:
+        yield browser
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c_is_heard():
     """A shell starts jobs in the background deaf to it, and tests of it would then fail."""

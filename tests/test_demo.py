@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from browsing import Visitor, launched
+from browsing import Visitor
 from live_page import serving
 from PIL import Image
 from red_predictor import RedPredictor, red_picture
@@ -28,12 +28,6 @@ def studio():
 def address(studio):
     with serving(studio) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

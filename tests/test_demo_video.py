@@ -6,7 +6,7 @@ import time
 import av
 import numpy as np
 import pytest
-from browsing import Visitor, launched
+from browsing import Visitor
 from live_page import serving
 from red_predictor import RedPredictor, RedVideo, red_clip
 
@@ -26,12 +26,6 @@ def clips():
 def address(clips):
     with serving(Studio(RedPredictor()), clips) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
