@@ -16,6 +16,7 @@ from petsam_jax import prompts as simulate
 from petsam_jax.data import augment, clips
 from petsam_jax.data.pipeline import make_train_iterator
 from petsam_jax.data.sources import BACKGROUND, IGNORE, PET, Source
+from petsam_jax.outputs.pictures import core
 
 TINT, GREEN, MAGENTA = 0.35, (40, 230, 80), (255, 0, 255)
 YELLOW, RED, BLUE = (255, 225, 0), (255, 40, 40), (40, 90, 255)
@@ -91,9 +92,7 @@ def judged(
 
 def _edge(inside):
     """Pixels of a region with a neighbour above, below, left or right that is not in it."""
-    padded = np.pad(inside, 1, mode="edge")
-    around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    return inside & ~np.logical_and.reduce(around)
+    return inside & ~core(inside, 1)
 
 
 def _framed(image: UInt8[np.ndarray, "h w 3"]) -> Image.Image:

@@ -70,7 +70,7 @@ def overlay(
         if window is None:
             continue
         inside, view = mask[window], drawn[window]
-        edge = inside & ~_core(inside, width)
+        edge = inside & ~core(inside, width)
         for channel, value in enumerate(np.float32(colours[number % len(colours)])):
             # There are 256 shades to tint, and many more pixels.
             tinted = np.rint(shades + np.float32(opacity) * (value - shades)).astype(np.uint8)
@@ -80,7 +80,7 @@ def overlay(
     return drawn
 
 
-def _core(mask: Bool[np.ndarray, "h w"], width: int) -> Bool[np.ndarray, "h w"]:
+def core(mask: Bool[np.ndarray, "h w"], width: int) -> Bool[np.ndarray, "h w"]:
     """What is more than `width` steps across and down from the edge.
 
     Beyond the picture's sides the mask goes on, as far as one can see.
