@@ -20,13 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-CONFIG = "configs/pets256_small.py"
+CONFIG = "configs/pets256_small.py:128px"
 STEPS = 600
 # A quarter of the work of 256 pixels. Pictures alone, since pictures are what is judged.
 BUDGET = (
-    "data.size=128",
-    "model.image_encoder.trunk.window_sizes=8,4,8,4",
-    "train.clip_share=0.0",
+    "train.batch_size=8",
     "eval.examples=100",
     f"eval.every={STEPS}",
     "train.checkpoint_every=200",
