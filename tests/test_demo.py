@@ -437,3 +437,15 @@ def test_no_request_leaves_this_machine(visitor, address):
     assert len(visitor.asked) > 20
     outside = [url for url in visitor.asked if not url.startswith((address, "blob:", "data:"))]
     assert outside == []
+
+
+def test_the_tabs_are_written_in_the_ink_of_the_page_in_the_light_and_in_the_dark(visitor):
+    colours = """() => ['#tabs [role=tab].selected', '#studio .ps-body'].map(
+        (part) => getComputedStyle(document.querySelector(part)).color)"""
+    seen = []
+    for _ in range(2):
+        tab, page = visitor.page.evaluate(colours)
+        assert tab == page
+        seen.append(tab)
+        visitor.page.evaluate("document.body.classList.toggle('dark')")
+    assert seen[0] != seen[1]
