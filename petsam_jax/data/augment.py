@@ -3,7 +3,8 @@
 In: an example of any size. Out: `size` x `size` picture and mask, still aligned. Geometry is one
 affine view (`warp`), colour one matrix (`colour`). Pets of other examples come in two ways, both of
 which make the prompt decide what the target is: this pet is pasted on another picture, whose own
-pet then is background; or other pets are pasted beside, behind or partly over this one.
+pet then is background; or other pets are pasted beside, behind or partly over this one. And a pet
+may be small in wide scenery, where there is nothing to decide but much to leave out.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from PIL import Image
 
 from petsam_jax.data import colour, paste, warp
 from petsam_jax.data.colour import ColourMatrix
+from petsam_jax.data.scenery import scenery, small_view
 from petsam_jax.data.sources import BACKGROUND, PET, Example, Source
 from petsam_jax.data.warp import Layer, Matrix
 
@@ -56,6 +58,8 @@ class Augmentation:
     # How often this pet is pasted on another picture, and how often others are pasted to it.
     paste_prob: float = 0.0
     others_prob: float = 0.0
+    # How often the pet is instead small, on ground that has no pet of its own.
+    scene_prob: float = 0.0
     # At most this many others at once, each hiding at most this share of what is seen of the pet.
     max_others: int = 1
     max_hidden: float = 0.3
@@ -84,6 +88,7 @@ FULL = Augmentation(
     blur_sigma=1.2,
     paste_prob=0.25,
     others_prob=0.25,
+    scene_prob=0.2,
     max_others=2,
 )
 
@@ -102,11 +107,16 @@ def augment(
     """
     layer = warp.to_layer(example)
     points = warp.pet_points(example.mask)
-    matrix = random_view(rng, layer, points, size, settings)
+    small = None
+    if others is not None and rng.random() < settings.scene_prob:
+        small = small_view(rng, layer, size)
+    matrix = random_view(rng, layer, points, size, settings) if small is None else small
     image = warp.warp_image(layer.image, matrix, size)
     mask = np.array(warp.warp_mask(layer.mask, matrix, size))
     if others is not None and len(points):
-        if rng.random() < settings.paste_prob:
+        if small is not None:
+            image, mask = paste.paste(image, mask, scenery(rng, others, size))
+        elif rng.random() < settings.paste_prob:
             image, mask = _paste_elsewhere(rng, image, mask, others, settings)
         if rng.random() < settings.others_prob:
             for _ in range(rng.integers(settings.max_others) + 1):

@@ -22,8 +22,12 @@ from petsam_jax.data.augment import (
 )
 from petsam_jax.data.infill import fill_in
 from petsam_jax.data.occlude import pass_in_front
+from petsam_jax.data.scenery import scenery, small_view
 from petsam_jax.data.sources import BACKGROUND, Example, Source
 from petsam_jax.data.warp import Layer, Matrix
+
+# Of scenery, in sides of the frame: the camera then looks at a part of it, as sharp as the pet.
+GROUND_SIZE = 1.5
 
 Clip = tuple[
     UInt8[np.ndarray, "t size size 3"],
@@ -86,16 +90,24 @@ def make_clip(
     """
     layer = warp.to_layer(example)
     points = warp.pet_points(example.mask)
-    view = random_view(rng, layer, points, size, settings)
+    small = None
+    if others is not None and rng.random() < settings.scene_prob:
+        small = small_view(rng, layer, size)
+    view = random_view(rng, layer, points, size, settings) if small is None else small
     leaves = bool(rng.random() < motion.exit_prob) and motion.frames > 1
-    cutout = (bool(rng.random() < motion.cutout_prob) or leaves) and len(points) > 0
+    cutout = bool(rng.random() < motion.cutout_prob) or leaves or small is not None
+    cutout = cutout and len(points) > 0
     camera = _camera(rng, size, motion, motion.camera if cutout else 1.0)
     view = warp.compose(view, _inset(camera, size))
     views = [warp.compose(view, moved) for moved in camera]
     if cutout:
         ground, ground_views = layer._replace(image=fill_in(layer)), views
-        if others is not None and rng.random() < motion.other_ground_prob:
-            ground, other_view = backdrop_view(rng, others, size, settings)
+        if small is not None or (others is not None and rng.random() < motion.other_ground_prob):
+            if small is None:
+                ground, other_view = backdrop_view(rng, others, size, settings)
+            else:
+                ground = scenery(rng, others, round(GROUND_SIZE * size))
+                other_view = warp.view_matrix(ground.image.size, size)
             other_view = warp.compose(other_view, _inset(camera, size))
             ground_views = [warp.compose(other_view, moved) for moved in camera]
         ground = ground._replace(mask=Image.new("L", ground.mask.size, BACKGROUND))

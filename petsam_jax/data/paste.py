@@ -111,7 +111,7 @@ def add_beside(
         return image, mask
     before = bool(rng.random() < 0.5)
     for _ in range(PLACE_TRIES):
-        matrix = _beside_matrix(rng, other, box, size)
+        matrix = placed_view(rng, other, box, size, BESIDE_SIDE)
         cut = np.asarray(warp.warp_mask(other.mask, matrix, size, BACKGROUND))
         pet = cut == PET
         overlap = (pet & target).sum()
@@ -123,11 +123,17 @@ def add_beside(
     return image, mask
 
 
-def _beside_matrix(rng: np.random.Generator, other: Layer, box: Box, size: int) -> Matrix:
-    """A random size, place and mirroring for the pet, in keeping with where it is cut off."""
+def placed_view(
+    rng: np.random.Generator, other: Layer, box: Box, size: int, sides: tuple[float, float]
+) -> Matrix:
+    """A random size, place and mirroring for the pet, in keeping with where it is cut off.
+
+    Its longer side is between two shares of the picture's; it may be cut off at one of two
+    opposite sides, not at both.
+    """
     flip = bool(rng.random() < 0.5)
     extent = box.high - box.low
-    scale = extent.max() / rng.uniform(*BESIDE_SIDE)
+    scale = extent.max() / rng.uniform(*sides)
     half = extent / scale / 2
     place = rng.uniform(0.1, 0.9, 2)
     cut_low, cut_high = box.cut_low.copy(), box.cut_high.copy()

@@ -1,0 +1,78 @@
+"""Ground without a pet, and a pet small in it: most photographs of pets show little else.
+
+A model that knows only such portraits takes grass for fur as soon as a dog runs over a meadow. The
+ground is a piece of another picture in which no pet is, mirrored at its edges until it fills the
+frame: real texture, at the cost of repeating itself.
+"""
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from petsam_jax.data import paste, warp
+from petsam_jax.data.infill import fill_in
+from petsam_jax.data.sources import BACKGROUND, Source, picture_name
+from petsam_jax.data.warp import Layer, Matrix
+
+# Longer side of a pet in a scene, as a share of the frame's.
+SMALL_SIDE = (0.2, 0.75)
+# Sides of the piece, as shares of its picture's, and how much of the frame it covers before it is
+# mirrored.
+PIECE = (0.15, 0.6)
+COVERS = (0.4, 1.0)
+# A pet that would have to be enlarged more than this would show its pixels.
+MOST_ENLARGED = 1.5
+# Pictures looked at for a piece without a pet, and places tried in each.
+PICTURE_TRIES = 3
+PLACE_TRIES = 40
+
+
+def scenery(rng: np.random.Generator, others: Source, size: int) -> Layer:
+    """A frame of `size` x `size` pixels without a pet, its mask all background.
+
+    Where no picture that was drawn has a large enough piece without one, the pet of the last is
+    filled in. Pictures with a mask for each of several pets are passed over: one mask does not tell
+    where the others are.
+    """
+    drawn = [int(index) for index in rng.integers(len(others), size=PICTURE_TRIES)]
+    whole = [i for i in drawn if picture_name(others.names[i]) == others.names[i]]
+    for index in whole or drawn[:1]:
+        layer = warp.to_layer(others[index])
+        if whole and (piece := _free_piece(rng, layer)) is not None:
+            side = max(8, round(size * rng.uniform(*COVERS)))
+            image = Image.fromarray(_mirrored(rng, np.asarray(piece.resize((side, side))), size))
+            break
+    else:
+        image = fill_in(layer).resize((size, size))
+    return Layer(image, Image.new("L", (size, size), BACKGROUND))
+
+
+def small_view(rng: np.random.Generator, layer: Layer, size: int) -> Matrix | None:
+    """A view that shows the pet small.
+
+    None where its picture cuts off two opposite sides of it, or where it is smaller there.
+    """
+    box = paste.pet_box(layer)
+    if box is None or (box.cut_low & box.cut_high).any():
+        return None
+    view = paste.placed_view(rng, layer, box, size, SMALL_SIDE)
+    return view if np.abs(view[:, :2]).max() > 1 / MOST_ENLARGED else None
+
+
+def _free_piece(rng: np.random.Generator, layer: Layer) -> Image.Image | None:
+    free = np.asarray(layer.mask) == BACKGROUND
+    for _ in range(PLACE_TRIES):
+        sides = np.maximum(1, (rng.uniform(*PIECE) * np.array(free.shape)).astype(int))
+        top, left = (int(rng.integers(n + 1)) for n in np.array(free.shape) - sides)
+        bottom, right = top + int(sides[0]), left + int(sides[1])
+        if free[top:bottom, left:right].all():
+            return layer.image.crop((left, top, right, bottom))
+    return None
+
+
+def _mirrored(
+    rng: np.random.Generator, piece: UInt8[np.ndarray, "n n 3"], size: int
+) -> UInt8[np.ndarray, "size size 3"]:
+    before = rng.integers(0, size - len(piece) + 1, 2)
+    after = size - len(piece) - before
+    return np.pad(piece, [*zip(before, after, strict=True), (0, 0)], mode="symmetric")
