@@ -5,12 +5,15 @@
     petsam track dog.mp4 --frame 40 --box 90,60,400,380 --point 95,70,0 --out tracked.mp4
     petsam track two.mp4 --object 1 --point 320,200 --object 2 --point 90,50 --out two.gif
     petsam track dog.mp4 --mask first.png --out out.mp4 --format overlay,cutout,masks
+    petsam track dog.mp4 --point 320,200 --out dog.webp --format cutout   # all else transparent
 
 --frame and --object are of the prompts that follow them, frame 0 and object 1 unless they are
 given. Frames count from 0; points and boxes are in pixels, the upper left one being 0,0. The whole
 clip is tracked: backwards from the first prompted frame, then on from it. CLIP is a video or a
 folder of JPEG or PNG frames. Beside the video OUT, folders OUT-cutout and OUT-masks get a PNG a
-frame. Ctrl-C ends it after the frame at hand, and leaves a video of what is done; so does SIGTERM.
+frame; but where OUT is a GIF or WebP, which can be transparent, the cut-out is such a file: OUT
+itself, or OUT-cutout if OUT is the overlay. A WebP has all colours and is smaller than a GIF.
+Ctrl-C ends it after the frame at hand, and leaves a video of what is done; so does SIGTERM.
 """
 
 import argparse
@@ -48,7 +51,7 @@ class _Prompt(argparse.Action):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("clip", type=Path, metavar="CLIP")
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="FILE", help="ends in .mp4, .mov or .gif"
+        "--out", required=True, type=Path, metavar="FILE", help="ends in .mp4, .mov, .gif or .webp"
     )
     parser.add_argument(
         "--format",

@@ -70,6 +70,31 @@ def test_files_of_every_format(clip, tmp_path, capsys):
     assert told in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_a_cut_out_is_one_transparent_file_where_that_can_be(clip, tmp_path, capsys, suffix):
+    out, beside = tmp_path / f"out{suffix}", tmp_path / f"out-cutout{suffix}"
+    flags = [str(clip), "--out", str(out), *POINT, "--format"]
+    session = expected(clip, ("add_points", 0, 1, [(60, 60)], [1]))
+    want = [found.masks[0] for found in session.propagate()]
+
+    def check(path):
+        with Image.open(path) as film:
+            assert film.n_frames == COUNT
+            for number, mask in enumerate(want):
+                film.seek(number)
+                alpha = np.asarray(film.convert("RGBA"))[..., 3]
+                np.testing.assert_array_equal(alpha, np.where(mask, 255, 0))
+
+    assert track.main([*flags, "cutout"]) == 0
+    check(out)
+    assert f"{out}: {COUNT} frames" in capsys.readouterr().out
+    assert track.main([*flags, "overlay,cutout"]) == 0
+    check(beside)
+    with Image.open(out) as film:
+        assert film.n_frames == COUNT and film.convert("RGBA").getextrema()[3] == (255, 255)
+    assert not (tmp_path / "out-cutout").exists()
+
+
 def test_the_whole_clip_is_tracked_from_a_frame_within(clip, tmp_path):
     out = tmp_path / "out.gif"
     flags = ["--frame", "5", *POINT, "--point", "20,100,0", "--format", "overlay,masks"]

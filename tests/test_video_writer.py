@@ -5,7 +5,9 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from petsam_jax.outputs.pictures import cutout
 from petsam_jax.video.frames import open_clip
 from petsam_jax.video.writer import VideoWriter
 
@@ -37,6 +39,69 @@ def test_frames_come_back(tmp_path, suffix, size):
             np.testing.assert_allclose(found[24, x], want[24, x], atol=5)
 
 
+def animation(path):
+    """Frames as RGBA, and how long each is shown, in milliseconds."""
+    frames, durations = [], []
+    with Image.open(path) as picture:
+        for number in range(picture.n_frames):
+            picture.seek(number)
+            frames.append(np.asarray(picture.convert("RGBA")))
+            durations.append(picture.info["duration"])
+    return frames, durations
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_cut_outs_stay_transparent_where_nothing_was_found(tmp_path, suffix):
+    """Also where there was something on the frame before, in a hole, and on a frame without any."""
+    path, size = tmp_path / f"out{suffix}", (47, 59)
+    masks = np.zeros((12, *size), bool)
+    for number, mask in enumerate(masks):
+        mask[9 + number : 33 + number, 3 + 2 * number : 30 + 2 * number] = True
+        mask[18 + number : 24 + number, 10 + 2 * number : 18 + 2 * number] = False
+    masks[5] = False
+    with VideoWriter(path, size, 12.5) as writer:
+        for number, mask in enumerate(masks):
+            writer.write(cutout(stripes(*size, number), mask, trim=False))
+    frames, durations = animation(path)
+    assert durations == [80] * len(masks)
+    for number, (frame, mask) in enumerate(zip(frames, masks, strict=True)):
+        np.testing.assert_array_equal(frame[..., 3], np.where(mask, 255, 0))
+        wrong = np.abs(frame[..., :3].astype(int) - stripes(*size, number))[mask]
+        # WebP mixes colours at the edges of the stripes.
+        assert not mask.any() or np.median(wrong) <= 3
+
+
+def test_a_webp_keeps_soft_edges_and_a_gif_cuts_them_in_the_middle(tmp_path):
+    frame = np.full((40, 256, 4), 90, np.uint8)
+    frame[..., 3] = np.arange(256)
+    for suffix, want in ((".webp", frame[..., 3]), (".gif", (frame[..., 3] >= 128) * 255)):
+        with VideoWriter(tmp_path / f"out{suffix}", (40, 256), 10) as writer:
+            writer.write(frame)
+        (found,), _ = animation(tmp_path / f"out{suffix}")
+        np.testing.assert_array_equal(found[..., 3], want)
+
+
+def test_a_webp_of_whole_frames_plays_at_the_speed_of_the_clip(tmp_path):
+    with VideoWriter(tmp_path / "out.webp", (47, 59), 24000 / 1001) as writer:
+        for number in range(30):
+            writer.write(stripes(47, 59, number))
+    frames, durations = animation(tmp_path / "out.webp")
+    assert sum(durations) == round(30 * 1001 / 24) and set(durations) == {41, 42}
+    for number in (0, 13, 29):
+        for x in (8, 30, 50):
+            want = [*stripes(47, 59, number)[24, x], 255]
+            np.testing.assert_allclose(frames[number][24, x], want, atol=6)
+
+
+def test_a_webp_plays_while_it_is_written(tmp_path):
+    writer = VideoWriter(tmp_path / "out.webp", (48, 64), 24)
+    for number in range(1, 4):
+        writer.write(np.full((48, 64, 3), 60 * number, np.uint8))
+        frames, _ = animation(tmp_path / "out.webp")
+        assert len(frames) == number and abs(frames[-1][..., 0].mean() - 60 * number) < 2
+    writer.close()
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
 def test_a_killed_program_leaves_what_it_wrote(tmp_path, suffix):
     """Up to a second and what the encoder looks ahead."""
@@ -62,10 +127,18 @@ def test_no_frame_is_no_error(tmp_path):
 
 
 def test_what_cannot_be_written_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"out\.avi: want a name that ends in \.mp4, \.mov, \.gif"):
+    with pytest.raises(ValueError, match=r"out\.avi: want .* in \.mp4, \.mov, \.gif, \.webp"):
         VideoWriter(tmp_path / "out.avi", (48, 64), 24)
     with (
         VideoWriter(tmp_path / "out.mp4", (48, 64), 24) as writer,
         pytest.raises(ValueError, match="frame of .* in a video of"),
     ):
         writer.write(stripes(47, 64))
+    clear = np.zeros((48, 64, 4), np.uint8)
+    with (
+        VideoWriter(tmp_path / "out.mov", (48, 64), 24) as writer,
+        pytest.raises(ValueError, match=r"out\.mov: H\.264 has no transparency; take \.gif or"),
+    ):
+        writer.write(clear)
+    with pytest.raises(ValueError, match="20000 x 2 pixels; a WebP has up to 16383 a side"):
+        VideoWriter(tmp_path / "wide.webp", (2, 20_000), 24)

@@ -1,7 +1,9 @@
 """What tracking leaves: a video with the objects laid over it, and a picture of each frame.
 
     overlay   OUT itself              the clip, its objects tinted and outlined
-    cutout    STEM-cutout/00000.png   all objects, transparent around them
+    cutout    OUT itself              all objects, transparent around them, if OUT is a GIF or WebP
+              STEM-cutout.SUFFIX      the same beside an overlay
+              STEM-cutout/00000.png   as pictures, if OUT is an mp4 or mov, which are opaque
     masks     STEM-masks/00000.png    white on black; of several objects their numbers, in colours
 
 In: frames with masks, in the order of the clip. Pictures are named by the number of their frame.
@@ -16,7 +18,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from petsam_jax.outputs.pictures import cutout, mask_picture, overlay
-from petsam_jax.video.writer import VideoWriter, check_name
+from petsam_jax.video.writer import VideoWriter, can_be_transparent, check_name
 
 FORMATS = ("overlay", "cutout", "masks")
 # The fastest: of the same clip it makes files a tenth larger, in a third of the time.
@@ -31,25 +33,33 @@ class ClipFiles(contextlib.ExitStack):
     ):
         """`size` is height and width. Raises ValueError and OSError for what cannot be written."""
         super().__init__()
-        self._video, self._folders = None, {}
-        self.paths: list[Path] = []  # the video and the folders
+        self._videos, self._folders = {}, {}
+        self.paths: list[Path] = []  # the videos and the folders
         check_name(out)
-        if "overlay" in formats:
-            self._video = self.enter_context(VideoWriter(out, size, fps))
-            self.paths.append(out)
-        for name in ("cutout", "masks"):
-            if name in formats:
-                self._folders[name] = out.with_name(f"{out.stem}-{name}")
-                self._folders[name].mkdir(exist_ok=True)
-                self.paths.append(self._folders[name])
+        videos = {"overlay": out}
+        if can_be_transparent(out):
+            beside = out.with_name(f"{out.stem}-cutout{out.suffix}")
+            videos["cutout"] = beside if "overlay" in formats else out
+        for name in FORMATS:
+            if name not in formats:
+                continue
+            path = videos.get(name, out.with_name(f"{out.stem}-{name}"))
+            if name in videos:
+                self._videos[name] = self.enter_context(VideoWriter(path, size, fps))
+            else:
+                path.mkdir(exist_ok=True)
+                self._folders[name] = path
+            self.paths.append(path)
 
     def add(
         self, frame: int, image: UInt8[np.ndarray, "h w 3"], masks: Bool[np.ndarray, "n h w"]
     ) -> None:
         """Write one frame in all formats."""
-        if self._video is not None:
-            self._video.write(overlay(image, masks))
-        if "cutout" in self._folders:
+        if "overlay" in self._videos:
+            self._videos["overlay"].write(overlay(image, masks))
+        if "cutout" in self._videos:
+            self._videos["cutout"].write(cutout(image, masks.any(axis=0), trim=False))
+        elif "cutout" in self._folders:
             everything = cutout(image, masks.any(axis=0), trim=False)
             self._save(Image.fromarray(everything), "cutout", frame)
         if "masks" in self._folders:

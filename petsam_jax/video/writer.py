@@ -1,7 +1,8 @@
-"""Frames to a video file: H.264 in .mp4 or .mov, or an animated .gif.
+"""Frames to a video file: H.264 in .mp4 or .mov, or an animated .gif or .webp.
 
-In: frames, uint8 RGB, all of one size. Out: a file that plays up to about the last second at any
-time while it is written, even if the program is killed, and whole once it is closed.
+In: frames, uint8 RGB, all of one size; RGBA too where the format can be transparent. Out: a file
+that plays up to about the last second at any time while it is written, even if the program is
+killed, and whole once it is closed.
 """
 
 from fractions import Fraction
@@ -12,18 +13,25 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-SUFFIXES = (".mp4", ".mov", ".gif")
+from petsam_jax.video.webp import WebPFile
+
+SUFFIXES = (".mp4", ".mov", ".gif", ".webp")
+# H.264 has no transparency.
+TRANSPARENT = (".gif", ".webp")
 # Visually the same as the frames, in about 4 ms for one of 854 x 480 pixels.
 H264 = {"preset": "veryfast", "crf": "18"}
-# Nothing is held back, and fragments, each playable by itself, become one ordinary file in the end.
-PLAYABLE = {"flush_packets": "1", "movflags": "hybrid_fragmented+frag_keyframe"}
+# Nothing is held back.
+AT_ONCE = {"flush_packets": "1"}
+# Fragments, each playable by itself, become one ordinary file in the end.
+FRAGMENTS = {"movflags": "hybrid_fragmented+frag_keyframe"}
 # Times of frames in a GIF are hundredths of a second, and players slow down what is under two.
 MOST_GIF_FPS = 50
 # What high-definition players take untagged colours for; told to the others.
 BT709 = 1
 LIMITED_RANGE = 1
-# Of GIF: colours of each frame's palette.
-COLOURS = 256
+# Of GIF: entries of each frame's palette, of which a transparent frame has one for what is not
+# seen; and the alpha from which on a pixel is seen.
+COLOURS, UNSEEN, SEEN_FROM = 256, 255, 128
 
 
 class VideoWriter:
@@ -33,46 +41,25 @@ class VideoWriter:
         """`size` is height and width. Raises ValueError for a name that tells no known format."""
         path = Path(path)
         check_name(path)
-        self._size, self._gif = size, path.suffix.lower() == ".gif"
-        rate = Fraction(min(fps, MOST_GIF_FPS) if self._gif else fps).limit_denominator(1001)
-        self._container = av.open(str(path), "w", options=PLAYABLE)
-        if self._gif:
-            self._stream = self._container.add_stream("gif", rate=rate)
-            self._stream.pix_fmt = "pal8"
-        else:
-            # A key frame a second, which is what a killed program may lose.
-            options = H264 | {"g": str(max(1, round(fps)))}
-            self._stream = self._container.add_stream("libx264", rate=rate, options=options)
-            self._stream.pix_fmt = "yuv420p"
-            context = self._stream.codec_context
-            context.colorspace = context.color_primaries = context.color_trc = BT709
-            context.color_range = LIMITED_RANGE
-        # H.264 has a colour for every four pixels.
-        height, width = size if self._gif else (side + side % 2 for side in size)
-        self._stream.height, self._stream.width = height, width
+        self._size, self._path = size, path
+        kind = {".gif": _Gif, ".webp": WebPFile}.get(path.suffix.lower(), _H264)
+        self._file = kind(path, size, fps)
 
-    def write(self, frame: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Append a frame; raises ValueError for one of another size."""
+    def write(self, frame: UInt8[np.ndarray, "h w c"]) -> None:
+        """Append a frame, RGB or RGBA.
+
+        Raises ValueError for one of another size, and for RGBA where the format is not one of
+        `TRANSPARENT`. A GIF shows a pixel whole or not at all: from half its alpha on.
+        """
         if frame.shape[:2] != self._size:
             raise ValueError(f"a frame of {frame.shape[:2]} in a video of {self._size}")
-        self._container.mux(self._stream.encode(self._picture(frame)))
-
-    def _picture(self, frame) -> av.VideoFrame:
-        if self._gif:
-            picture = Image.fromarray(frame).quantize(COLOURS, Image.Quantize.FASTOCTREE)
-            palette = np.full((COLOURS, 4), 255, np.uint8)
-            colours = np.array(picture.getpalette(), np.uint8).reshape(-1, 3)
-            palette[: len(colours), 1:] = colours
-            return av.VideoFrame.from_ndarray((np.asarray(picture), palette), format="pal8")
-        height, width = self._size
-        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
-        picture = av.VideoFrame.from_ndarray(even, format="rgb24")
-        return picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        if frame.shape[2] == 4 and not can_be_transparent(self._path):
+            raise ValueError(f"{self._path}: H.264 has no transparency; take .gif or .webp")
+        self._file.write(frame)
 
     def close(self) -> None:
         """Write what is still held back, and end the file."""
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
+        self._file.close()
 
     def __enter__(self) -> "VideoWriter":
         return self
@@ -81,7 +68,76 @@ class VideoWriter:
         self.close()
 
 
+class _Encoded:
+    """A file that FFmpeg writes. Subclasses add the `stream` and make FFmpeg's pictures."""
+
+    def __init__(self, path: Path, options: dict[str, str]):
+        self.container = av.open(str(path), "w", options=AT_ONCE | options)
+        self.stream = None
+
+    def write(self, frame) -> None:
+        self.container.mux(self.stream.encode(self.picture(frame)))
+
+    def picture(self, frame) -> av.VideoFrame:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.container.mux(self.stream.encode(None))
+        self.container.close()
+
+
+class _H264(_Encoded):
+    def __init__(self, path: Path, size: tuple[int, int], fps: float | int):
+        super().__init__(path, FRAGMENTS)
+        # A key frame a second, which is what a killed program may lose.
+        options = H264 | {"g": str(max(1, round(fps)))}
+        self.stream = self.container.add_stream("libx264", rate=_rate(fps), options=options)
+        self.stream.pix_fmt = "yuv420p"
+        context = self.stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = LIMITED_RANGE
+        # H.264 has a colour for every four pixels.
+        self.stream.height, self.stream.width = (side + side % 2 for side in size)
+
+    def picture(self, frame) -> av.VideoFrame:
+        height, width = frame.shape[:2]
+        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+        picture = av.VideoFrame.from_ndarray(even, format="rgb24")
+        return picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+
+
+class _Gif(_Encoded):
+    def __init__(self, path: Path, size: tuple[int, int], fps: float | int):
+        super().__init__(path, {})
+        self.stream = self.container.add_stream("gif", rate=_rate(min(fps, MOST_GIF_FPS)))
+        self.stream.pix_fmt = "pal8"
+        self.stream.height, self.stream.width = size
+
+    def picture(self, frame) -> av.VideoFrame:
+        is_clear = frame.shape[2] == 4
+        picture = Image.fromarray(np.ascontiguousarray(frame[..., :3]))
+        picture = picture.quantize(UNSEEN if is_clear else COLOURS, Image.Quantize.FASTOCTREE)
+        numbers = np.asarray(picture)
+        # Alpha, red, green, blue.
+        palette = np.full((COLOURS, 4), 255, np.uint8)
+        colours = np.array(picture.getpalette(), np.uint8).reshape(-1, 3)[:COLOURS]
+        palette[: len(colours), 1:] = colours
+        if is_clear:
+            numbers = np.where(frame[..., 3] < SEEN_FROM, np.uint8(UNSEEN), numbers)
+            palette[UNSEEN] = 0
+        return av.VideoFrame.from_ndarray((numbers, palette), format="pal8")
+
+
+def _rate(fps: float | int) -> Fraction:
+    return Fraction(fps).limit_denominator(1001)
+
+
 def check_name(path: Path) -> None:
     """Raises ValueError for a name that tells no format that can be written."""
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: want a name that ends in {', '.join(SUFFIXES)}")
+
+
+def can_be_transparent(path: Path) -> bool:
+    """Whether a file of this name may hold frames with alpha."""
+    return path.suffix.lower() in TRANSPARENT
