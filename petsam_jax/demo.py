@@ -4,10 +4,12 @@
     petsam demo --ckpt runs/pets       # a training run, or any checkpoint
 
 Then open the address that it prints. It listens to this machine alone unless --host says otherwise.
-`python demo.py` and `python -m petsam_jax.demo` are the same program.
+What is beyond a limit is refused on the page, in words that name the limit. `python demo.py` and
+`python -m petsam_jax.demo` are the same program.
 """
 
 import argparse
+import math
 import os
 import shutil
 import signal
@@ -17,6 +19,22 @@ from collections.abc import Sequence
 
 from petsam_jax import model_flags
 from petsam_jax.ui.limits import MEGA, Limits
+
+# Flags of one limit each: its name in `Limits`, and what it counts. The first are in millions.
+MEGAS = {
+    "--max-upload": ("max_upload", "megabytes of a picture's file"),
+    "--max-pixels": ("max_pixels", "megapixels of a picture"),
+    "--cache": ("cache_bytes", "megabytes of memory for open pictures"),
+    "--max-clip-upload": ("max_clip_upload", "megabytes of a clip's file"),
+    "--max-clip-pixels": ("max_clip_pixels", "megapixels of a clip's frame"),
+    "--clip-cache": ("clip_bytes", "megabytes of memory for open clips"),
+}
+NUMBERS = {
+    "--max-clip-frames": ("max_clip_frames", "frames of a clip"),
+    "--max-clips": ("clips", "open clips; the one that waited longest is closed for a new one"),
+    "--max-tracking": ("trackings", "clips that are tracked or saved at once"),
+    "--max-waiting": ("waiting", "requests in the queue"),
+}
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -29,22 +47,40 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 to let others in")
     parser.add_argument("--port", type=int, default=7860, help="0 for any that is free")
     model_flags.add_device(parser)
-    for flag, value, unit in (
-        ("--max-upload", usual.max_upload / MEGA, "megabytes of a file"),
-        ("--max-pixels", usual.max_pixels / MEGA, "megapixels of a picture"),
-        ("--cache", usual.cache_bytes / MEGA, "megabytes for open pictures"),
-    ):
-        parser.add_argument(
-            flag, type=float, default=value, metavar="M", help=f"{unit}; default {value:g}"
+    bounds = parser.add_argument_group("limits of what visitors may ask for")
+    for flag, (name, what) in (MEGAS | NUMBERS).items():
+        value, is_mega = getattr(usual, name), flag in MEGAS
+        bounds.add_argument(
+            flag,
+            dest=name,
+            type=_millions if is_mega else _count,
+            default=value,
+            metavar="M" if is_mega else "N",
+            help=f"{what}; default {value / MEGA if is_mega else value:g}",
         )
-    parser.add_argument(
-        "--max-waiting", type=int, default=usual.waiting, metavar="N", help="requests in the queue"
-    )
-    args = parser.parse_args(arguments)
-    for name in ("max_upload", "max_pixels", "cache", "max_waiting"):
-        if getattr(args, name) <= 0:
-            parser.error(f"--{name.replace('_', '-')} {getattr(args, name):g}: must be above 0")
-    return args
+    return parser.parse_args(arguments)
+
+
+def _millions(text: str) -> int:
+    try:
+        value = float(text) * MEGA
+    except ValueError:
+        value = math.nan
+    if not 1 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: want a number above 0")
+    return round(value)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: want a whole number above 0")
+    return int(text)
+
+
+def limits_of(args: argparse.Namespace) -> Limits:
+    """What the flags allow."""
+    names = [name for name, _ in (MEGAS | NUMBERS).values()]
+    return Limits(**{name: getattr(args, name) for name in names})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,12 +119,7 @@ def serve(args: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
         return 1
-    limits = Limits(
-        max_upload=int(args.max_upload * MEGA),
-        max_pixels=int(args.max_pixels * MEGA),
-        cache_bytes=int(args.cache * MEGA),
-        waiting=args.max_waiting,
-    )
+    limits = limits_of(args)
     studio, clips = Studio(predictor.images, limits), ClipStudio(predictor, limits)
     studio.warm_up()
     unmeasured = "not measured; python -m petsam_jax.evaluate does"

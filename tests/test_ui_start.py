@@ -1,5 +1,6 @@
 """Starting the demo: flags, what is said about the weights, and one start with a real model."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from petsam_jax.checkpoint import build_model, save_weights
 from petsam_jax.config import load_config
 from petsam_jax.names import weights
 from petsam_jax.ui.facts import measured_quality
+from petsam_jax.ui.limits import Limits
 
 
 def test_a_missing_checkpoint_says_how_to_get_one(tmp_path, capsys, monkeypatch):
@@ -27,11 +29,44 @@ def test_a_missing_checkpoint_says_how_to_get_one(tmp_path, capsys, monkeypatch)
     assert "leave out --ckpt for the weights that ship" in said and "petsam train" in said
 
 
-@pytest.mark.parametrize("flag", ["--max-upload", "--max-pixels", "--cache", "--max-waiting"])
-def test_limits_are_above_zero(flag, capsys):
+MEGAS = {
+    "--max-upload": "max_upload",
+    "--max-pixels": "max_pixels",
+    "--cache": "cache_bytes",
+    "--max-clip-upload": "max_clip_upload",
+    "--max-clip-pixels": "max_clip_pixels",
+    "--clip-cache": "clip_bytes",
+}
+NUMBERS = {
+    "--max-clip-frames": "max_clip_frames",
+    "--max-clips": "clips",
+    "--max-tracking": "trackings",
+    "--max-waiting": "waiting",
+}
+
+
+@pytest.mark.parametrize("flag", MEGAS | NUMBERS)
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "many"])
+def test_limits_are_above_zero(flag, value, capsys):
     with pytest.raises(SystemExit):
-        demo.parse_args([flag, "0"])
-    assert f"{flag} 0: must be above 0" in capsys.readouterr().err
+        demo.parse_args([f"{flag}={value}"])
+    assert f"{flag}: {value!r}: want a" in capsys.readouterr().err
+
+
+def test_each_limit_has_a_flag_with_its_default_and_no_other_is_touched(capsys):
+    usual = Limits()
+    assert demo.limits_of(demo.parse_args([])) == usual
+    for flag, name in MEGAS.items():
+        want = dataclasses.replace(usual, **{name: 1_500_000})
+        assert demo.limits_of(demo.parse_args([flag, "1.5"])) == want
+    for flag, name in NUMBERS.items():
+        want = dataclasses.replace(usual, **{name: 7})
+        assert demo.limits_of(demo.parse_args([flag, "7"])) == want
+    with pytest.raises(SystemExit):
+        demo.parse_args(["--help"])
+    told = capsys.readouterr().out
+    assert all(flag in told for flag in MEGAS | NUMBERS)
+    assert "frames of a clip; default 3000" in told
 
 
 def test_it_listens_to_this_machine_alone_unless_told():

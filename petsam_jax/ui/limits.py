@@ -1,4 +1,4 @@
-"""How much a visitor may ask for: each number is a flag of `demo.py` or a bound on one request."""
+"""How much a visitor may ask for: most of it by flags of `demo.py`."""
 
 import dataclasses
 
