@@ -127,7 +127,8 @@ def test_odd_sizes_and_masks_come_through(shape, kind):
         mask[shape[0] // 2, shape[1] // 2] = PET
     example = Example(rng.integers(0, 256, (*shape, 3), np.uint8), mask, "odd", "odd")
     always = dataclasses.replace(FULL, paste_prob=1.0, others_prob=1.0)
-    for settings in (Augmentation(), FULL, always):
+    small = dataclasses.replace(FULL, scene_prob=1.0)
+    for settings in (Augmentation(), FULL, always, small):
         for _ in range(3):
             image, out = augment(example, rng, 32, settings, Marked([example, OTHERS[0]]))
             assert image.shape == (32, 32, 3) and image.dtype == np.uint8
