@@ -33,7 +33,7 @@ from petsam_jax.load_image import Picture, load_image
 from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.layers import Conv, Linear, UpConv
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.objective import Objective
+from petsam_jax.objective import Objective, decode_prompts
 from petsam_jax.picture_prompts import Numbers, picture_prompts, power_of_two
 from petsam_jax.postprocess import fill_holes, logits_at_size, masks_at_size, remove_islands
 from petsam_jax.prompts import EMPTY, STRIDE, Prompts
@@ -185,8 +185,10 @@ class ImagePredictor:
 
         `multimask` True gives the decoder's three masks, False the single one for a clear prompt,
         None the best of the three for at most one point, where a box is two, and else the single
-        one. `image` is the picture that was set last, unless given. Holes and islands of up to the
-        given number of the picture's pixels are filled and removed; in masks, not in logits.
+        one; where nothing was clicked or fed back, that one answer is fed back to mend it, as often
+        as the checkpoint's config says (see `objective.decode_prompts`). `image` is the picture
+        that was set last, unless given. Holes and islands of up to the given number of the
+        picture's pixels are filled and removed; in masks, not in logits.
         """
         if return_logits and (fill_hole_area or max_sprinkle_area):
             raise ValueError("return_logits: holes and islands are of masks; set both areas to 0")
@@ -245,13 +247,13 @@ class ImagePredictor:
         """Logits and predicted IoUs of the chosen mask and of the three, and the object's score."""
         model = self._model(parameters)
         limited = jnp.clip(prompts.mask_input, -LOGIT_LIMIT, LOGIT_LIMIT)
-        said = self._objective.say(prompts._replace(mask_input=limited))
-        decoded = model.decode(
+        decoded = decode_prompts(
+            model,
             model.attend_memory(features.image_embed),
             features.high_res_feats,
-            *said,
+            prompts._replace(mask_input=limited),
+            self._objective,
             multimask=several,
-            gated=False,
         )
         logits = jnp.concatenate([decoded.mask_logits, decoded.all_logits[:, 1:]], axis=1)
         ious = jnp.concatenate([decoded.iou_pred, decoded.all_ious[:, 1:]], axis=1)

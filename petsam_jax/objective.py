@@ -25,6 +25,7 @@ from petsam_jax.models.decoded import Decoded, mask_to_logits, where_object
 from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.prompts import (
+    BOX_SLOTS,
     EMPTY,
     Click,
     Prompts,
@@ -62,6 +63,8 @@ class Objective:
     # How often a prompted frame of a clip is given as its mask, which then is what is remembered.
     clip_mask_prob: float = 0.0
     gated: bool = False
+    # How often predictors feed an answer back before they give it, where nothing was clicked.
+    refinements: int = 0
 
     @classmethod
     def of(cls, config: ConfigDict) -> "Objective":
@@ -74,6 +77,50 @@ class Objective:
     def say(self, prompts: Prompts) -> Prompts:
         """The prompts as the model takes them."""
         return prompts if self.paint is None else paint_prompts(prompts, **self.paint)
+
+
+def decode_prompts(
+    model: SAM2,
+    pix_feat: Float[Array, "i h16 w16 c"],
+    high_res_feats: tuple[Float[Array, "j h4 w4 c0"], Float[Array, "j h8 w8 c1"]],
+    prompts: Prompts,
+    objective: Objective,
+    *,
+    multimask: Bool[Array, " b"] | None = None,
+    gated: bool = False,
+    asked: Bool[Array, " b"] | None = None,
+) -> Decoded:
+    """The answer as all predictors give it; what is `gated` and `multimask` is in `SAM2.decode`.
+
+    To a box, or to no prompt at all, the first answer is often half of the pet or all of the box.
+    Given as a mask beside the same prompt it is mended, as in training after a round without a
+    click; SAM 2 has no such step. A click says enough, and so does a mask that came with the
+    prompt. The three masks and their IoUs stay those of the first answer. `asked` are the objects
+    that have prompts to answer (default: all); the others are tracked.
+    """
+
+    def answer(prompts, multimask):
+        said = objective.say(prompts)
+        return model.decode(pix_feat, high_res_feats, *said, multimask=multimask, gated=gated)
+
+    first = answer(prompts, multimask)
+    if objective.refinements == 0:
+        return first
+    again = (prompts.labels[:, :-BOX_SLOTS] == EMPTY).all(axis=1) & ~prompts.has_mask
+    if asked is not None:
+        again &= asked
+
+    def mend(_, decoded):
+        last = rearrange(decoded.mask_logits, "b 1 h w -> b h w 1")
+        mended = answer(set_mask(prompts, last), jnp.zeros_like(again))
+        return where_object(again, mended, decoded)
+
+    # No round at all where all were clicked: a click takes no longer for it.
+    rounds = jnp.where(again.any(), objective.refinements, 0)
+    mended = jax.lax.fori_loop(0, rounds, mend, first)
+    return mended._replace(
+        all_logits=first.all_logits, all_ious=first.all_ious, multimask=first.multimask
+    )
 
 
 class Outcome(NamedTuple):

@@ -169,17 +169,19 @@ def correction_click(
     *,
     centre_prob: float = 0.0,
     truth_prob: float = 0.0,
+    silent_prob: float = 0.0,
     centre_stride: int = 4,
 ) -> Click:
     """A click for training, uniform over all wrong pixels: 1 on missed pet, 0 on false pet.
 
     With `centre_prob` it is the centre of the deeper kind of error, found on every
     `centre_stride`-th pixel, where errors that thin exist. With `truth_prob` the prediction counts
-    as empty, so that the click is anywhere in the pet. No ignored pixel and no pixel of an earlier
+    as empty, so that the click is anywhere in the pet. With `silent_prob` there is no click, label
+    -1: the answer before is then all that is new. No ignored pixel and no pixel of an earlier
     click is ever chosen. Nothing wrong: a negative click on background, as in SAM 2; no background
     either: label -1.
     """
-    key_truth, key_uniform, key_centre = jax.random.split(key, 3)
+    key_truth, key_uniform, key_centre, key_silent = jax.random.split(key, 4)
     from_truth = jax.random.bernoulli(key_truth, truth_prob, mask.shape[:1])
     error = error_region(mask, pred_mask & ~from_truth[:, None, None])
     free = ~clicked_pixels(prompts, *mask.shape[1:])
@@ -192,6 +194,7 @@ def correction_click(
         centre, deep = centre_pixel(error[:, skip, skip], free[:, skip, skip])
         centred = deep & jax.random.bernoulli(key_centre, centre_prob, deep.shape)
         pixel = jnp.where(centred[:, None], centre * centre_stride + centre_stride // 2, pixel)
+    found &= ~jax.random.bernoulli(key_silent, silent_prob, found.shape)
     return _as_click(pixel, found, error)
 
 

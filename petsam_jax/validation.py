@@ -24,7 +24,7 @@ from petsam_jax.image import normalise
 from petsam_jax.losses import enlarge
 from petsam_jax.metrics import iou
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.objective import Objective
+from petsam_jax.objective import Objective, decode_prompts
 from petsam_jax.prompts import (
     BOTTOM_RIGHT,
     BOX_SLOTS,
@@ -71,8 +71,9 @@ def answers(
     boxed = set_box(nothing, box, pet.any(axis=(1, 2)))
 
     def answer(prompts):
-        said = objective.say(prompts)
-        decoded = model.decode(pix_feat, features.high_res_feats, *said, gated=objective.gated)
+        decoded = decode_prompts(
+            model, pix_feat, features.high_res_feats, prompts, objective, gated=objective.gated
+        )
         found = enlarge(decoded.mask_logits, height, width)[:, 0] > 0
         told = set_mask(prompts, rearrange(decoded.mask_logits, "b 1 h w -> b h w 1"))
         return told, Answers(found, iou(found, mask).astype(jnp.float32), prompts)

@@ -17,10 +17,10 @@ from petsam_jax.names import weights
 from petsam_jax.objective import Objective
 from petsam_jax.picture_prompts import picture_prompts
 from petsam_jax.postprocess import fill_holes, masks_at_size, remove_islands
-from petsam_jax.prompts import EMPTY
+from petsam_jax.prompts import EMPTY, set_mask
 from petsam_jax.validation import answers
 
-SIZE, CELLS = 64, 16
+SIZE, CELLS, REFINEMENTS = 64, 16, 2
 CLICK = dict(points=[(20, 30)], labels=[1])
 CLICKS = dict(points=[(20, 30), (50.5, 7), (3, 60)], labels=[1, 0, 1])
 BOX = dict(boxes=(10, 5, 40, 50))
@@ -38,6 +38,7 @@ def config():
         config.model.image_encoder.trunk.window_sizes = (8, 4, 4, 2)
         config.model.image_encoder.trunk.global_att_blocks = (2,)
         config.model.mask_decoder.update(mlp_dim=32, iou_hidden=16, depth=1)
+        config.prompts.refinements = REFINEMENTS
     return config
 
 
@@ -69,12 +70,15 @@ def direct(model, predictor, picture):
     """The model itself on the picture, given prompts that are said already."""
 
     @jax.jit
-    def decode(features, prompts):
+    def decode(features, prompts, single):
         pix_feat = model.attend_memory(features.image_embed)
-        few = (prompts.labels != EMPTY).sum(axis=1) <= 1
+        few = ((prompts.labels != EMPTY).sum(axis=1) <= 1) & ~single
         return model.decode(pix_feat, features.high_res_feats, *prompts, multimask=few, gated=False)
 
-    return lambda prompts: decode(predictor.encode(picture).features, prompts)
+    def answer(prompts, single=False):
+        return decode(predictor.encode(picture).features, prompts, single)
+
+    return answer
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +117,13 @@ def assert_close(a, b):
 def test_an_answer_is_the_models_own(predictor, direct, say, picture, rng, asked, fed_back):
     if fed_back:
         asked = asked | dict(mask_input=rng.normal(0, 5, (CELLS, CELLS)))
-    prompts = model_prompts(asked)
-    want = direct(say(jax.tree.map(jnp.asarray, prompts)))
+    prompts = jax.tree.map(jnp.asarray, model_prompts(asked))
+    first = want = direct(say(prompts))
+    if "points" not in asked and not fed_back:
+        for _ in range(REFINEMENTS):
+            last = jnp.moveaxis(want.mask_logits, 1, -1)
+            want = direct(say(set_mask(prompts, last)), single=True)
+        assert not np.allclose(want.mask_logits, first.mask_logits, atol=1e-2)
     image = predictor.encode(picture)
     said = predictor.predict(**asked, image=image)
     assert_close(said.low_res_logits, want.mask_logits[0])
@@ -122,8 +131,8 @@ def test_an_answer_is_the_models_own(predictor, direct, say, picture, rng, asked
     assert_close(said.object_score, jax.nn.sigmoid(want.object_logit[0, 0]))
     np.testing.assert_array_equal(said.masks, masks_at_size(said.low_res_logits, SIZE, SIZE))
     three = predictor.predict(**asked, multimask=True, image=image)
-    assert_close(three.low_res_logits, want.all_logits[0, 1:])
-    assert_close(three.iou_pred, want.all_ious[0, 1:])
+    assert_close(three.low_res_logits, first.all_logits[0, 1:])
+    assert_close(three.iou_pred, first.all_ious[0, 1:])
     assert three.masks.shape == (3, SIZE, SIZE) and three.masks.dtype == bool
 
 

@@ -1,5 +1,7 @@
 """objective.py: whole official training steps, replayed click by click, and what rounds cost."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from petsam_jax.names import weights
 from petsam_jax.objective import (
     Objective,
     clip_outcome,
+    decode_prompts,
     encode_frames,
     picture_outcome,
     prompt_rounds,
@@ -21,7 +24,7 @@ from petsam_jax.objective import (
     track_frames,
 )
 from petsam_jax.optimizer import unflatten
-from petsam_jax.prompts import add_click, empty_prompts, mask_prompt, set_box
+from petsam_jax.prompts import add_click, empty_prompts, mask_prompt, set_box, set_mask
 from petsam_jax.reference_names import our_name, to_ours
 from petsam_jax.training import mean_losses
 from tests.golden import (
@@ -174,7 +177,7 @@ def random_pets(shape, seed=0):
 
 USUAL = Objective(
     first=dict(click_prob=0.4, box_prob=0.3, mask_prob=0.1, none_prob=0.2, centre_prob=0.5),
-    correction=dict(centre_prob=0.5, truth_prob=0.1),
+    correction=dict(centre_prob=0.5, truth_prob=0.1, silent_prob=0.2),
     loss=dict(mask_kind="balanced"),
     paint=dict(inside=3.0, outside=-8.0, click=10.0, radius=0.045),
     rounds=2,
@@ -182,6 +185,37 @@ USUAL = Objective(
     second_prompt_prob=0.5,
     clip_mask_prob=0.5,
 )
+
+
+def test_only_what_was_neither_clicked_nor_given_a_mask_is_mended():
+    definition, arrays = split(tiny_model())
+    image, mask = random_pets((6, 64, 64))
+    nothing = empty_prompts(6, 64, 64)
+    boxed, masked = jnp.array([0, 1, 0, 0, 0, 1], bool), jnp.array([0, 0, 0, 1, 0, 0], bool)
+    prompts = set_box(nothing, jnp.tile(jnp.array([9.0, 12.0, 50.0, 60.0]), (6, 1)), boxed)
+    clicked = jnp.array([-1, -1, 1, -1, -1, 1], jnp.int32)
+    prompts = add_click(prompts, jnp.full((6, 2), 30.0), clicked)
+    prompts = set_mask(prompts, mask_prompt(mask), masked)
+    asked = jnp.array([1, 1, 1, 1, 0, 1], bool)
+
+    @jax.jit
+    def answers(image):
+        model: SAM2 = nnx.merge(definition, unflatten(arrays))
+        features = model.encode_image(normalise(image))
+        pix_feat = model.attend_memory(features.image_embed)
+        told = pix_feat, features.high_res_feats, prompts
+        plain, mended = (
+            decode_prompts(model, *told, dataclasses.replace(USUAL, refinements=n), asked=asked)
+            for n in (0, 2)
+        )
+        return plain, mended
+
+    plain, mended = answers(image)
+    moved = jnp.abs(mended.mask_logits - plain.mask_logits).max((1, 2, 3))
+    # No prompt and a box; not the click, the mask, the one not asked, nor the box with a click.
+    np.testing.assert_array_equal(moved > 1e-3, [True, True, False, False, False, False])
+    np.testing.assert_allclose(moved[2:], 0, atol=1e-4)
+    np.testing.assert_array_equal(mended.all_logits, plain.all_logits)
 
 
 def test_a_picture_step_is_finite_and_repeats_with_its_key():

@@ -25,7 +25,8 @@ from petsam_jax.prompts import (
 )
 
 # Compiled once for each set of numbers: op by op these take seconds a call.
-correct = jax.jit(correction_click, static_argnames=("centre_prob", "truth_prob", "centre_stride"))
+STATIC = ("centre_prob", "truth_prob", "silent_prob", "centre_stride")
+correct = jax.jit(correction_click, static_argnames=STATIC)
 start = jax.jit(
     first_prompt,
     static_argnames=(
@@ -278,6 +279,19 @@ def test_correction_from_the_truth_ignores_the_prediction():
     assert right[0.0] == 0
     assert right[0.4] == pytest.approx(0.4 * 15 / 16, abs=0.04)
     assert right[1.0] == pytest.approx(15 / 16, abs=0.02)
+
+
+def test_some_corrections_are_silent_and_the_others_as_ever():
+    mask = jnp.zeros((2000, SIDE, SIDE), jnp.uint8).at[:, :16].set(1)
+    prompts = no_prompts(mask, 1)
+    point, label = correct(jax.random.key(0), mask, mask == 2, prompts)
+    assert (label == 1).all()
+    some_point, some_label = correct(jax.random.key(0), mask, mask == 2, prompts, silent_prob=0.3)
+    silent = some_label == -1
+    assert float(silent.mean()) == pytest.approx(0.3, abs=0.04)
+    np.testing.assert_array_equal(some_point[~silent], point[~silent])
+    same = add_click(prompts, some_point, some_label)
+    np.testing.assert_array_equal(same.labels[silent], prompts.labels[silent])
 
 
 @pytest.mark.parametrize("centre_prob", [0.0, 1.0])

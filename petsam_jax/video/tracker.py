@@ -23,7 +23,7 @@ from petsam_jax.models.decoded import mask_to_logits, resize_mask, shrink_mask
 from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.memory_bank import MemoryBank
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.objective import Objective
+from petsam_jax.objective import Objective, decode_prompts
 from petsam_jax.picture_prompts import CLICK_SLOTS
 from petsam_jax.prompts import Prompts, empty_prompts, set_mask
 
@@ -128,11 +128,14 @@ class Tracker:
             reverse=where.reverse,
         )
         limited = jnp.clip(prompts.mask_input, -LOGIT_LIMIT, LOGIT_LIMIT)
-        decoded = model.decode(
+        decoded = decode_prompts(
+            model,
             pix_feat,
             features.high_res_feats,
-            *self._objective.say(prompts._replace(mask_input=limited)),
+            prompts._replace(mask_input=limited),
+            self._objective,
             gated=self._objective.gated,
+            asked=prompted,
         )
         logits, object_logit = decoded.mask_logits, decoded.object_logit
         large = resize_mask(rearrange(logits, "b 1 h w -> b h w 1"), self.side, self.side)
