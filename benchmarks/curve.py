@@ -1,0 +1,105 @@
+"""Validation IoU against hours of training, from the logs of runs that followed one another.
+
+    python -m benchmarks.curve runs/small runs/full runs/memory
+
+It prints a table, and a chart that GitHub draws, both Markdown. Hours are those in which steps were
+logged: while a run was stopped no time passes. What else the machine did meanwhile is not known.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+KINDS = {
+    "iou_none": "no prompt",
+    "iou_box": "box",
+    "iou_click1": "1 click",
+    "iou_click3": "3 clicks",
+    "iou_click5": "5 clicks",
+    "iou_mean": "mean",
+}
+# Longer between two lines of a log than this many times the usual: the run was stopped.
+STOPPED = 20
+
+
+class Point(NamedTuple):
+    """A validation: the run, its step, hours of training until then, and IoUs by kind."""
+
+    run: str
+    step: int
+    hours: float
+    ious: dict[str, float]
+
+
+def points(runs: Sequence[Path]) -> list[Point]:
+    """All validations of runs, one after another. Raises ValueError for one that has none."""
+    found, seconds = [], 0.0
+    for run in runs:
+        path = run / "metrics.jsonl"
+        if not path.is_file():
+            raise ValueError(f"{path}: there is none; give workdirs of train.py")
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        gaps = [b["time"] - a["time"] for a, b in zip(lines, lines[1:], strict=False)]
+        usual = sorted(gaps)[len(gaps) // 2] if gaps else 0.0
+        before = len(found)
+        for line, gap in zip(lines, [usual, *gaps], strict=True):
+            seconds += gap if gap < STOPPED * usual else usual
+            ious = {kind: line[f"valid/{kind}"] for kind in KINDS if f"valid/{kind}" in line}
+            if ious:
+                found.append(Point(run.name, line["step"], seconds / 3600, ious))
+        if len(found) == before:
+            raise ValueError(f"{path}: no validation in it yet; see eval.every of the config")
+    return found
+
+
+def table(found: Sequence[Point]) -> str:
+    """A row for each validation."""
+    lines = [
+        f"| run | step | hours | {' | '.join(KINDS.values())} |",
+        "| --- |" + " ---: |" * (len(KINDS) + 2),
+    ]
+    for point in found:
+        ious = " | ".join(f"{point.ious.get(kind, float('nan')):.3f}" for kind in KINDS)
+        lines.append(f"| {point.run} | {point.step:,} | {point.hours:.2f} | {ious} |")
+    return "\n".join(lines)
+
+
+def chart(found: Sequence[Point], kinds: Sequence[str] = ("iou_box", "iou_mean")) -> str:
+    """A Mermaid chart of some kinds."""
+    hours = ", ".join(f'"{point.hours:.1f}"' for point in found)
+    names = " and ".join(KINDS[kind] for kind in kinds)
+    series = [
+        f"    line [{', '.join(f'{point.ious[kind]:.3f}' for point in found)}]" for kind in kinds
+    ]
+    head = [
+        "```mermaid",
+        "xychart-beta",
+        f'    title "validation IoU, {names}"',
+        f'    x-axis "hours" [{hours}]',
+        '    y-axis "IoU" 0.4 --> 1.0',
+    ]
+    return "\n".join([*head, *series, "```"])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.curve",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="workdirs, in order")
+    args = parser.parse_args(argv)
+    try:
+        found = points(args.runs)
+    except (ValueError, OSError) as error:
+        print(f"curve: {error}", file=sys.stderr)
+        return 1
+    print(table(found), chart(found), sep="\n\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
