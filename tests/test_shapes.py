@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from petsam_jax.data.shapes import KINDS, ShapesSource
+from petsam_jax.data.shapes import KINDS, NOISE, ShapesSource
 from petsam_jax.data.sources import Source
 
 
@@ -60,7 +60,30 @@ def test_colour_alone_does_not_tell_the_target():
     assert np.mean(found) < 0.6
 
 
-@pytest.mark.parametrize("wrong", [{"length": 0}, {"size": 15}, {"seed": -1}, {"contrast": 101}])
+def test_on_dark_ground_brightness_tells_shapes_and_others_is_how_many_there_are_at_most():
+    """A ground without light has grain alone; the target is all or a part of what is brighter."""
+    shares = []
+    for others in (0, 2):
+        source = ShapesSource(40, 64, contrast=0, ground=0, others=others)
+        for index in range(40):
+            bright = source[index].image.max(axis=2) > NOISE
+            target = source[index].mask == 1
+            assert (bright & target).sum() > 0.95 * target.sum()
+            shares.append(target.sum() / bright.sum())
+    assert min(shares[:40]) > 0.95 and np.mean(np.array(shares[40:]) < 0.9) > 0.5
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"length": 0},
+        {"size": 15},
+        {"seed": -1},
+        {"contrast": 101},
+        {"ground": 101},
+        {"others": -1},
+    ],
+)
 def test_numbers_that_make_no_sense_are_refused(wrong):
     numbers = {"length": 4, "size": 32, "seed": 0, **wrong}
     with pytest.raises(

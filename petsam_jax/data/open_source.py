@@ -1,6 +1,7 @@
 """From text to a source: what `--source`, `--data` and the configs may say.
 
-    shapes, shapes:length=512,size=128,seed=0     made-up shapes, no files; also contrast=100
+    shapes, shapes:length=512,size=128,seed=0     made-up shapes, no files; also
+                                                  contrast=100, ground=100, others=4
     tfds, tfds:DATA_DIR                           Oxford-IIIT Pet as `prepare` made it
     DIR                                           a folder, whose layout is found out: the official
                                                   one, extracted; a TFDS data folder; images/ and
@@ -22,7 +23,7 @@ from petsam_jax.data.sources import MixedSource, Source, split_validation
 
 SPLITS = ("train", "valid", "test", "all")
 VALID_SHARE, VALID_SEED = 0.1, 0
-SHAPES = {"length": 512, "size": 128, "seed": 0, "contrast": 100}
+SHAPES = {"length": 512, "size": 128, "seed": 0, "contrast": 100, "ground": 100, "others": 4}
 # The test part of made-up shapes comes from a seed this far away.
 TEST_SEED = 1_000_000
 # Part -> the names that its folder may have.

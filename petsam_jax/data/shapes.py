@@ -1,8 +1,8 @@
 """Made-up shapes: textured blobs on textured ground, drawn from a seed without any file.
 
 Every picture holds one to five shapes, one of which is the target; the others may lie over its
-edge, and keep a model from calling every blob the pet. Example i depends on the seed, i and the
-size alone.
+edge, and keep a model from calling every blob the pet. Example i depends on i and the source's
+numbers other than its length alone.
 """
 
 import numpy as np
@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, UInt8
 from petsam_jax.data.sources import BACKGROUND, PET, Example
 
 KINDS = ("ellipse", "polygon", "star", "blob")
-MAX_OTHERS = 4
 # Half the width of a shape, as a part of the picture's.
 RADIUS = (0.12, 0.35)
 # A shape that would hide more of the target than this is left out.
@@ -24,18 +23,30 @@ NOISE = 12
 class ShapesSource:
     """`length` pictures of `size` x `size` pixels; the group is the kind of the target.
 
-    `contrast`, in per cent, is that of the waves in a texture: with little, shapes are told by
-    their colour, with all of it by the pattern alone.
+    Up to `others` shapes lie beside the target. `contrast`, in per cent, is that of the waves in a
+    texture: with little, shapes are told by their colour, with all of it by the pattern alone.
+    `ground`, in per cent, is how bright the ground is: with little, each pixel tells whether it is
+    of any shape, and only which of them is the target is left to find out.
     """
 
-    def __init__(self, length: int, size: int = 128, seed: int = 0, contrast: int = 100):
-        if length < 1 or size < 16 or seed < 0 or not 0 <= contrast <= 100:
+    def __init__(
+        self,
+        length: int,
+        size: int = 128,
+        seed: int = 0,
+        contrast: int = 100,
+        ground: int = 100,
+        others: int = 4,
+    ):
+        shares = 0 <= contrast <= 100 and 0 <= ground <= 100
+        if length < 1 or size < 16 or seed < 0 or others < 0 or not shares:
             raise ValueError(
-                "shapes: want length >= 1, size >= 16, seed >= 0 and contrast from 0 to 100, "
-                f"got length={length}, size={size}, seed={seed}, contrast={contrast}"
+                "shapes: want length >= 1, size >= 16, seed >= 0, contrast and ground from 0 to "
+                f"100 and others >= 0, got length={length}, size={size}, seed={seed}, "
+                f"contrast={contrast}, ground={ground}, others={others}"
             )
         self._length, self._size, self._seed = length, size, seed
-        self._contrast = contrast / 100
+        self._contrast, self._ground, self._others = contrast / 100, ground / 100, others
         self.names = tuple(f"shapes{seed}_{index:06d}" for index in range(length))
         self.groups = tuple(KINDS[index % len(KINDS)] for index in range(length))
 
@@ -46,10 +57,10 @@ class ShapesSource:
         if not 0 <= index < self._length:
             raise IndexError(f"shapes: index {index} is not in 0..{self._length - 1}")
         rng = np.random.default_rng([self._seed, index])
-        kinds = list(rng.choice(KINDS, rng.integers(MAX_OTHERS + 1)))
+        kinds = list(rng.choice(KINDS, rng.integers(self._others + 1)))
         target = int(rng.integers(len(kinds) + 1))
         kinds.insert(target, self.groups[index])
-        image = _texture(rng, self._size, self._size, self._contrast)
+        image = _texture(rng, self._size, self._size, self._contrast, self._ground)
         mask = np.full((self._size, self._size), BACKGROUND, np.uint8)
         for place, kind in enumerate(kinds):
             inside, window = _shape(rng, str(kind), self._size)
@@ -96,7 +107,7 @@ def _outline(rng: np.random.Generator, kind: str) -> Float[np.ndarray, " angles"
 
 
 def _texture(
-    rng: np.random.Generator, height: int, width: int, contrast: float
+    rng: np.random.Generator, height: int, width: int, contrast: float, light: float = 1.0
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Two colours in waves of a random direction and pitch, warped, shaded and grainy."""
     y, x = np.ogrid[:height, :width]
@@ -104,7 +115,7 @@ def _texture(
     pitch = 2 * np.pi / rng.uniform(5, 40)
     warp = rng.uniform(0, 3) * np.sin(pitch / 3 * (x * np.sin(bend) + y * np.cos(bend)))
     blend = 0.5 + 0.5 * np.sin(pitch * (x * np.cos(turn) + y * np.sin(turn)) + warp)
-    first, second = rng.uniform(20, 235, (2, 3)).astype(np.float32)
+    first, second = (light * rng.uniform(20, 235, (2, 3))).astype(np.float32)
     colour = first + blend[..., None].astype(np.float32) * (contrast * (second - first))
     grain = rng.integers(-NOISE, NOISE + 1, (height, width, 1), np.int8)
     return np.clip(colour + grain, 0, 255).astype(np.uint8)
