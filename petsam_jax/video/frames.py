@@ -166,7 +166,7 @@ class Video(Clip):
             times = [p.pts for p in self._container.demux(self._stream) if _shown(p)]
             rate = self._stream.average_rate
         except (av.FFmpegError, OSError) as error:
-            raise ClipError(f"{path}: not a video that can be read: {error}") from error
+            raise ClipError(f"{path}: not a video that can be read: {_reason(error)}") from error
         # GIF frames are changes to those before, and some containers tell no times.
         self._seekable = None not in times and "gif" not in self._container.format.name
         self._times = sorted(times) if self._seekable else []
@@ -207,7 +207,8 @@ class Video(Clip):
                     break
         except (av.FFmpegError, OSError) as error:
             self._position = None
-            raise ClipError(f"{self.path}: damaged at frame {frame}: {error}") from error
+            reason = _reason(error)
+            raise ClipError(f"{self.path}: damaged at frame {frame}: {reason}") from error
         if frame not in self._kept:
             raise ClipError(f"{self.path}: frame {frame} is missing; the file may be damaged")
         return self._kept[frame]
@@ -219,6 +220,11 @@ class Video(Clip):
 
     def close(self) -> None:
         self._container.close()
+
+
+def _reason(error: OSError | av.FFmpegError) -> str:
+    """In words, without the number, the path or the function that they begin and end with."""
+    return error.strerror or str(error)
 
 
 def _shown(packet: av.Packet) -> bool:
