@@ -90,6 +90,12 @@ def test_a_mask_is_its_own_answer_and_counts_before_what_is_tracked(session, rng
     found = tracked(session, end=4)
     np.testing.assert_array_equal(found[3][1], mask)
     assert not (found[3][0] & mask).any()
+    # As files and other programs have them.
+    for same in (mask.astype(np.uint8) * 255, mask.astype(int).tolist()):
+        answer = session.add_mask(3, 2, same)
+        assert answer.dtype == bool
+        np.testing.assert_array_equal(answer, mask)
+        np.testing.assert_array_equal(session.masks(3).masks[1], mask)
     nowhere = session.add_mask(5, 2, np.zeros((SIDE, SIDE), bool))
     assert not nowhere.any() and session.scores(5)[2] < 1e-4
 
@@ -292,6 +298,8 @@ def test_bad_input_is_told_and_the_session_stays(session):
         (lambda: session.add_box(0, 2, (200, 200, 210, 220)), ValueError, "outside the picture"),
         (lambda: session.add_box(0, 2, [(2, 2, 9, 9)]), ValueError, "want \\(4,\\)"),
         (lambda: session.add_points(COUNT, 2, **POINT), IndexError, f"frame {COUNT}"),
+        (lambda: session.add_mask(0, 2, np.full((SIDE, SIDE), 0.4)), ValueError, "type float64"),
+        (lambda: session.scores(COUNT), IndexError, f"frame {COUNT}"),
         (lambda: session.add_mask(0, 2, np.ones((3, 3), bool)), ValueError, "mask: shape"),
         (lambda: session.propagate(-1), IndexError, "frame -1"),
         (lambda: session.propagate(0, COUNT), IndexError, f"frame {COUNT}"),

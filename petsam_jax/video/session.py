@@ -12,7 +12,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Bool
 
 from petsam_jax.image_predictor import ImagePredictor
 from petsam_jax.picture_prompts import Numbers, picture_prompts
@@ -82,11 +81,16 @@ class Session:
             raise ValueError(f"box: shape {corners.shape}; want (4,), x0 y0 x1 y1")
         return self._prompt(frame, object_id, Said(box=tuple(corners.tolist())))
 
-    def add_mask(self, frame: int, object_id: int, mask: Bool[np.ndarray, "h w"]) -> Mask:
-        """The object's mask at the clip's size, which is its own answer; else as `add_box`.
+    def add_mask(self, frame: int, object_id: int, mask: Numbers) -> Mask:
+        """The object's mask (h, w) at the clip's size, which is its own answer; else as `add_box`.
 
-        An empty one says that the object is not there.
+        Bool, or whole numbers of which 0 is background, as files have them. An empty one says that
+        the object is not there.
         """
+        mask = np.asarray(mask)
+        if mask.dtype.kind not in "bui":
+            raise ValueError(f"mask: numbers of type {mask.dtype}; want bool or whole numbers")
+        mask = mask != 0
         if mask.shape != self.clip.size:
             raise ValueError(f"mask: shape {mask.shape}; want the clip's size, {self.clip.size}")
         return self._prompt(frame, object_id, Said(given=True), mask=mask)
@@ -249,7 +253,11 @@ class Session:
         return Found(frame, ids, self._state.masks(frame, ids))
 
     def scores(self, frame: int) -> dict[int, float]:
-        """How likely each object is to be there at all, of those that were prompted or tracked."""
+        """How likely each object is to be there at all, of those that were prompted or tracked.
+
+        Raises IndexError for a frame that the clip lacks.
+        """
+        self.clip.check(frame)
         known = {each: one.at(frame) for each, one in self._state.objects.items()}
         logits = {each: one.object_logit for each, one in sorted(known.items()) if one}
         return {each: 1 / (1 + float(np.exp(-logit))) for each, logit in logits.items()}
