@@ -147,7 +147,7 @@ def _run(args: argparse.Namespace) -> int:
     with StopSignal() as stop, ClipFiles(args.out, args.format, clip.size, clip.fps) as files:
         try:
             for frame, masks in whole_clip(session, first, progress, stop):
-                files.add(frame, clip.read(frame), masks)
+                files.add(frame, clip.read(frame), masks, clip.seconds(frame))
                 done += 1
         except ValueError as error:
             fault, code = error, 1

@@ -95,6 +95,20 @@ def test_a_cut_out_is_one_transparent_file_where_that_can_be(clip, tmp_path, cap
     assert not (tmp_path / "out-cutout").exists()
 
 
+def test_frames_of_a_gif_last_as_long_as_they_did(tmp_path):
+    lasting = [40, 200, 80, 500]
+    first, *rest = [Image.fromarray(golden_frame(number)) for number in range(4)]
+    first.save(tmp_path / "clip.gif", save_all=True, append_images=rest, duration=lasting)
+    for name in ("out.gif", "out.webp"):
+        flags = [str(tmp_path / "clip.gif"), "--out", str(tmp_path / name), *POINT]
+        assert track.main([*flags, "--format", "cutout"]) == 0
+        with Image.open(tmp_path / name) as film:
+            for number, milliseconds in enumerate(lasting):
+                film.seek(number)
+                film.load()
+                assert film.info["duration"] == milliseconds
+
+
 def test_the_whole_clip_is_tracked_from_a_frame_within(clip, tmp_path):
     out = tmp_path / "out.gif"
     flags = ["--frame", "5", *POINT, "--point", "20,100,0", "--format", "overlay,masks"]

@@ -102,6 +102,25 @@ def test_a_webp_plays_while_it_is_written(tmp_path):
     writer.close()
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".gif", ".webp"])
+def test_frames_that_last_differently_keep_their_times(tmp_path, suffix):
+    """As phones film, and GIFs are made, whose last frame often stays."""
+    path, seconds = tmp_path / f"out{suffix}", [0.04, 0.2, 0.08, 0.5, 0.04, 0.04, 0.7]
+    with VideoWriter(path, (48, 64), 12) as writer:
+        for number, one in enumerate(seconds):
+            writer.write(np.full((48, 64, 3), 30 * number, np.uint8), one)
+    if suffix == ".webp":
+        found = [one / 1000 for one in animation(path)[1]]
+    else:
+        clip = open_clip(path)
+        assert abs(clip.read(6).mean() - 180) < 4
+        found = [clip.seconds(number) for number in range(clip.count)]
+        with pytest.raises(IndexError):
+            clip.seconds(7)
+    known = 7 if suffix in (".gif", ".webp") else 6
+    assert found[:known] == pytest.approx(seconds[:known], abs=1e-3)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
 def test_a_killed_program_leaves_what_it_wrote(tmp_path, suffix):
     """Up to a second and what the encoder looks ahead."""

@@ -52,13 +52,17 @@ class ClipFiles(contextlib.ExitStack):
             self.paths.append(path)
 
     def add(
-        self, frame: int, image: UInt8[np.ndarray, "h w 3"], masks: Bool[np.ndarray, "n h w"]
+        self,
+        frame: int,
+        image: UInt8[np.ndarray, "h w 3"],
+        masks: Bool[np.ndarray, "n h w"],
+        seconds: float | None = None,
     ) -> None:
-        """Write one frame in all formats."""
+        """Write one frame in all formats; `seconds` as in `VideoWriter.write`."""
         if "overlay" in self._videos:
-            self._videos["overlay"].write(overlay(image, masks))
+            self._videos["overlay"].write(overlay(image, masks), seconds)
         if "cutout" in self._videos:
-            self._videos["cutout"].write(cutout(image, masks.any(axis=0), trim=False))
+            self._videos["cutout"].write(cutout(image, masks.any(axis=0), trim=False), seconds)
         elif "cutout" in self._folders:
             everything = cutout(image, masks.any(axis=0), trim=False)
             self._save(Image.fromarray(everything), "cutout", frame)

@@ -8,6 +8,7 @@ all of one size. No more than a few frames are ever held, however long the clip.
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -66,6 +67,11 @@ class Clip:
 
     def _read(self, frame: int) -> Frame:
         raise NotImplementedError
+
+    def seconds(self, frame: int) -> float:
+        """How long a frame is shown; raises IndexError for one that the clip does not have."""
+        self.check(frame)
+        return 1 / self.fps
 
     def close(self) -> None:
         """Let go of the file."""
@@ -163,10 +169,13 @@ class Video(Clip):
         self._kept: OrderedDict[int, Frame] = OrderedDict()
         try:
             self._open()
-            times = [p.pts for p in self._container.demux(self._stream) if _shown(p)]
-            rate = self._stream.average_rate
+            packets = self._container.demux(self._stream)
+            shown = [(p.pts, p.duration or 0) for p in packets if _shown(p)]
+            rate, tick = self._stream.average_rate, self._stream.time_base
         except (av.FFmpegError, OSError) as error:
             raise ClipError(f"{path}: not a video that can be read: {_reason(error)}") from error
+        times = [time for time, _ in shown]
+        self._seconds = None if None in times else _durations(shown, tick)
         # GIF frames are changes to those before, and some containers tell no times.
         self._seekable = None not in times and "gif" not in self._container.format.name
         self._times = sorted(times) if self._seekable else []
@@ -180,6 +189,11 @@ class Video(Clip):
             raise ClipError(f"{self.path}: no video in it; it is damaged, or has only sound")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
+
+    def seconds(self, frame: int) -> float:
+        """Phones film, and GIFs are made, with frames of different lengths."""
+        usual = super().seconds(frame)
+        return usual if self._seconds is None else self._seconds[frame] or usual
 
     def _rewind(self, frame: int) -> None:
         """Go on decoding at a key frame that is not after this frame."""
@@ -229,6 +243,17 @@ def _reason(error: OSError | av.FFmpegError) -> str:
 
 def _shown(packet: av.Packet) -> bool:
     return packet.size > 0 and not packet.is_discard
+
+
+def _durations(shown: list[tuple[int, int]], tick: Fraction) -> list[float]:
+    """From times and own durations, in ticks, how many seconds each frame is there until the next.
+
+    In the order in which they are shown; 0 where that is not told.
+    """
+    shown = sorted(shown)
+    starts = [time for time, _ in shown]
+    ends = [*starts[1:], *(time + own for time, own in shown[-1:])]
+    return [float((end - start) * tick) for start, end in zip(starts, ends, strict=True)]
 
 
 def _upright(image: av.VideoFrame) -> Frame:

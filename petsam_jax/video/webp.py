@@ -28,14 +28,14 @@ PICTURE_CHUNKS = (b"ALPH", b"VP8 ", b"VP8L")
 class WebPFile:
     """An open file. `write` appends a frame."""
 
-    def __init__(self, path: Path, size: tuple[int, int], fps: float | int):
+    def __init__(self, path: Path, size: tuple[int, int]):
         """`size` is height and width. Raises ValueError for one that no WebP can have."""
         if max(size) > MOST_PIXELS_A_SIDE:
             height, width = size
             raise ValueError(
                 f"{path}: {width} x {height} pixels; a WebP has up to {MOST_PIXELS_A_SIDE} a side"
             )
-        self._fps, self._count = fps, 0
+        self._seconds, self._end = 0.0, 0
         height, width = size
         self._file = path.open("wb")
         self._file.write(b"RIFF" + bytes(4) + b"WEBP")
@@ -44,21 +44,21 @@ class WebPFile:
         self._file.write(_chunk(b"ANIM", struct.pack("<IH", 0, FOREVER)))
         self._tell_length()
 
-    def write(self, frame: UInt8[np.ndarray, "h w c"]) -> None:
+    def write(self, frame: UInt8[np.ndarray, "h w c"], seconds: float) -> None:
         top, left, seen = _seen(frame)
         encoded = io.BytesIO()
         Image.fromarray(seen).save(encoded, "WEBP", **ENCODING)
         height, width = seen.shape[:2]
-        numbers = left // 2, top // 2, width - 1, height - 1, self._milliseconds()
+        numbers = left // 2, top // 2, width - 1, height - 1, self._milliseconds(seconds)
         place = b"".join(map(_three, numbers)) + bytes([ALONE])
         self._file.write(_chunk(b"ANMF", place + _picture(encoded.getvalue())))
-        self._count += 1
         self._tell_length()
 
-    def _milliseconds(self) -> int:
+    def _milliseconds(self, seconds: float) -> int:
         """Of this frame; what is rounded off one is not lost to all of them."""
-        start, end = (round(1000 * number / self._fps) for number in (self._count, self._count + 1))
-        return max(1, end - start)
+        self._seconds += seconds
+        start, self._end = self._end, max(self._end + 1, round(1000 * self._seconds))
+        return self._end - start
 
     def _tell_length(self) -> None:
         end = self._file.tell()

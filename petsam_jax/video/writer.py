@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.codec.context import Flags
 from jaxtyping import UInt8
 from PIL import Image
 
@@ -25,7 +26,9 @@ AT_ONCE = {"flush_packets": "1"}
 # Fragments, each playable by itself, become one ordinary file in the end.
 FRAGMENTS = {"movflags": "hybrid_fragmented+frag_keyframe"}
 # Times of frames in a GIF are hundredths of a second, and players slow down what is under two.
-MOST_GIF_FPS = 50
+GIF_TICKS, LEAST_GIF_SECONDS = 100, 0.02
+# Of H.264: a multiple of all usual rates.
+TICKS = 120_000
 # What high-definition players take untagged colours for; told to the others.
 BT709 = 1
 LIMITED_RANGE = 1
@@ -41,13 +44,17 @@ class VideoWriter:
         """`size` is height and width. Raises ValueError for a name that tells no known format."""
         path = Path(path)
         check_name(path)
-        self._size, self._path = size, path
-        kind = {".gif": _Gif, ".webp": WebPFile}.get(path.suffix.lower(), _H264)
-        self._file = kind(path, size, fps)
+        self._size, self._path, self._seconds = size, path, 1 / fps
+        suffix = path.suffix.lower()
+        if suffix == ".webp":
+            self._file = WebPFile(path, size)
+        else:
+            self._file = (_Gif if suffix == ".gif" else _H264)(path, size, fps)
 
-    def write(self, frame: UInt8[np.ndarray, "h w c"]) -> None:
-        """Append a frame, RGB or RGBA.
+    def write(self, frame: UInt8[np.ndarray, "h w c"], seconds: float | None = None) -> None:
+        """Append a frame, RGB or RGBA, that is shown for so long; by default as `fps` says.
 
+        How long the last one is shown is kept in GIF and WebP only.
         Raises ValueError for one of another size, and for RGBA where the format is not one of
         `TRANSPARENT`. A GIF shows a pixel whole or not at all: from half its alpha on.
         """
@@ -55,7 +62,7 @@ class VideoWriter:
             raise ValueError(f"a frame of {frame.shape[:2]} in a video of {self._size}")
         if frame.shape[2] == 4 and not can_be_transparent(self._path):
             raise ValueError(f"{self._path}: H.264 has no transparency; take .gif or .webp")
-        self._file.write(frame)
+        self._file.write(frame, self._seconds if seconds is None else seconds)
 
     def close(self) -> None:
         """Write what is still held back, and end the file."""
@@ -69,14 +76,35 @@ class VideoWriter:
 
 
 class _Encoded:
-    """A file that FFmpeg writes. Subclasses add the `stream` and make FFmpeg's pictures."""
+    """A file that FFmpeg writes. Subclasses make its pictures."""
 
-    def __init__(self, path: Path, options: dict[str, str]):
-        self.container = av.open(str(path), "w", options=AT_ONCE | options)
-        self.stream = None
+    def __init__(
+        self,
+        path: Path,
+        codec: str,
+        fps: float | int,
+        ticks: int,
+        file_options: dict[str, str],
+        codec_options: dict[str, str],
+    ):
+        """Times are counted in so many `ticks` a second."""
+        self.container = av.open(str(path), "w", options=AT_ONCE | file_options)
+        rate = Fraction(fps).limit_denominator(1001)
+        self.stream = self.container.add_stream(codec, rate=rate, options=codec_options)
+        context = self.stream.codec_context
+        context.time_base = Fraction(1, ticks)
+        # Else the last frame lasts as long as any.
+        context.flags |= Flags.frame_duration
+        self._ticks, self._end, self._seconds = ticks, 0, 0.0
 
-    def write(self, frame) -> None:
-        self.container.mux(self.stream.encode(self.picture(frame)))
+    def write(self, frame, seconds: float) -> None:
+        picture, start = self.picture(frame), self._end
+        self._seconds += seconds
+        # What is rounded off one frame is not lost to all of them; none lasts no time at all.
+        self._end = max(start + 1, round(self._seconds * self._ticks))
+        picture.pts, picture.duration = start, self._end - start
+        picture.time_base = Fraction(1, self._ticks)
+        self.container.mux(self.stream.encode(picture))
 
     def picture(self, frame) -> av.VideoFrame:
         raise NotImplementedError
@@ -88,10 +116,9 @@ class _Encoded:
 
 class _H264(_Encoded):
     def __init__(self, path: Path, size: tuple[int, int], fps: float | int):
-        super().__init__(path, FRAGMENTS)
         # A key frame a second, which is what a killed program may lose.
         options = H264 | {"g": str(max(1, round(fps)))}
-        self.stream = self.container.add_stream("libx264", rate=_rate(fps), options=options)
+        super().__init__(path, "libx264", fps, TICKS, FRAGMENTS, options)
         self.stream.pix_fmt = "yuv420p"
         context = self.stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = BT709
@@ -108,10 +135,12 @@ class _H264(_Encoded):
 
 class _Gif(_Encoded):
     def __init__(self, path: Path, size: tuple[int, int], fps: float | int):
-        super().__init__(path, {})
-        self.stream = self.container.add_stream("gif", rate=_rate(min(fps, MOST_GIF_FPS)))
+        super().__init__(path, "gif", fps, GIF_TICKS, {}, {})
         self.stream.pix_fmt = "pal8"
         self.stream.height, self.stream.width = size
+
+    def write(self, frame, seconds: float) -> None:
+        super().write(frame, max(seconds, LEAST_GIF_SECONDS))
 
     def picture(self, frame) -> av.VideoFrame:
         is_clear = frame.shape[2] == 4
@@ -126,10 +155,6 @@ class _Gif(_Encoded):
             numbers = np.where(frame[..., 3] < SEEN_FROM, np.uint8(UNSEEN), numbers)
             palette[UNSEEN] = 0
         return av.VideoFrame.from_ndarray((numbers, palette), format="pal8")
-
-
-def _rate(fps: float | int) -> Fraction:
-    return Fraction(fps).limit_denominator(1001)
 
 
 def check_name(path: Path) -> None:
