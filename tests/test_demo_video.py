@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from browsing import Visitor
 from live_page import serving
+from PIL import Image
 from red_predictor import RedPredictor, RedVideo, red_clip
 
 from petsam_jax.ui.studio import Studio
@@ -115,6 +116,33 @@ def test_load_click_track_scrub_and_take_home(on_red):
         assert frames[8][y, x, 0] > 180 > frames[8][y, x, 1] and frames[8][5, 5].min() > 240
         on_red.idle()
     on_red.part("[data-choice=show] [value=overlay]").check(force=True)
+
+
+def test_a_cut_out_is_shown_and_taken_home_transparent(on_red):
+    on_red.click(*centre(0))
+    on_red.press("track")
+    on_red.idle()
+    on_red.scrub(8)
+    on_red.part("[data-choice=show] [value=cutout]").check(force=True)
+    # Around the animal there is a light checkered ground.
+    on_red.until("!app.painter.due.below")
+    assert min(on_red.colour(150, 80, canvas="picture")) > 150
+    mp4 = on_red.part("[data-do=save-mp4]")
+    assert mp4.is_disabled() and "cannot be transparent" in mp4.get_attribute("title")
+    for ending in ("gif", "webp"):
+        with on_red.page.expect_download() as caught:
+            on_red.press(f"save-{ending}")
+        assert caught.value.suggested_filename == f"red-cutout.{ending}"
+        with Image.open(caught.value.path()) as film:
+            assert film.n_frames == COUNT
+            film.seek(8)
+            frame = film.convert("RGBA")
+        assert frame.getpixel((150, 80))[3] == 0 and frame.getpixel((5, 5))[3] == 0
+        red, green, _, alpha = frame.getpixel(centre(8))
+        assert alpha == 255 and red > 180 > green
+        on_red.idle()
+    on_red.part("[data-choice=show] [value=overlay]").check(force=True)
+    assert mp4.is_enabled()
 
 
 def test_a_correction_on_any_frame_is_tracked_on_from_there_and_undone_there(on_red):

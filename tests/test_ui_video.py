@@ -10,14 +10,14 @@ import httpx
 import numpy as np
 import pytest
 from live_page import serving
-from PIL import Image
+from PIL import Image, ImageSequence
 from red_predictor import RedPredictor, RedVideo, red_clip
 
 from petsam_jax.ui.fields import BadRequest
 from petsam_jax.ui.limits import Limits
 from petsam_jax.ui.shelf import Gone
 from petsam_jax.ui.studio import Studio
-from petsam_jax.ui.video_state import read_clip_state, read_film, read_tracking
+from petsam_jax.ui.video_state import KINDS, read_clip_state, read_film, read_tracking
 from petsam_jax.ui.video_studio import ClipStudio
 from tests.golden_video import SIDE, golden_frame, golden_predictor
 
@@ -232,15 +232,22 @@ def test_objects_have_their_own_masks_and_go_with_what_is_tracked_of_them(studio
 # What is taken home
 
 
-@pytest.mark.parametrize("format", ["mp4", "gif"])
-@pytest.mark.parametrize("kind", ["overlay", "white", "green", "black", "blur", "mask"])
+@pytest.mark.parametrize(
+    ("kind", "format"),
+    [(kind, format) for kind in KINDS if kind != "cutout" for format in ("mp4", "gif")]
+    + [("overlay", "webp")],
+)
 def test_a_video_to_take_home_has_all_frames_and_the_masks(studio, clip, kind, format):
     tracked(studio, FIRST)
     said = {"state": state(FIRST), "kind": kind, "format": format}
     told = list(iter(studio.save(*read_film(said)).next, None))
     assert told == [{"total": COUNT}] + [{"done": i + 1} for i in range(COUNT)]
-    with av.open(str(clip.film)) as film:
-        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    if format == "webp":
+        with Image.open(clip.film) as film:
+            frames = [np.asarray(one.convert("RGB")) for one in ImageSequence.Iterator(film)]
+    else:
+        with av.open(str(clip.film)) as film:
+            frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
     assert len(frames) == COUNT and frames[0].shape == (HEIGHT, WIDTH, 3)
     inside, outside = frames[8][45, 73].astype(int), frames[8][10, 10].astype(int)
     expected = {"white": (255,) * 3, "green": (0, 177, 64), "black": (0,) * 3, "mask": (0,) * 3}
@@ -249,6 +256,38 @@ def test_a_video_to_take_home_has_all_frames_and_the_masks(studio, clip, kind, f
         assert inside[2] > 80  # Tinted with the first object's blue.
     else:
         assert abs(inside - ((255,) * 3 if kind == "mask" else (220, 30, 30))).max() < 30
+
+
+@pytest.mark.parametrize(("format", "soft"), [("gif", 0), ("webp", 0), ("webp", 6)])
+def test_a_cut_out_to_take_home_is_transparent_around_the_animal(studio, clip, format, soft):
+    tracked(studio, FIRST)
+    said = {"state": state(FIRST), "kind": "cutout", "format": format, "soft": soft}
+    list(iter(studio.save(*read_film(said)).next, None))
+    with Image.open(clip.film) as film:
+        assert film.n_frames == COUNT and film.size == (WIDTH, HEIGHT)
+        for number in range(COUNT):
+            film.seek(number)
+            frame, mask = np.asarray(film.convert("RGBA")), clip.masks(number).masks[0]
+            assert film.info["duration"] in (80, 83, 84, 90)
+            if not soft:
+                np.testing.assert_array_equal(frame[..., 3], np.where(mask, 255, 0))
+            x0, y0, x1, y1 = BOXES[number]
+            inside = frame[y0 + 5 : y1 - 4, x0 + 5 : x1 - 4]
+            assert abs(inside.mean(axis=(0, 1)) - (220, 30, 30, 255)).max() < 12
+            assert not frame[2, 2].any()
+        assert (len(np.unique(frame[..., 3])) > 2) == (soft > 0)
+
+
+def test_frames_of_a_film_last_as_long_as_those_of_the_clip(studio):
+    lasting, file = [40, 200, 80, 500], io.BytesIO()
+    first, *rest = [Image.new("RGB", (64, 36), (200, 10 * number, 0)) for number in range(4)]
+    first.save(file, "GIF", save_all=True, append_images=rest, duration=lasting)
+    opened(studio, OTHER, file.getvalue())
+    said = {"state": state({"0": {"find": True}}, name=OTHER), "kind": "blur", "format": "gif"}
+    list(iter(studio.save(*read_film(said)).next, None))
+    with Image.open(studio.clips.get(OTHER).film) as film:
+        found = [frame.info["duration"] for frame in ImageSequence.Iterator(film)]
+    assert found == lasting
 
 
 def test_a_video_that_is_given_up_leaves_no_file(studio, clip):
@@ -316,6 +355,8 @@ def test_styles_that_are_none_are_refused():
     for said, words in (({"kind": "exe"}, "kind: 'exe'"), ({"format": "avi"}, "format: 'avi'")):
         with pytest.raises(BadRequest, match=words):
             read_film({"state": state(), "kind": "mask", "format": "gif"} | said)
+    with pytest.raises(BadRequest, match="an mp4 cannot be transparent; take gif or webp"):
+        read_film({"state": state(), "kind": "cutout", "format": "mp4"})
     with pytest.raises(BadRequest, match="both: want true or false"):
         read_tracking({"state": state(), "both": 1})
 

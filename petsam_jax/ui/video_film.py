@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from petsam_jax.outputs.pictures import COLOURS, mask_picture, overlay
+from petsam_jax.outputs.pictures import COLOURS, cutout, mask_picture, overlay
 from petsam_jax.ui.backgrounds import on_background
 from petsam_jax.ui.video_clip import OpenClip
-from petsam_jax.ui.video_state import FilmStyle
+from petsam_jax.ui.video_state import CLEAR, FilmStyle
 from petsam_jax.video.writer import VideoWriter
 
 
@@ -25,7 +25,8 @@ def make_film(clip: OpenClip, path: Path, style: FilmStyle) -> Iterator[int]:
                 found = clip.masks(frame)
                 # As on the page, colours follow from the objects' numbers.
                 colours = [COLOURS[(each - 1) % len(COLOURS)] for each in found.object_ids]
-                writer.write(_look(session.clip.read(frame), found.masks, colours, style))
+                look = _look(session.clip.read(frame), found.masks, colours, style)
+                writer.write(look, session.clip.seconds(frame))
                 yield frame + 1
         done = True
     finally:
@@ -41,10 +42,13 @@ def _look(
     masks: Bool[np.ndarray, "n h w"],
     colours: list[tuple[int, int, int]],
     style: FilmStyle,
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "h w c"]:
+    """RGB, or RGBA of what is transparent."""
     if style.kind == "overlay":
         return overlay(pixels, masks, colours, style.opacity)
     mask = masks.any(axis=0)
     if style.kind == "mask":
         return np.asarray(mask_picture(mask[None]).convert("RGB"))
+    if style.kind == CLEAR:
+        return cutout(pixels, mask, trim=False, soft=style.soft)
     return on_background(style.kind, pixels, mask, style.soft)

@@ -13,8 +13,10 @@ from petsam_jax.ui.page_state import ObjectPrompts, Settings, read_object, read_
 
 # The browser names its clip, with what nobody guesses, and so can send it again under this name.
 ID = re.compile("[0-9a-f]{32}")
-FORMATS = ("mp4", "gif")
-KINDS = ("overlay", "white", "green", "black", "blur", "mask")
+FORMATS = ("mp4", "gif", "webp")
+# "cutout" is on nothing, which an mp4 cannot hold.
+CLEAR = "cutout"
+KINDS = ("overlay", CLEAR, "white", "green", "black", "blur", "mask")
 
 
 class ClipObject(NamedTuple):
@@ -96,6 +98,8 @@ def read_film(said: object) -> tuple[ClipState, FilmStyle]:
     for name, known in (("kind", KINDS), ("format", FORMATS)):
         if said.get(name) not in known:
             raise BadRequest(f"{name}: {said.get(name)!r:.40}; there are {', '.join(known)}")
+    if said["kind"] == CLEAR and said["format"] == "mp4":
+        raise BadRequest("format: an mp4 cannot be transparent; take gif or webp")
     style = FilmStyle(
         kind=said["kind"],
         format=said["format"],

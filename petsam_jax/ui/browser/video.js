@@ -214,6 +214,11 @@ class VideoApp extends Workbench {
 
   // Buttons and keys
 
+  choice(name, value) {
+    super.choice(name, value);
+    this.refresh();
+  }
+
   set(name, value) {
     // Settings are about all frames.
     this.reel.forget();
@@ -227,14 +232,19 @@ class VideoApp extends Workbench {
     this.timeline.update(this.store.document.objects);
     this.root.querySelector('[data-do=track]').hidden = Boolean(running);
     this.root.querySelector('[data-do=stop]').hidden = !running;
+    this.root.querySelector('[data-do=save-mp4]').title = this.isClear ? 'An mp4 cannot be transparent; take GIF or WebP' : 'Smallest';
     this.root.querySelector('[data-do=play]').setAttribute('aria-pressed', this.playing);
   }
 
+  get isClear() {
+    return this.painter.show === 'cutout';
+  }
+
   can() {
-    const isReady = this.clip && !this.work.running;
+    const isReady = this.clip && !this.work.running && !this.store.isEmpty;
     return {
-      ...super.can(), play: this.clip, track: isReady && !this.store.isEmpty,
-      'save-mp4': isReady && !this.store.isEmpty, 'save-gif': isReady && !this.store.isEmpty,
+      ...super.can(), play: this.clip, track: isReady,
+      'save-mp4': isReady && !this.isClear, 'save-gif': isReady, 'save-webp': isReady,
       'clear-frame': this.store.document.objects.length && this.store.promptsOf(this.store.document.objects[this.store.document.active]).includes(this.store.frame),
     };
   }
@@ -247,6 +257,7 @@ class VideoApp extends Workbench {
       stop: () => this.work.stop(),
       'save-mp4': () => this.save('mp4'),
       'save-gif': () => this.save('gif'),
+      'save-webp': () => this.save('webp'),
       'clear-frame': () => this.store.clearFrame(),
     };
   }
