@@ -4,9 +4,6 @@
 devices of all its processes, each with its part of every batch; the first process keeps the log.
 """
 
-import io
-import time
-from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,20 +17,13 @@ from petsam_jax.checkpoint import build_model, load_weights, with_weights
 from petsam_jax.config import ConfigError, differences
 from petsam_jax.data.open_source import open_mix
 from petsam_jax.data.sources import Source
-from petsam_jax.feed import Fed, Feed, number_of_kind
-from petsam_jax.logbook import Logbook, Progress, SilentLogbook, duration
+from petsam_jax.feed import Feed, number_of_kind
 from petsam_jax.models.sam2 import SAM2
+from petsam_jax.monitor import Monitor
 from petsam_jax.names import shapes
 from petsam_jax.objective import Objective
 from petsam_jax.optimizer import Rule, make_optimizer, make_rules, summary, to_steps, unflatten
-from petsam_jax.run_guard import (
-    StopSignal,
-    TrainingDiverged,
-    check_config,
-    check_workdir,
-    find_fault,
-    tree_bytes,
-)
+from petsam_jax.run_guard import StopSignal, check_config, check_workdir, tree_bytes
 from petsam_jax.run_state import Keeper
 from petsam_jax.training import create_state, make_part_norms, make_train_step, trainable_names
 from petsam_jax.validation import Validation
@@ -47,8 +37,6 @@ MAY_DIFFER += ("eval.*", "data.num_threads")
 MAY_DIFFER_FROM_START = ("dtype", "image_encoder.trunk.window_sizes", "max_cond_frames")
 MAY_DIFFER_FROM_START += ("image_encoder.trunk.drop_path_rate", "memory_attention.dropout")
 MAY_DIFFER_FROM_START += ("max_obj_ptrs",)
-# Losses of each kind of step that are watched for divergence.
-WATCHED = 5000
 
 
 # What a config says
@@ -100,56 +88,6 @@ def _open(config: ConfigDict, split: str) -> Source:
 
 
 # The loop
-
-
-class Monitor:
-    """Reads what steps had to say, one step late so that no step waits, and stops a bad run."""
-
-    def __init__(self, logbook: Logbook, progress: Progress, keeper: Keeper, log_every: int):
-        self._logbook, self._progress, self._keeper = logbook, progress, keeper
-        self._log_every = log_every
-        self._waiting = None
-        self._losses = {"image": deque(maxlen=WATCHED), "clip": deque(maxlen=WATCHED)}
-        self._sums: dict[str, list[float]] = {}
-        self._images, self._since = 0, time.monotonic()
-
-    def add(self, step: int, fed: Fed, metrics, norms) -> None:
-        """Note a step that was just started, and read the one before."""
-        before, self._waiting = self._waiting, (step, fed, metrics, norms)
-        if before is not None:
-            self._read(*before)
-
-    def flush(self) -> None:
-        """Read the last step, too."""
-        if self._waiting is not None:
-            waiting, self._waiting = self._waiting, None
-            self._read(*waiting)
-
-    def pause(self) -> None:
-        """What took time since the last step was no training."""
-        self._images, self._since = 0, time.monotonic()
-        self._progress.restart_pace()
-
-    def _read(self, step, fed, metrics, norms) -> None:
-        (metrics, norms), kind, names = jax.device_get((metrics, norms)), fed.kind, fed.names
-        values = {name: float(value) for name, value in metrics.losses._asdict().items()}
-        values["loss"] = values.pop("total")
-        values["grad_norm"] = float(metrics.grad_norm)
-        self._losses[kind].append(values["loss"])
-        if fault := find_fault(self._losses[kind], values):
-            raise TrainingDiverged(step, f"{kind} {fault}", names, self._keeper.last)
-        values |= {"iou_first": float(metrics.ious[0]), "iou_last": float(metrics.ious[-1])}
-        values |= {f"grad_norm_{part}": float(norm) for part, norm in norms.items()}
-        for name, value in values.items():
-            self._sums.setdefault(f"{kind}/{name}", []).append(value)
-        self._images += len(names)
-        shown = {f"{kind} {name}": values[name] for name in ("loss", "iou_last")}
-        self._progress.update(step, len(names), shown)
-        if step % self._log_every == 0:
-            means = {name: float(np.mean(values)) for name, values in self._sums.items()}
-            pace = self._images / max(time.monotonic() - self._since, 1e-9)
-            self._logbook.write(step, means | {"images_per_second": pace})
-            self._sums, self._images, self._since = {}, 0, time.monotonic()
 
 
 def train_and_evaluate(
@@ -214,12 +152,9 @@ class _Run:
 
     def loop(self, state, validation, end: int) -> dict[str, float]:
         step, scores = int(state.step), {}
-        first = jax.process_index() == 0
-        with Logbook(self.workdir, step) if first else SilentLogbook() as logbook:
-            progress = Progress(self.total, step, stream=None if first else io.StringIO())
+        with Monitor(self.config, self.workdir, self.total, step, self.keeper) as monitor:
             if step:
-                progress.say(f"resumed from {self.keeper.last}")
-            monitor = Monitor(logbook, progress, self.keeper, self.config.train.log_every)
+                monitor.say(f"resumed from {self.keeper.last}")
             fed = self.feed.take(step) if step < end else None
             stopped = self.stop.agreed(step)
             while step < end and not stopped:
@@ -235,11 +170,11 @@ class _Run:
                     continue
                 monitor.flush()
                 if validate:
-                    scores = self._validate(state, validation, step, logbook, progress)
+                    scores = monitor.validate(step, validation, state.ema)
                 self.keeper.save(state, self.fixed, done.iterators, scores if validate else None)
                 monitor.pause()
             self.keeper.wait()
-            progress.say(self._farewell(step))
+            monitor.say(self._farewell(step))
         return scores
 
     def _look(self, step, state, fed):
@@ -249,20 +184,6 @@ class _Run:
         if not every or number_of_kind(step, train.clip_share) % every:
             return {}
         return self.part_norms(state, fed.image, fed.mask)
-
-    def _validate(self, state, validation, step, logbook, progress) -> dict[str, float]:
-        began = time.monotonic()
-        scores, sheet = validation(state.ema)
-        logbook.write(step, {f"valid/{name}": score for name, score in scores.items()})
-        logbook.picture(step, "valid", np.asarray(sheet))
-        folder = self.workdir / "sheets"
-        if jax.process_index() == 0:
-            folder.mkdir(exist_ok=True)
-            sheet.save(folder / f"{step:07d}.png")
-        shown = "  ".join(f"{name} {score:.3f}" for name, score in scores.items())
-        seconds = duration(time.monotonic() - began)
-        progress.say(f"step {step:,}: {shown}  ({seconds}, {folder / f'{step:07d}.png'})")
-        return scores
 
     def _farewell(self, step: int) -> str:
         where = f"step {step:,} of {self.total:,}; last checkpoint {self.keeper.last}"
