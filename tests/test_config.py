@@ -17,7 +17,7 @@ from petsam_jax.config import (
     parse_args,
     to_json,
 )
-from petsam_jax.optimizer import make_rules
+from petsam_jax.optimizer import make_rules, to_steps
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILE = '''
@@ -183,6 +183,14 @@ def test_the_configs_of_the_repository_load(name):
         }[name]
     )
     assert fields(from_json(to_json(config))) == fields(config)
+
+
+@pytest.mark.parametrize("name", ["pets256.py", "pets256_small.py", "pets256_small.py:128px"])
+def test_by_default_a_run_looks_at_the_gradients_of_loss_parts_for_less_than_a_hundredth(name):
+    train = load_config(CONFIGS / name).train
+    pictures = to_steps(train.duration, 3_680 / train.batch_size) * (1 - train.clip_share)
+    # A look takes as long as three steps.
+    assert 5 <= pictures // train.grad_parts_every < pictures / 300
 
 
 def test_every_field_has_a_comment_above_it():
