@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from test_augment import OTHERS, Marked, marked
 
+from petsam_jax.data import warp
 from petsam_jax.data.augment import FULL as VARIED
 from petsam_jax.data.augment import Augmentation, resize
 from petsam_jax.data.clips import FULL, Motion, make_clip, smooth_path
@@ -166,3 +167,38 @@ def test_wrong_settings_are_named():
         Motion(frames=0)
     with pytest.raises(ValueError, match="exit_prob=2.0"):
         Motion(exit_prob=2.0)
+
+
+def test_a_pet_bends_with_its_mask_from_the_second_frame_on():
+    motion = Motion(frames=4, bend=0.1, cutout_prob=1.0)
+    bent = 0
+    for seed in range(8):
+        image, mask = clip(marked(seed), seed, motion)
+        plain = resize(marked(seed), SIZE)[1] == PET
+        assert ((mask[0] == PET) == plain).mean() > 0.995
+        for frame, truth in zip(image, mask, strict=True):
+            bright, pet = frame[..., 1] > 120, truth == PET
+            assert (bright & pet).sum() / (bright | pet).sum() > 0.9
+        last = mask[-1] == PET
+        bent += (last != plain).sum() > 0.05 * plain.sum()
+    assert bent >= 6
+
+
+def test_a_pet_that_is_cut_off_stays_stiff():
+    example = marked(0)
+    mask = example.mask.copy()
+    mask[40:, 60:140] = PET
+    image = np.where(mask[..., None] == PET, 210, example.image).astype(np.uint8)
+    cut = dataclasses.replace(example, image=image, mask=mask)
+    _, masks = clip(cut, 0, Motion(frames=4, bend=0.1, cutout_prob=1.0))
+    for one in masks[1:]:
+        np.testing.assert_array_equal(one, masks[0])
+
+
+def test_a_grid_that_is_not_moved_bends_nothing():
+    layer = warp.to_layer(marked(0))
+    image, mask = warp.bend(layer, np.zeros((5, 5, 2)))
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(layer.image))
+    np.testing.assert_array_equal(np.asarray(mask), np.asarray(layer.mask))
+    aside = warp.bend(layer, np.broadcast_to((7.0, -3.0), (5, 5, 2)))
+    np.testing.assert_array_equal(np.asarray(aside.mask)[3:, :-7], np.asarray(layer.mask)[:-3, 7:])

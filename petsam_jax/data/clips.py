@@ -26,6 +26,8 @@ from petsam_jax.data.scenery import scenery, small_view
 from petsam_jax.data.sources import BACKGROUND, Example, Source
 from petsam_jax.data.warp import Layer, Matrix
 
+# Cells on a side of the grid by which a pet bends: a leg or the head moves, not each hair.
+BENDS = 4
 # Of scenery, in sides of the frame: the camera then looks at a part of it, as sharp as the pet.
 GROUND_SIZE = 1.5
 
@@ -46,6 +48,8 @@ class Motion:
     rotation: float = 0.0
     # The pet may grow or shrink by a factor of 1 + zoom.
     zoom: float = 0.0
+    # How far parts of it may get from where stiff motion has them, as a share of the frame.
+    bend: float = 0.0
     # The camera does this share of the same, all of it where the pet does not move on its own.
     camera: float = 0.0
     # Brightness may change by a factor of 1 + light either way.
@@ -58,7 +62,7 @@ class Motion:
     exit_prob: float = 0.0
 
     def __post_init__(self):
-        check_range(self, {"camera": 1, "shift": 1}, {"frames": 1})
+        check_range(self, {"camera": 1, "shift": 1, "bend": 1}, {"frames": 1})
 
 
 # Every kind at once, at strengths that look right on the sheets of `show`: a start for configs.
@@ -66,6 +70,7 @@ FULL = Motion(
     shift=0.25,
     rotation=15.0,
     zoom=0.25,
+    bend=0.06,
     camera=0.4,
     light=0.2,
     cutout_prob=0.6,
@@ -111,6 +116,7 @@ def make_clip(
             other_view = warp.compose(other_view, _inset(camera, size))
             ground_views = [warp.compose(other_view, moved) for moved in camera]
         ground = ground._replace(mask=Image.new("L", ground.mask.size, BACKGROUND))
+        bends = _bends(rng, layer, size, motion, leaves)
         steps = _pet_steps(rng, layer, view, size, motion, leaves)
         views = [
             warp.compose(warp.inverse(step), seen) for step, seen in zip(steps, views, strict=True)
@@ -119,7 +125,9 @@ def make_clip(
     for index, seen in enumerate(views):
         image = warp.warp_image(layer.image, seen, size)
         if cutout:
-            mask = np.array(warp.warp_mask(layer.mask, seen, size, BACKGROUND))
+            seen_layer = Layer(image, warp.warp_mask(layer.mask, seen, size, BACKGROUND))
+            image, mask = warp.bend(seen_layer, bends[index])
+            mask = np.array(mask)
             behind = Layer(
                 warp.warp_image(ground.image, ground_views[index], size),
                 warp.warp_mask(ground.mask, ground_views[index], size),
@@ -181,7 +189,9 @@ def _pet_steps(
     shifts = np.where(box.cut_high, np.abs(shifts), shifts)
     shifts = np.where(box.cut_low & box.cut_high, 0.0, shifts)
     if leaves:
-        shifts = shifts + _way_out(rng, box, low, high, view, size, motion.frames)
+        way = _way_out(rng, box, low, high, view, size, motion.frames)
+        # In place of other motion along it, which might keep a part in view.
+        shifts = np.where(way.any(axis=0), way, shifts)
     about = np.where(box.cut_low, low, np.where(box.cut_high, high, (low + high) / 2))
     if (box.cut_low | box.cut_high).any():
         angles = np.zeros_like(angles)
@@ -189,6 +199,22 @@ def _pet_steps(
         warp.motion(about, shift, angle, scale)
         for shift, angle, scale in zip(shifts, angles, scales, strict=True)
     ]
+
+
+def _bends(
+    rng: np.random.Generator, layer: Layer, size: int, motion: Motion, leaves: bool
+) -> Float[np.ndarray, "t n n 2"]:
+    """How far each corner of a grid is moved in each frame, in pixels.
+
+    A pet that is cut off stays stiff, since the cut would show, and so does one that leaves, of
+    which a part would stay.
+    """
+    box = paste.pet_box(layer)
+    stiff = leaves or (box.cut_low | box.cut_high).any()
+    limit = 0.0 if stiff else motion.bend * size
+    corners = (BENDS + 1, BENDS + 1, 2)
+    paths = [smooth_path(rng, motion.frames, limit) for _ in range(np.prod(corners))]
+    return np.stack(paths, axis=1).reshape(motion.frames, *corners)
 
 
 def _way_out(

@@ -129,6 +129,32 @@ def warp_mask(mask: Image.Image, matrix: Matrix, size: int, outside: int = IGNOR
     )
 
 
+def bend(layer: Layer, moved: Float[np.ndarray, "n n 2"]) -> Layer:
+    """Bend picture and mask like a rubber sheet, by corners of a grid (rows, columns; x, y).
+
+    The output shows at each corner what is `moved` pixels from it; between corners it is bilinear.
+    """
+    cells = len(moved) - 1
+    ends = [np.round(np.linspace(0, side, cells + 1)).astype(int) for side in layer.image.size]
+    places = np.stack(np.meshgrid(*ends), axis=-1) + moved
+    mesh = [
+        (
+            (ends[0][x], ends[1][y], ends[0][x + 1], ends[1][y + 1]),
+            # Upper left, lower left, lower right, upper right.
+            tuple(
+                np.concatenate([places[y + b, x + a] for b, a in ((0, 0), (1, 0), (1, 1), (0, 1))])
+            ),
+        )
+        for y in range(cells)
+        for x in range(cells)
+    ]
+    how = Image.Transform.MESH, mesh
+    return Layer(
+        layer.image.transform(layer.image.size, *how, Image.Resampling.BILINEAR),
+        layer.mask.transform(layer.mask.size, *how, Image.Resampling.NEAREST),
+    )
+
+
 def pet_points(mask: UInt8[np.ndarray, "h w"]) -> Float[np.ndarray, "n 2"]:
     """Centres (x, y) of pet pixels, at most `MAX_POINTS` of them and evenly drawn."""
     flat = np.flatnonzero(mask == PET)
