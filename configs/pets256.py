@@ -108,7 +108,8 @@ def _seed(config: ConfigDict) -> None:
     config.prompts.first.update(click_prob=0.5, box_prob=0.5, mask_prob=0.0, none_prob=0.0)
     config.prompts.first.update(centre_prob=0.0)
     config.prompts.correction.update(centre_prob=0.0, silent_prob=0.0)
-    config.prompts.update(painted=False, gated=True, clip_mask_prob=0.0, refinements=0)
+    config.prompts.update(painted=False, gated=True, clip_mask_prob=0.0)
+    config.prompts.update(longest_gap=0, refinements=0)
 
 
 def _data() -> ConfigDict:
@@ -143,6 +144,7 @@ def _data() -> ConfigDict:
     # frames are the fewest from which memories of every age are read. Mostly the pet moves before
     # another picture, which has a pet of its own: then memory alone tells which one is meant.
     data.motion = ConfigDict(dict(frames=8, shift=0.25, rotation=15.0, zoom=0.25, camera=0.4))
+    data.motion.update(bend=0.06)
     data.motion.update(light=0.2, cutout_prob=0.8, other_ground_prob=0.7)
     data.motion.update(occlude_prob=0.25, exit_prob=0.1)
     return data
@@ -158,6 +160,9 @@ def _prompts() -> ConfigDict:
     # How often such a frame is given as its mask, which is remembered in place of the answer: what
     # is remembered is then worth listening to from the first step.
     prompts.clip_mask_prob = 0.5
+    # Most frames that are taken to lie between a clip's first and second: object pointers of
+    # prompted frames are read however old they are.
+    prompts.longest_gap = 500
     # What the first prompt is; the rest of the odds is no prompt at all, so that the model finds
     # the pet by itself. A click is in the middle with centre_prob; a box is off by up to box_jitter
     # of its side and box_jitter_px pixels.

@@ -62,6 +62,8 @@ class Objective:
     second_prompt_prob: float = 0.5
     # How often a prompted frame of a clip is given as its mask, which then is what is remembered.
     clip_mask_prob: float = 0.0
+    # Most frames that are left out after a clip's first one, so that its object pointer gets old.
+    longest_gap: int = 0
     gated: bool = False
     # How often predictors feed an answer back before they give it, where nothing was clicked.
     refinements: int = 0
@@ -235,10 +237,14 @@ def clip_outcome(
     """Prompts on the first frame, for some on the last too, and tracking in between.
 
     Prompted frames are encoded before any is tracked, as in SAM 2's training. For some objects the
-    prompt is the mask and is remembered as it is, however good the model's own answer.
+    prompt is the mask and is remembered as it is, however good the model's own answer. The frames
+    after the first are numbered as if others had been left out before them: the pointer of a
+    prompted frame is read for as long as a clip goes on, and what it says of its age, never above
+    the length of such a clip otherwise, then means nothing that was learned.
     """
-    key_drop, key_first, key_second, key_who, key_track = jax.random.split(key, 5)
+    key_drop, key_first, key_second, key_who, key_gap, key_track = jax.random.split(key, 6)
     batch, frames = image.shape[:2]
+    gap = draw_gap(key_gap, objective.longest_gap)
     features = encode_frames(model, image, key_drop)
 
     def prompted(key, frame):
@@ -253,14 +259,15 @@ def clip_outcome(
     everyone, twice = jnp.ones(batch, bool), twice & (frames > 2)
     bank = model.empty_bank(batch, *image.shape[2:4], cond_slots=2, recent_slots=max(frames, 2))
     parts = []
-    for key_frame, frame, who in ((key_first, 0, everyone), (key_second, frames - 1, twice)):
+    first, last = (key_first, 0, 0, everyone), (key_second, frames - 1, frames - 1 + gap, twice)
+    for key_frame, frame, number, who in (first, last):
         given, prompts, keys = prompted(key_frame, frame)
         bank, losses, ious = prompted_frame(
             model,
             _frame(features, frame),
             mask[:, frame],
             bank,
-            frame,
+            number,
             (prompts, keys, _random_click(objective)),
             who,
             objective,
@@ -269,8 +276,15 @@ def clip_outcome(
         parts.append(Outcome(losses, jnp.broadcast_to(who, ious.shape), ious))
     # A pointer's age means the same as in tracking, where a clip is longer than these few frames.
     length = max(frames, model.max_obj_ptrs)
-    parts.append(track_frames(model, features, mask, bank, twice, objective, key_track, length))
+    tracked = track_frames(model, features, mask, bank, twice, objective, key_track, length, gap)
+    parts.append(tracked)
     return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+
+
+def draw_gap(key: PRNGKeyArray, longest: int) -> Int32[Array, ""]:
+    """From 0 to `longest`, as many between 1 and 10 as between 10 and 100."""
+    share = jax.random.uniform(key)
+    return jnp.int32(jnp.floor(jnp.exp(share * jnp.log(longest + 1.0)) - 1.0 + 1e-6))
 
 
 def encode_frames(
@@ -293,7 +307,7 @@ def prompted_frame(
     features: ImageFeatures,
     mask: UInt8[Array, "b h w"],
     bank: memory_bank.MemoryBank,
-    frame: int,
+    frame: memory_bank.Scalar,
     prompting: tuple[Prompts, Any, NextClick],
     who: Bool[Array, " b"],
     objective: Objective,
@@ -334,10 +348,12 @@ def track_frames(
     objective: Objective,
     key: PRNGKeyArray | None,
     num_frames: int,
+    gap: memory_bank.Scalar = 0,
 ) -> Outcome:
     """All frames but the first by memory alone; not the last one where it was prompted.
 
-    `num_frames` is the length that ages of pointers are measured by.
+    `num_frames` is the length that ages of pointers are measured by; `gap` frames were left out
+    after the first.
     """
     batch, frames, height, width = mask.shape
     nothing = empty_prompts(batch, height, width, max_clicks=1)
@@ -359,11 +375,11 @@ def track_frames(
             gated=objective.gated,
             evaluation=False,
         )
-        counted = ~(twice & (frame == frames - 1))
+        counted = ~(twice & (frame == frames - 1 + gap))
         bank = _remember(model, features, decoded, bank, frame, ~counted, counted)
         _, losses, ious = _judge(decoded, mask, objective, several=True)
         return bank, Outcome(losses, counted, ious)
 
     later = jax.tree.map(lambda x: x[1:], (features, rearrange(mask, "b t h w -> t b h w")))
-    numbers: Int32[Array, " t"] = jnp.arange(1, frames, dtype=jnp.int32)
+    numbers: Int32[Array, " t"] = gap + jnp.arange(1, frames, dtype=jnp.int32)
     return jax.lax.scan(step, bank, (numbers, *later))[1]

@@ -11,12 +11,14 @@ from flax import nnx
 
 from petsam_jax.image import normalise
 from petsam_jax.losses import combine
+from petsam_jax.models import memory_bank
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.names import weights
 from petsam_jax.objective import (
     Objective,
     clip_outcome,
     decode_prompts,
+    draw_gap,
     encode_frames,
     picture_outcome,
     prompt_rounds,
@@ -234,6 +236,40 @@ def test_a_picture_step_is_finite_and_repeats_with_its_key():
     assert not np.array_equal(one.losses.total, other.losses.total)
     # Without a pet there is no mask to learn, only its absence.
     assert (one.losses.mask[:, -1] == 0).all() and (one.losses.object[:, -1] > 0).all()
+
+
+def test_gaps_are_spread_over_all_lengths_and_none_is_longer():
+    keys = jax.random.split(jax.random.key(0), 4000)
+    gaps = np.asarray(jax.vmap(lambda key: draw_gap(key, 500))(keys))
+    assert gaps.min() == 0 and 450 < gaps.max() <= 500
+    for low, high, share in ((0, 1, 0.112), (1, 10, 0.259), (10, 100, 0.357), (100, 501, 0.258)):
+        assert ((gaps >= low) & (gaps < high)).mean() == pytest.approx(share, abs=0.03)
+    assert (np.asarray(jax.vmap(lambda key: draw_gap(key, 0))(keys)) == 0).all()
+
+
+def test_after_a_gap_only_the_age_of_the_first_pointer_is_another():
+    image, mask = random_pets((4, 4, 64, 64))
+    definition, arrays = split(tiny_model())
+    twice = jnp.array([True, False, True, False])
+
+    @jax.jit
+    def track(image, mask, gap, first_number):
+        model: SAM2 = nnx.merge(definition, unflatten(arrays))
+        features = encode_frames(model, image, None)
+        first = jax.tree.map(lambda x: x[0], features)
+        key = jax.random.key(0)
+        memory = model.encode_memory(first.image_embed, jnp.ones((4, 1, 16, 16)), jnp.ones((4, 1)))
+        bank = model.empty_bank(4, 64, 64, cond_slots=2, recent_slots=4)
+        pointer = jax.random.normal(key, bank.conditioning.obj_ptr[:, 0].shape)
+        bank = memory_bank.write(bank, memory, pointer, first_number, jnp.ones(4, bool))
+        return track_frames(model, features, mask, bank, twice, USUAL, None, 16, gap)
+
+    near, far, moved_along = (track(image, mask, *n) for n in ((0, 0), (40, 0), (40, 40)))
+    np.testing.assert_array_equal(near.counted, far.counted)
+    np.testing.assert_array_equal(far.counted[-1], ~twice)
+    assert far.counted[:-1].all()
+    assert np.abs(near.losses.mask - far.losses.mask).max() > 1e-3
+    np.testing.assert_allclose(near.losses.mask, moved_along.losses.mask, rtol=1e-4, atol=1e-5)
 
 
 def test_a_clip_step_counts_each_frame_once_and_the_second_prompt_only_where_there_is_one():
