@@ -89,7 +89,7 @@ class ImagePredictor:
         """The config says how large the input is and how prompts are said."""
         self.config, self.size = config, config.data.size
         self._objective = Objective.of(config)
-        self._definition, state = nnx.split(_rounded(model))
+        self._definition, state = nnx.split(rounded_model(model))
         arrays = nnx.to_pure_dict(state)
         self._outline = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
         self._encoder = {part: arrays[part] for part in ENCODER}
@@ -264,7 +264,7 @@ class ImagePredictor:
         return nnx.merge(self._definition, self._outline | parameters)
 
 
-def _rounded(model: SAM2) -> SAM2:
+def rounded_model(model: SAM2) -> SAM2:
     """A copy with the kernels as products read them, so that no call has to round them again."""
     definition, state = nnx.split(model)
     # By way of the bare arrays: with `state` itself the copy would share the model's variables.

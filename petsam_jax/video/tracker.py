@@ -17,7 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float32
 from ml_collections import ConfigDict
 
-from petsam_jax.image_predictor import DECODER, LOGIT_LIMIT, _rounded
+from petsam_jax.image_predictor import DECODER, LOGIT_LIMIT, rounded_model
 from petsam_jax.models import memory_bank
 from petsam_jax.models.decoded import mask_to_logits, resize_mask, shrink_mask
 from petsam_jax.models.image_encoder import ImageFeatures
@@ -62,7 +62,7 @@ class Tracker:
         """`binarise` makes memories of prompted frames from masks of 0 and 1, not of logits."""
         self.side, self._binarise = config.data.size, binarise
         self._objective = Objective.of(config)
-        self._definition, state = nnx.split(_rounded(model))
+        self._definition, state = nnx.split(rounded_model(model))
         arrays = nnx.to_pure_dict(state)
         self._outline = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
         self._parts = {
