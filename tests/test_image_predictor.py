@@ -174,7 +174,7 @@ def test_kernels_are_rounded_as_products_round_them(config, model):
     with config.unlocked():
         config.model.dtype = "bfloat16"
     model = with_weights(config, weights(model))
-    rounded = image_predictor._rounded(model)
+    rounded = image_predictor.rounded_model(model)
     assert rounded.mask_decoder.iou_head.layers[0].kernel.dtype == jnp.bfloat16
     assert rounded.mask_decoder.hypernetworks.kernel0.dtype == jnp.float32
     assert model.mask_decoder.iou_head.layers[0].kernel.dtype == jnp.float32
