@@ -54,7 +54,7 @@ ROWS = {
     "no-corrections": Row("no correction clicks", ("prompts.rounds=0",)),
     "always-prompted": Row(
         "a prompt for every picture",
-        (f"{FIRST}.click_prob=0.5", f"{FIRST}.box_prob=0.44", f"{FIRST}.mask_prob=0.06")
+        (f"{FIRST}.click_prob=0.38", f"{FIRST}.box_prob=0.56", f"{FIRST}.mask_prob=0.06")
         + (f"{FIRST}.none_prob=0.0",),
     ),
     "tokens-only": Row("prompts as tokens, not painted", ("prompts.painted=false",)),

@@ -166,7 +166,7 @@ def _prompts() -> ConfigDict:
     # What the first prompt is; the rest of the odds is no prompt at all, so that the model finds
     # the pet by itself. A click is in the middle with centre_prob; a box is off by up to box_jitter
     # of its side and box_jitter_px pixels.
-    prompts.first = ConfigDict(dict(click_prob=0.4, box_prob=0.35, mask_prob=0.05, none_prob=0.2))
+    prompts.first = ConfigDict(dict(click_prob=0.3, box_prob=0.45, mask_prob=0.05, none_prob=0.2))
     prompts.first.update(centre_prob=0.5, box_jitter=0.1, box_jitter_px=20.0)
     # Corrections: in the middle of the larger error with centre_prob, anywhere in the pet, however
     # good the answer was, with truth_prob. With silent_prob there is no click, and the answer is
