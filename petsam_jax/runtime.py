@@ -69,7 +69,8 @@ def use_compilation_cache() -> None:
         return
     if os.access(caches / "petsam_jax", os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(caches / "petsam_jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        # Small programs, too: to draw a model's first weights takes hundreds of them.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _can_restart() -> bool:

@@ -54,9 +54,15 @@ def create_state(
     arrays = {name: jnp.asarray(array, array.dtype) for name, array in weights(model).items()}
     trained, _ = split_frozen({name: arrays[name] for name in rules}, rules)
     frozen = {name: array for name, array in arrays.items() if name not in trained}
-    state = TrainState(jnp.int32(0), trained, optimizer.init(trained), dict(trained))
-    # No two leaves may share memory, or the step could not take them over.
-    return jax.tree.map(jnp.copy, state), Fixed(definition, frozen)
+
+    # One program, which is kept on disk; by itself each array is one or two to compile.
+    @jax.jit
+    def first(trained):
+        state = TrainState(jnp.int32(0), trained, optimizer.init(trained), dict(trained))
+        # No two leaves may share memory, or the step could not take them over.
+        return jax.tree.map(jnp.copy, state)
+
+    return first(trained), Fixed(definition, frozen)
 
 
 def trainable_names(model: SAM2) -> list[str]:
