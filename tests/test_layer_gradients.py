@@ -15,6 +15,7 @@ from petsam_jax.models.layers import (
     dense,
     depthwise,
     gelu,
+    layer_norm,
     like,
     max_pool,
     upsample_nearest,
@@ -171,7 +172,18 @@ def test_max_pool_gives_the_gradient_of_equals_to_one_of_them():
 
 def test_gelu(rng):
     x = jnp.concatenate([5 * normal(rng, 7, 11).reshape(-1), jnp.array([0.0, 30.0, -30.0])])
-    assert_same_gradients(gelu, lambda x: jax.nn.gelu(x, approximate=False), x)
+    assert_same_gradients(gelu, lambda x: jax.nn.gelu(x, approximate=False), x, limit=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3, 5, 7), (1, 4, 5), (3, 64, 64, 12)])
+def test_layer_norm(rng, shape):
+    def plain(x, scale, bias):
+        y = (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True) + 1e-3)
+        return y * like(scale, x) + like(bias, x)
+
+    # A mean far from zero, as the trunk's later blocks have it.
+    arrays = normal(rng, *shape) + 3, normal(rng, shape[-1]), normal(rng, shape[-1])
+    assert_same_gradients(lambda *a: layer_norm(*a, 1e-3), plain, *arrays)
 
 
 def test_upsample_nearest(rng):
