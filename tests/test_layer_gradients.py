@@ -98,7 +98,9 @@ def test_dense(rng, shape, dtype, limit):
 
 @LIMITS
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("size", [(2, 3, 5, 7, 4), (1, 1, 1, 2, 2), (3, 2, 17, 9, 16)])
+@pytest.mark.parametrize(
+    "size", [(2, 3, 5, 7, 4), (1, 1, 1, 2, 2), (3, 2, 17, 9, 16), (2, 3, 64, 40, 8)]
+)
 def test_attention(rng, size, masked, dtype, limit):
     b, heads, n, s, d = size
     arrays = normal(rng, b, heads, n, d), normal(rng, b, heads, s, d), normal(rng, b, heads, s, d)

@@ -383,13 +383,23 @@ def _attention_backward(dtype, saved, grad):
     q, k, v, weights, inverse, out = saved
     # Rows of `weights` were not divided by their sum, so the gradient is.
     scaled = (grad * inverse).astype(dtype)
-    grad_v = _dot(_swap_last(weights, dtype), scaled, (3,), (2,), dtype, batch=2)
+    grad_v = _swapped_product(weights, scaled, dtype)
     shift = (grad * out).sum(-1, keepdims=True) * inverse
     grad_scores = weights * (_dot(scaled, v, (3,), (3,), dtype, batch=2) - shift)
     grad_scores = grad_scores.astype(dtype)
     grad_q = _dot(grad_scores, k, (3,), (2,), dtype, batch=2) * q.shape[-1] ** -0.5
-    grad_k = _dot(_swap_last(grad_scores, dtype), q, (3,), (2,), dtype, batch=2)
+    grad_k = _swapped_product(grad_scores, q, dtype)
     return grad_q, grad_k, grad_v, None
+
+
+def _swapped_product(x, y, dtype):
+    """x' y for b k n s and b k n d, by way of the transposes that hold fewer numbers."""
+    s, d = x.shape[-1], y.shape[-1]
+    if dtype == jnp.float32 or s < 2 * d:
+        return _dot(_swap_last(x, dtype), y, (3,), (2,), dtype, batch=2)
+    product = _dot(_swap_last(y, dtype), x, (3,), (2,), dtype, batch=2)
+    # As in `_weight_gradient`, XLA would fold the transpose into the product.
+    return rearrange(lax.optimization_barrier(product), "b k d s -> b k s d")
 
 
 attention.defvjp(_attention_forward, _attention_backward)
