@@ -13,6 +13,7 @@ from petsam_jax.models.hiera import (
     WindowAttention,
     merge_windows,
     pad_to_windows,
+    split_qkv,
     split_windows,
 )
 from petsam_jax.names import fill, shapes, weights
@@ -113,6 +114,23 @@ def test_windows_are_in_reading_order():
     windows = split_windows(x, (2, 3))
     np.testing.assert_array_equal(windows[1, 0, :, 0], [3, 4, 5, 9, 10, 11])
     np.testing.assert_array_equal(windows[2, 0, :, 0], [12, 13, 14, 18, 19, 20])
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("float32", 0), ("bfloat16", 2**-8)])
+def test_split_qkv_and_its_gradient_equal_the_plain_formulation(rng, dtype, limit):
+    qkv, window, grid = normal(rng, 2, 4, 9, 3 * 10), (2, 3), (2, 3)
+
+    def plain(qkv):
+        return tuple(split_windows(z, window, 2) for z in jnp.split(qkv, 3, axis=-1))
+
+    # Under `checkpoint`, nothing that is kept for the backward pass is a plain number any more.
+    split = jax.checkpoint(lambda qkv: split_qkv(qkv, window, grid, 2, dtype))
+    got, got_vjp = jax.vjp(split, qkv)
+    want, want_vjp = jax.vjp(plain, qkv)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_array_equal(a, b)
+    grads = tuple(normal(rng, *z.shape) for z in want)
+    np.testing.assert_allclose(got_vjp(grads)[0], want_vjp(grads)[0], rtol=limit)
 
 
 def test_a_window_sees_itself_only_and_a_global_block_sees_all(rng):

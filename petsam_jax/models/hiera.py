@@ -6,6 +6,7 @@ first block of a stage halves the map by pooling its queries, within windows of 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 
 import jax
@@ -176,14 +177,16 @@ class WindowAttention(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
         b, h, w, _ = x.shape
         window = (self.window, self.window) if self.window else (h, w)
-        q, k, v = jnp.split(self.qkv(pad_to_windows(x, window)), 3, axis=-1)
-        query_window = window
+        qkv = self.qkv(pad_to_windows(x, window))
+        grid, query_window = (qkv.shape[1] // window[0], qkv.shape[2] // window[1]), window
         if self.pool:
+            q, k, v = jnp.split(qkv, 3, axis=-1)
             q, h, w = max_pool(q), h // 2, w // 2
             query_window = (window[0] // 2, window[1] // 2)
-        grid = q.shape[1] // query_window[0], q.shape[2] // query_window[1]
-        q = split_windows(q, query_window, self.num_heads)
-        k, v = (split_windows(z, window, self.num_heads) for z in (k, v))
+            q = split_windows(q, query_window, self.num_heads)
+            k, v = (split_windows(z, window, self.num_heads) for z in (k, v))
+        else:
+            q, k, v = split_qkv(qkv, window, grid, self.num_heads, self.dtype)
         out = attention(q, k, v, None, self.dtype)
         return self.proj(merge_windows(out, query_window, grid)[:, :h, :w])
 
@@ -202,6 +205,34 @@ def split_windows(
     """A map as windows (b, then reading order) of heads of tokens; windows must tile the map."""
     pattern = "b (gy y) (gx x) (k d) -> (b gy gx) k (y x) d"
     return rearrange(x, pattern, y=window[0], x=window[1], k=num_heads)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def split_qkv(
+    qkv: Float[Array, "b h w c"],
+    window: tuple[int, int],
+    grid: tuple[int, int],
+    num_heads: int,
+    dtype: DTypeLike,
+) -> tuple[Float[Array, "n k l d"], Float[Array, "n k l d"], Float[Array, "n k l d"]]:
+    """Queries, keys and values as windows of heads; `grid` counts the windows of a map.
+
+    Gradients are rounded to `dtype`, as the projection before would do, while they are still in
+    windows: two copies then move half as much.
+    """
+    return tuple(split_windows(z, window, num_heads) for z in jnp.split(qkv, 3, axis=-1))
+
+
+def _split_qkv_forward(qkv, *static):
+    return split_qkv(qkv, *static), None
+
+
+def _split_qkv_backward(window, grid, num_heads, dtype, _, grads):
+    maps = [merge_windows(grad.astype(dtype), window, grid) for grad in grads]
+    return (jnp.concatenate(maps, axis=-1).astype(jnp.float32),)
+
+
+split_qkv.defvjp(_split_qkv_forward, _split_qkv_backward)
 
 
 def merge_windows(
