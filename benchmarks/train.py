@@ -4,10 +4,11 @@
     python -m benchmarks.train --config configs/pets256_small.py --data PICTURES
 
 A step is the forward pass with all correction rounds, the backward pass, AdamW and the average of
-the weights. It prints milliseconds an image (median, least, greatest), the time to compile and the
-most memory that the process had. With `--data` some steps on a batch that stays the same take turns
-with some on real pictures, read and augmented meanwhile as the config says. What was read ahead
-while the others ran is used up before the clock starts.
+the weights. It prints milliseconds an image (median, least, greatest), the time to compile and
+memory: the most that the process had, what building and compiling left included, and what the step
+by itself needs. With `--data` some steps on a batch that stays the same take turns with some on
+real pictures, read and augmented meanwhile as the config says. What was read ahead while the others
+ran is used up before the clock starts.
 """
 
 import argparse
@@ -102,7 +103,12 @@ def measure(config, data: str | None, seconds: float) -> None:
         iterator.close()
         ratio = took["real data"].median / took["constant batch"].median
         print(f"real data takes {100 * (ratio - 1):+.1f} % of the time on a constant batch")
-    print(f"memory: {timing.peak_megabytes():.0f} MB")
+    needs = step.memory_analysis()
+    state_size, scratch = needs.argument_size_in_bytes, needs.temp_size_in_bytes
+    print(
+        f"memory: {timing.peak_megabytes():.0f} MB; the step itself needs "
+        f"{state_size / 2**20:.0f} for state and batch, {scratch / 2**20:.0f} of scratch"
+    )
 
 
 def main() -> None:
