@@ -35,7 +35,7 @@ class Echo(SAM2):
     def attend_memory(self, image_embed):
         return image_embed
 
-    def decode(self, pix_feat, fine, points, labels, mask_input, has_mask, *, gated):
+    def decode(self, pix_feat, fine, points, labels, mask_input, has_mask, *, gated, multimask):
         logits = rearrange(mask_input, "b h w 1 -> b 1 h w") + self.nothing[0]
         one = jnp.ones((len(labels), 1))
         every = repeat(logits, "b 1 h w -> b 4 h w"), jnp.ones((len(labels), 4))
