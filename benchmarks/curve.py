@@ -7,20 +7,14 @@ logged: while a run was stopped no time passes. What else the machine did meanwh
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-KINDS = {
-    "iou_none": "no prompt",
-    "iou_box": "box",
-    "iou_click1": "1 click",
-    "iou_click3": "3 clicks",
-    "iou_click5": "5 clicks",
-    "iou_mean": "mean",
-}
+from benchmarks.ablation import SCORES, logged
+
+KINDS = SCORES | {"iou_mean": "mean"}
 # Longer between two lines of a log than this many times the usual: the run was stopped.
 STOPPED = 20
 
@@ -39,9 +33,8 @@ def points(runs: Sequence[Path]) -> list[Point]:
     found, seconds = [], 0.0
     for run in runs:
         path = run / "metrics.jsonl"
-        if not path.is_file():
+        if not (lines := logged(run)):
             raise ValueError(f"{path}: there is none; give workdirs of train.py")
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
         gaps = [b["time"] - a["time"] for a, b in zip(lines, lines[1:], strict=False)]
         usual = sorted(gaps)[len(gaps) // 2] if gaps else 0.0
         before = len(found)

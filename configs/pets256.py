@@ -144,8 +144,7 @@ def _data() -> ConfigDict:
     # frames are the fewest from which memories of every age are read. Mostly the pet moves before
     # another picture, which has a pet of its own: then memory alone tells which one is meant.
     data.motion = ConfigDict(dict(frames=8, shift=0.25, rotation=15.0, zoom=0.25, camera=0.4))
-    data.motion.update(bend=0.06)
-    data.motion.update(light=0.2, cutout_prob=0.8, other_ground_prob=0.7)
+    data.motion.update(bend=0.06, light=0.2, cutout_prob=0.8, other_ground_prob=0.7)
     data.motion.update(occlude_prob=0.25, exit_prob=0.1)
     return data
 

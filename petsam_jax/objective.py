@@ -81,6 +81,11 @@ class Objective:
         return prompts if self.paint is None else paint_prompts(prompts, **self.paint)
 
 
+def feed_back(prompts: Prompts, decoded: Decoded) -> Prompts:
+    """The same prompts with the answer to the last ones as their mask."""
+    return set_mask(prompts, rearrange(decoded.mask_logits, "b 1 h w -> b h w 1"))
+
+
 def decode_prompts(
     model: SAM2,
     pix_feat: Float[Array, "i h16 w16 c"],
@@ -113,8 +118,7 @@ def decode_prompts(
         again &= asked
 
     def mend(_, decoded):
-        last = rearrange(decoded.mask_logits, "b 1 h w -> b h w 1")
-        mended = answer(set_mask(prompts, last), jnp.zeros_like(again))
+        mended = answer(feed_back(prompts, decoded), jnp.zeros_like(again))
         return where_object(again, mended, decoded)
 
     # No round at all where all were clicked: a click takes no longer for it.
@@ -189,8 +193,7 @@ def prompt_rounds(
     def correct(state, this_round, several):
         prompts, decoded, pred = state
         point, label = next_click(this_round, mask, pred, prompts)
-        last = rearrange(decoded.mask_logits, "b 1 h w -> b h w 1")
-        prompts = set_mask(add_click(prompts, point, label), last)
+        prompts = feed_back(add_click(prompts, point, label), decoded)
         decoded, pred, *judged = answer(prompts, several)
         return (prompts, decoded, pred), judged
 
@@ -284,7 +287,7 @@ def clip_outcome(
 def draw_gap(key: PRNGKeyArray, longest: int) -> Int32[Array, ""]:
     """From 0 to `longest`, as many between 1 and 10 as between 10 and 100."""
     share = jax.random.uniform(key)
-    return jnp.int32(jnp.floor(jnp.exp(share * jnp.log(longest + 1.0)) - 1.0 + 1e-6))
+    return jnp.int32(jnp.expm1(share * jnp.log1p(longest)))
 
 
 def encode_frames(

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import rearrange
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
@@ -24,7 +23,7 @@ from petsam_jax.image import normalise
 from petsam_jax.losses import enlarge
 from petsam_jax.metrics import iou
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.objective import Objective, decode_prompts
+from petsam_jax.objective import Objective, decode_prompts, feed_back
 from petsam_jax.prompts import (
     BOTTOM_RIGHT,
     BOX_SLOTS,
@@ -37,7 +36,6 @@ from petsam_jax.prompts import (
     evaluation_click,
     jitter_box,
     set_box,
-    set_mask,
 )
 from petsam_jax.training import Fixed
 
@@ -75,8 +73,8 @@ def answers(
             model, pix_feat, features.high_res_feats, prompts, objective, gated=objective.gated
         )
         found = enlarge(decoded.mask_logits, height, width)[:, 0] > 0
-        told = set_mask(prompts, rearrange(decoded.mask_logits, "b 1 h w -> b h w 1"))
-        return told, Answers(found, iou(found, mask).astype(jnp.float32), prompts)
+        said = Answers(found, iou(found, mask).astype(jnp.float32), prompts)
+        return feed_back(prompts, decoded), said
 
     def click(state, _):
         prompts, found = state

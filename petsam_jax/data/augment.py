@@ -107,14 +107,11 @@ def augment(
     """
     layer = warp.to_layer(example)
     points = warp.pet_points(example.mask)
-    small = None
-    if others is not None and rng.random() < settings.scene_prob:
-        small = small_view(rng, layer, size)
-    matrix = random_view(rng, layer, points, size, settings) if small is None else small
+    matrix, in_scene = first_view(rng, layer, points, size, settings, others)
     image = warp.warp_image(layer.image, matrix, size)
     mask = np.array(warp.warp_mask(layer.mask, matrix, size))
     if others is not None and len(points):
-        if small is not None:
+        if in_scene:
             image, mask = paste.paste(image, mask, scenery(rng, others, size))
         elif rng.random() < settings.paste_prob:
             image, mask = _paste_elsewhere(rng, image, mask, others, settings)
@@ -151,6 +148,22 @@ def resize(
     matrix = warp.view_matrix(layer.image.size, size)
     image = warp.warp_image(layer.image, matrix, size)
     return np.array(image), np.array(warp.warp_mask(layer.mask, matrix, size))
+
+
+def first_view(
+    rng: np.random.Generator,
+    layer: Layer,
+    points: Float[np.ndarray, "n 2"],
+    size: int,
+    settings: Augmentation,
+    others: Source | None,
+) -> tuple[Matrix, bool]:
+    """A view of a picture, and whether the pet is small in it and wants scenery around."""
+    if others is not None and rng.random() < settings.scene_prob:
+        small = small_view(rng, layer, size)
+        if small is not None:
+            return small, True
+    return random_view(rng, layer, points, size, settings), False
 
 
 def random_view(

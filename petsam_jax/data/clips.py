@@ -18,11 +18,11 @@ from petsam_jax.data.augment import (
     backdrop_view,
     check_range,
     draw_colour,
-    random_view,
+    first_view,
 )
 from petsam_jax.data.infill import fill_in
 from petsam_jax.data.occlude import pass_in_front
-from petsam_jax.data.scenery import scenery, small_view
+from petsam_jax.data.scenery import scenery
 from petsam_jax.data.sources import BACKGROUND, Example, Source
 from petsam_jax.data.warp import Layer, Matrix
 
@@ -95,26 +95,25 @@ def make_clip(
     """
     layer = warp.to_layer(example)
     points = warp.pet_points(example.mask)
-    small = None
-    if others is not None and rng.random() < settings.scene_prob:
-        small = small_view(rng, layer, size)
-    view = random_view(rng, layer, points, size, settings) if small is None else small
+    view, in_scene = first_view(rng, layer, points, size, settings, others)
     leaves = bool(rng.random() < motion.exit_prob) and motion.frames > 1
-    cutout = bool(rng.random() < motion.cutout_prob) or leaves or small is not None
+    cutout = bool(rng.random() < motion.cutout_prob) or leaves or in_scene
     cutout = cutout and len(points) > 0
     camera = _camera(rng, size, motion, motion.camera if cutout else 1.0)
     view = warp.compose(view, _inset(camera, size))
     views = [warp.compose(view, moved) for moved in camera]
     if cutout:
-        ground, ground_views = layer._replace(image=fill_in(layer)), views
-        if small is not None or (others is not None and rng.random() < motion.other_ground_prob):
-            if small is None:
-                ground, other_view = backdrop_view(rng, others, size, settings)
-            else:
-                ground = scenery(rng, others, round(GROUND_SIZE * size))
-                other_view = warp.view_matrix(ground.image.size, size)
-            other_view = warp.compose(other_view, _inset(camera, size))
-            ground_views = [warp.compose(other_view, moved) for moved in camera]
+        ground_view = None
+        if in_scene:
+            ground = scenery(rng, others, round(GROUND_SIZE * size))
+            ground_view = warp.view_matrix(ground.image.size, size)
+        elif others is not None and rng.random() < motion.other_ground_prob:
+            ground, ground_view = backdrop_view(rng, others, size, settings)
+        if ground_view is None:
+            ground, ground_views = layer._replace(image=fill_in(layer)), views
+        else:
+            ground_view = warp.compose(ground_view, _inset(camera, size))
+            ground_views = [warp.compose(ground_view, moved) for moved in camera]
         ground = ground._replace(mask=Image.new("L", ground.mask.size, BACKGROUND))
         bends = _bends(rng, layer, size, motion, leaves)
         steps = _pet_steps(rng, layer, view, size, motion, leaves)

@@ -134,6 +134,8 @@ def bend(layer: Layer, moved: Float[np.ndarray, "n n 2"]) -> Layer:
 
     The output shows at each corner what is `moved` pixels from it; between corners it is bilinear.
     """
+    if not moved.any():
+        return layer
     cells = len(moved) - 1
     ends = [np.round(np.linspace(0, side, cells + 1)).astype(int) for side in layer.image.size]
     places = np.stack(np.meshgrid(*ends), axis=-1) + moved
