@@ -13,10 +13,14 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from petsam_jax.video.frame_times import FrameTimes
+
 # Visually the same as the frames; transparency itself is without loss.
 ENCODING = {"quality": 85, "method": 1}
 # What libwebp takes.
 MOST_PIXELS_A_SIDE = 16_383
+# A second has so many.
+TICKS = 1000
 ANIMATED, HAS_ALPHA = 0x02, 0x10
 # Of a frame: it replaces what is below it, and is gone when the next one comes.
 ALONE = 0x03
@@ -35,7 +39,7 @@ class WebPFile:
             raise ValueError(
                 f"{path}: {width} x {height} pixels; a WebP has up to {MOST_PIXELS_A_SIDE} a side"
             )
-        self._seconds, self._end = 0.0, 0
+        self._times = FrameTimes(TICKS)
         height, width = size
         self._file = path.open("wb")
         self._file.write(b"RIFF" + bytes(4) + b"WEBP")
@@ -49,16 +53,11 @@ class WebPFile:
         encoded = io.BytesIO()
         Image.fromarray(seen).save(encoded, "WEBP", **ENCODING)
         height, width = seen.shape[:2]
-        numbers = left // 2, top // 2, width - 1, height - 1, self._milliseconds(seconds)
+        _, ticks = self._times.next(seconds)
+        numbers = left // 2, top // 2, width - 1, height - 1, ticks
         place = b"".join(map(_three, numbers)) + bytes([ALONE])
         self._file.write(_chunk(b"ANMF", place + _picture(encoded.getvalue())))
         self._tell_length()
-
-    def _milliseconds(self, seconds: float) -> int:
-        """Of this frame; what is rounded off one is not lost to all of them."""
-        self._seconds += seconds
-        start, self._end = self._end, max(self._end + 1, round(1000 * self._seconds))
-        return self._end - start
 
     def _tell_length(self) -> None:
         end = self._file.tell()

@@ -14,6 +14,7 @@ from av.codec.context import Flags
 from jaxtyping import UInt8
 from PIL import Image
 
+from petsam_jax.video.frame_times import FrameTimes
 from petsam_jax.video.webp import WebPFile
 
 SUFFIXES = (".mp4", ".mov", ".gif", ".webp")
@@ -92,18 +93,15 @@ class _Encoded:
         rate = Fraction(fps).limit_denominator(1001)
         self.stream = self.container.add_stream(codec, rate=rate, options=codec_options)
         context = self.stream.codec_context
-        context.time_base = Fraction(1, ticks)
+        context.time_base = self._tick = Fraction(1, ticks)
         # Else the last frame lasts as long as any.
         context.flags |= Flags.frame_duration
-        self._ticks, self._end, self._seconds = ticks, 0, 0.0
+        self._times = FrameTimes(ticks)
 
     def write(self, frame, seconds: float) -> None:
-        picture, start = self.picture(frame), self._end
-        self._seconds += seconds
-        # What is rounded off one frame is not lost to all of them; none lasts no time at all.
-        self._end = max(start + 1, round(self._seconds * self._ticks))
-        picture.pts, picture.duration = start, self._end - start
-        picture.time_base = Fraction(1, self._ticks)
+        picture = self.picture(frame)
+        picture.pts, picture.duration = self._times.next(seconds)
+        picture.time_base = self._tick
         self.container.mux(self.stream.encode(picture))
 
     def picture(self, frame) -> av.VideoFrame:
