@@ -181,7 +181,7 @@ def correction_click(
     click is ever chosen. Nothing wrong: a negative click on background, as in SAM 2; no background
     either: label -1.
     """
-    key_truth, key_uniform, key_centre, key_silent = jax.random.split(key, 4)
+    key_truth, key_uniform, key_centre = jax.random.split(key, 3)
     from_truth = jax.random.bernoulli(key_truth, truth_prob, mask.shape[:1])
     error = error_region(mask, pred_mask & ~from_truth[:, None, None])
     free = ~clicked_pixels(prompts, *mask.shape[1:])
@@ -194,6 +194,8 @@ def correction_click(
         centre, deep = centre_pixel(error[:, skip, skip], free[:, skip, skip])
         centred = deep & jax.random.bernoulli(key_centre, centre_prob, deep.shape)
         pixel = jnp.where(centred[:, None], centre * centre_stride + centre_stride // 2, pixel)
+    # A key of its own, so that clicks are where they are without silence.
+    key_silent = jax.random.fold_in(key_truth, 1)
     found &= ~jax.random.bernoulli(key_silent, silent_prob, found.shape)
     return _as_click(pixel, found, error)
 
