@@ -14,7 +14,7 @@ from petsam_jax.video.state import HOLES
 from petsam_jax.video.writer import VideoWriter
 from tests.golden_video import SIDE, golden_frame, golden_predictor
 
-COUNT = 12
+COUNT, MOMENT = 12, 8
 POINT = dict(points=[(60, 60)], labels=[1])
 
 
@@ -69,16 +69,19 @@ def test_a_long_stream_keeps_little(predictor):
 
     session = predictor.open(camera())
     session.add_points(0, 1, **POINT)
-    sizes = {}
+    sizes = {start: [], end - 1: []}
     tracemalloc.start()
     try:
         for found in session.propagate():
-            if found.frame in (start, end - 1):
-                on_device = sum(array.nbytes for array in jax.live_arrays())
-                sizes[found.frame] = tracemalloc.get_traced_memory()[0], on_device
+            for last, seen in sizes.items():
+                if last - MOMENT < found.frame <= last:
+                    on_device = sum(array.nbytes for array in jax.live_arrays())
+                    seen.append((tracemalloc.get_traced_memory()[0], on_device))
     finally:
         tracemalloc.stop()
-    (before, device_before), (after, device_after) = sizes.values()
+    # The least of a few frames: a frame or two more are held until the device has read them.
+    before, after = (min(host for host, _ in seen) for seen in sizes.values())
+    device_before, device_after = (seen[-1][1] for seen in sizes.values())
     assert device_after == device_before
     assert (after - before) / (end - 1 - start) < 2500
 
