@@ -195,6 +195,21 @@ def test_a_pet_that_is_cut_off_stays_stiff():
         np.testing.assert_array_equal(one, masks[0])
 
 
+def test_a_pet_that_turns_changes_its_width_and_not_its_height():
+    ratios = []
+    for seed in range(12):
+        image, mask = clip(marked(seed), seed, Motion(frames=4, turn=1.0, cutout_prob=1.0))
+        sides = [np.ptp(np.nonzero(m == PET)[axis]) for axis in (1, 0) for m in mask[[0, -1]]]
+        first_wide, last_wide, first_high, last_high = sides
+        assert abs(last_high - first_high) <= 2
+        ratios.append(last_wide / first_wide)
+        bright, pet = image[-1][..., 1] > 120, mask[-1] == PET
+        assert (bright & pet).sum() / (bright | pet).sum() > 0.9
+    # A path ends at most at three quarters of the way.
+    assert max(ratios) < 2**0.75 + 0.1 and min(ratios) > 2**-0.75 - 0.1
+    assert max(ratios) > 1.2 and min(ratios) < 0.85
+
+
 def test_a_grid_that_is_not_moved_bends_nothing():
     layer = warp.to_layer(marked(0))
     image, mask = warp.bend(layer, np.zeros((5, 5, 2)))

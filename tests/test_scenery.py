@@ -82,6 +82,16 @@ def test_a_pet_that_would_be_enlarged_or_is_cut_off_on_both_sides_is_not_made_sm
         assert scenery.small_view(rng, layer, SIZE) is None
 
 
+def test_a_small_pet_is_wider_or_narrower_than_in_its_picture():
+    ratios = []
+    for seed in range(60):
+        layer = warp.to_layer(marked(0))
+        view = scenery.small_view(np.random.default_rng(seed), layer, SIZE)
+        across, down = np.abs(view[0, 0]) / layer.image.width, view[1, 1] / layer.image.height
+        ratios.append(down / across)
+    assert 1 / scenery.STRETCH <= min(ratios) < 0.7 and 1.4 < max(ratios) <= scenery.STRETCH
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_small_pet_moves_over_its_scenery_in_a_clip(seed):
     motion = Motion(frames=5, shift=0.2, camera=0.3)

@@ -50,7 +50,11 @@ class Motion:
     zoom: float = 0.0
     # How far parts of it may get from where stiff motion has them, as a share of the frame.
     bend: float = 0.0
-    # The camera does this share of the same, all of it where the pet does not move on its own.
+    # The pet may get wider or narrower by a factor of 1 + turn: one that turns round shows more or
+    # less of its side.
+    turn: float = 0.0
+    # The camera does this share of shift, rotation and zoom, all of it where the pet does not move
+    # on its own.
     camera: float = 0.0
     # Brightness may change by a factor of 1 + light either way.
     light: float = 0.0
@@ -71,6 +75,7 @@ FULL = Motion(
     rotation=15.0,
     zoom=0.25,
     bend=0.06,
+    turn=0.6,
     camera=0.4,
     light=0.2,
     cutout_prob=0.6,
@@ -182,6 +187,7 @@ def _pet_steps(
     box = paste.pet_box(layer)
     low, high = box.low * layer.image.size, box.high * layer.image.size
     shifts, angles, scales = _paths(rng, motion, 1.0)
+    widths = np.exp(smooth_path(rng, motion.frames, np.log1p(motion.turn)))
     shifts = shifts * size @ view[:, :2].T
     # A pet that is cut off at an edge must not move away from it, which would show the cut.
     shifts = np.where(box.cut_low, -np.abs(shifts), shifts)
@@ -194,9 +200,11 @@ def _pet_steps(
     about = np.where(box.cut_low, low, np.where(box.cut_high, high, (low + high) / 2))
     if (box.cut_low | box.cut_high).any():
         angles = np.zeros_like(angles)
+    if box.cut_low[0] and box.cut_high[0]:
+        widths = np.ones_like(widths)
     return [
-        warp.motion(about, shift, angle, scale)
-        for shift, angle, scale in zip(shifts, angles, scales, strict=True)
+        warp.motion(about, shift, angle, scale, width)
+        for shift, angle, scale, width in zip(shifts, angles, scales, widths, strict=True)
     ]
 
 

@@ -124,16 +124,23 @@ def add_beside(
 
 
 def placed_view(
-    rng: np.random.Generator, other: Layer, box: Box, size: int, sides: tuple[float, float]
+    rng: np.random.Generator,
+    other: Layer,
+    box: Box,
+    size: int,
+    sides: tuple[float, float],
+    stretch: float = 1.0,
 ) -> Matrix:
     """A random size, place and mirroring for the pet, in keeping with where it is cut off.
 
     Its longer side is between two shares of the picture's; it may be cut off at one of two
-    opposite sides, not at both.
+    opposite sides, not at both. Its width against its height changes by up to a factor of `stretch`
+    either way.
     """
     flip = bool(rng.random() < 0.5)
     extent = box.high - box.low
-    scale = extent.max() / rng.uniform(*sides)
+    ratio = np.exp(rng.uniform(-0.5, 0.5) * np.log(stretch) * np.array([1, -1]))
+    scale = ratio * (extent / ratio).max() / rng.uniform(*sides)
     half = extent / scale / 2
     place = rng.uniform(0.1, 0.9, 2)
     cut_low, cut_high = box.cut_low.copy(), box.cut_high.copy()
@@ -143,4 +150,4 @@ def placed_view(
     place = np.where(cut_low, half - EDGE, np.where(cut_high, 1 - half + EDGE, place))
     middle = (box.low + box.high) / 2
     aside = (place - 0.5) * scale * (-1 if flip else 1, 1)
-    return warp.view_matrix(other.image.size, size, middle - aside, (scale, scale), 0.0, flip)
+    return warp.view_matrix(other.image.size, size, middle - aside, scale, 0.0, flip)

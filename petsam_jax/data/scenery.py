@@ -20,6 +20,9 @@ SMALL_SIDE = (0.2, 0.75)
 # mirrored.
 PIECE = (0.15, 0.6)
 COVERS = (0.4, 1.0)
+# How much wider or narrower than in its own picture: the model sees every picture as a square, a
+# clip of 16:9 as well as one of 9:16.
+STRETCH = 2.0
 # A pet that would have to be enlarged more than this would show its pixels.
 MOST_ENLARGED = 1.5
 # Pictures looked at for a piece without a pet, and places tried in each.
@@ -55,7 +58,7 @@ def small_view(rng: np.random.Generator, layer: Layer, size: int) -> Matrix | No
     box = paste.pet_box(layer)
     if box is None or (box.cut_low & box.cut_high).any():
         return None
-    view = paste.placed_view(rng, layer, box, size, SMALL_SIDE)
+    view = paste.placed_view(rng, layer, box, size, SMALL_SIDE, STRETCH)
     return view if np.abs(view[:, :2]).max() > 1 / MOST_ENLARGED else None
 
 

@@ -76,10 +76,11 @@ def motion(
     shift: Pair = (0.0, 0.0),
     angle: float = 0.0,
     scale: float = 1.0,
+    widen: float = 1.0,
 ) -> Matrix:
-    """Turn (clockwise, radians) and scale about a place, then shift it, within one plane."""
+    """Widen, turn (clockwise, radians) and scale about a place, then shift, within one plane."""
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-    linear = np.array([[cos, -sin], [sin, cos]])
+    linear = np.array([[cos, -sin], [sin, cos]]) * (widen, 1)
     return np.column_stack([linear, about + np.asarray(shift) - linear @ about])
 
 
