@@ -144,7 +144,7 @@ def _data() -> ConfigDict:
     # frames are the fewest from which memories of every age are read. Mostly the pet moves before
     # another picture, which has a pet of its own: then memory alone tells which one is meant.
     data.motion = ConfigDict(dict(frames=8, shift=0.25, rotation=15.0, zoom=0.25, camera=0.4))
-    data.motion.update(bend=0.06, light=0.2, cutout_prob=0.8, other_ground_prob=0.7)
+    data.motion.update(bend=0.06, turn=0.6, light=0.2, cutout_prob=0.8, other_ground_prob=0.7)
     data.motion.update(occlude_prob=0.25, exit_prob=0.1)
     return data
 
@@ -268,10 +268,13 @@ def _eval() -> ConfigDict:
     eval_.every = 1000
     eval_.examples = 200
     eval_.batch_size = 8
+    # Where the run trains on clips: how many, made of such pictures, are followed from the mask in
+    # their first frame.
+    eval_.clips = 16
     # Clicks after which the IoU is reported.
     eval_.clicks = (1, 2, 3, 5)
     # Sides of the simulated box are off by up to this share of the box.
     eval_.box_jitter = 0.05
-    # The metric that tells which checkpoint is the best.
+    # The metric that tells which checkpoint is the best; iou_clip where clips matter most.
     eval_.best = "iou_mean"
     return eval_

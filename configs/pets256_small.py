@@ -89,3 +89,4 @@ def _memory(config: ConfigDict) -> None:
     # Small pets in scenery are what clips show most.
     config.data.augment.scene_prob = 0.4
     config.train.update(clip_share=0.67, clip_batch_size=4, duration="3000 steps")
+    config.eval.update(clips=64, best="iou_clip")

@@ -170,11 +170,12 @@ def prompt_rounds(
     mask: UInt8[Array, "b h w"],
     prompts: Prompts,
     rounds: Any,
-    next_click: NextClick,
+    next_click: NextClick | None,
     objective: Objective,
 ) -> tuple[Decoded, Losses, Float32[Array, "s b"]]:
     """Decode, click where it is wrong, decode again; `rounds` holds what `next_click` takes each.
 
+    Where `rounds` has a first axis of 0 there is no click, and `next_click` may be None.
     Returns the last answer, and losses and IoUs of all, the first prompt's included.
     """
 
@@ -254,8 +255,7 @@ def clip_outcome(
         key_prompt, key_given, key_rounds = jax.random.split(key, 3)
         given = jax.random.bernoulli(key_given, objective.clip_mask_prob, (batch,))
         prompts = first_prompt(key_prompt, mask[:, frame], **objective.first)
-        told = set_mask(empty_prompts(*mask[:, frame].shape), mask_prompt(mask[:, frame]))
-        prompts = where_object(given, told, prompts)
+        prompts = where_object(given, told_mask(mask[:, frame]), prompts)
         return given, prompts, jax.random.split(key_rounds, objective.clip_rounds)
 
     twice = jax.random.bernoulli(key_who, objective.second_prompt_prob, (batch,))
@@ -267,7 +267,7 @@ def clip_outcome(
         given, prompts, keys = prompted(key_frame, frame)
         bank, losses, ious = prompted_frame(
             model,
-            _frame(features, frame),
+            frame_features(features, frame),
             mask[:, frame],
             bank,
             number,
@@ -282,6 +282,11 @@ def clip_outcome(
     tracked = track_frames(model, features, mask, bank, twice, objective, key_track, length, gap)
     parts.append(tracked)
     return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+
+
+def told_mask(mask: UInt8[Array, "b h w"]) -> Prompts:
+    """The true mask as the only prompt."""
+    return set_mask(empty_prompts(*mask.shape), mask_prompt(mask))
 
 
 def draw_gap(key: PRNGKeyArray, longest: int) -> Int32[Array, ""]:
@@ -301,7 +306,7 @@ def encode_frames(
     )
 
 
-def _frame(features: ImageFeatures, frame: int) -> ImageFeatures:
+def frame_features(features: ImageFeatures, frame: int) -> ImageFeatures:
     return jax.tree.map(lambda x: x[frame], features)
 
 
@@ -311,7 +316,7 @@ def prompted_frame(
     mask: UInt8[Array, "b h w"],
     bank: memory_bank.MemoryBank,
     frame: memory_bank.Scalar,
-    prompting: tuple[Prompts, Any, NextClick],
+    prompting: tuple[Prompts, Any, NextClick | None],
     who: Bool[Array, " b"],
     objective: Objective,
     given: Bool[Array, " b"] | None = None,

@@ -16,14 +16,26 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
-from petsam_jax.data.pipeline import make_eval_iterator
+from petsam_jax.data.augment import Augmentation
+from petsam_jax.data.clips import Motion
+from petsam_jax.data.pipeline import make_eval_iterator, make_train_iterator
 from petsam_jax.data.sheet import RED, YELLOW, judged, outlined
 from petsam_jax.data.sources import PET, Source, Subset
 from petsam_jax.image import normalise
 from petsam_jax.losses import enlarge
 from petsam_jax.metrics import iou
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.objective import Objective, decode_prompts, feed_back
+from petsam_jax.objective import (
+    Objective,
+    Outcome,
+    decode_prompts,
+    encode_frames,
+    feed_back,
+    frame_features,
+    prompted_frame,
+    told_mask,
+    track_frames,
+)
 from petsam_jax.prompts import (
     BOTTOM_RIGHT,
     BOX_SLOTS,
@@ -40,6 +52,8 @@ from petsam_jax.prompts import (
 from petsam_jax.training import Fixed
 
 SHEET_ROWS, CAPTION = 8, 14
+# The same clips at every validation.
+CLIP_SEED = 0
 
 
 class Answers(NamedTuple):
@@ -87,8 +101,34 @@ def answers(
     return jax.tree.map(lambda *x: jnp.concatenate(x), unclicked, clicked)
 
 
+def follow(
+    model: SAM2,
+    image: UInt8[Array, "b t h w 3"],
+    mask: UInt8[Array, "b t h w"],
+    objective: Objective,
+) -> Outcome:
+    """Clips tracked from the mask of their first frame: the t - 1 others (s of `Outcome`)."""
+    batch, frames = mask.shape[:2]
+    features = encode_frames(model, image, key=None)
+    bank = model.empty_bank(batch, *mask.shape[2:], cond_slots=1, recent_slots=max(frames, 2))
+    everyone, no_rounds = jnp.ones(batch, bool), jnp.zeros(0)
+    bank, _, _ = prompted_frame(
+        model,
+        frame_features(features, 0),
+        mask[:, 0],
+        bank,
+        0,
+        (told_mask(mask[:, 0]), no_rounds, None),
+        everyone,
+        objective,
+        everyone,
+    )
+    length = max(frames, model.max_obj_ptrs)
+    return track_frames(model, features, mask, bank, ~everyone, objective, None, length)
+
+
 class Validation:
-    """The held-out pictures of a run, and the one compiled program that tries them."""
+    """The held-out pictures of a run, and the compiled programs that try them."""
 
     def __init__(
         self,
@@ -98,7 +138,7 @@ class Validation:
         fixed: Fixed,
         sharding: jax.sharding.NamedSharding,
     ):
-        """At most `eval.examples` pictures, spread over the source."""
+        """At most `eval.examples` pictures, spread over the source, and `eval.clips` clips."""
         number = min(len(source), config.eval.examples)
         spread = np.linspace(0, len(source) - 1, number).round().astype(int)
         self._source = Subset(source, spread.tolist())
@@ -109,12 +149,20 @@ class Validation:
             most, jitter = max(config.eval.clicks), config.eval.box_jitter
             return answers(model, image, mask, key, objective, most, jitter)
 
+        def run_clips(weights, image, mask):
+            return follow(fixed.model(weights), image, mask, objective).ious
+
         # Every process gets all of the answers.
         everywhere = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
         self._run = jax.jit(run, out_shardings=everywhere)
+        self._run_clips = jax.jit(run_clips, out_shardings=everywhere)
 
     def __call__(self, weights: Mapping[str, Array]) -> tuple[dict[str, float], Image.Image]:
-        """Named mean IoUs, `iou_mean` that of them all, and a sheet of the first pictures."""
+        """Named mean IoUs and a sheet of the first pictures.
+
+        `iou_mean` is that of all kinds of prompt; `iou_clip`, where the run trains on clips, that
+        of their frames after the first.
+        """
         config = self._config
         batches = make_eval_iterator(
             self._source,
@@ -124,8 +172,7 @@ class Validation:
         )
         ious, rows = [], []
         for number, batch in enumerate(batches):
-            image, mask = (jax.device_put(x, self._sharding) for x in (batch.image, batch.mask))
-            said = self._run(weights, image, mask, jax.random.key(number))
+            said = self._run(weights, *self._put(batch), jax.random.key(number))
             ious.append(np.asarray(said.ious)[:, batch.valid])
             if len(rows) < SHEET_ROWS:
                 said = jax.tree.map(np.asarray, said)
@@ -137,7 +184,34 @@ class Validation:
         named = {"iou_none": means[0], "iou_box": means[1]}
         named |= {f"iou_click{n}": means[1 + n] for n in config.eval.clicks}
         named = {name: float(mean) for name, mean in named.items()}
-        return named | {"iou_mean": float(np.mean(list(named.values())))}, _sheet(rows)
+        named["iou_mean"] = float(np.mean(list(named.values())))
+        if config.eval.clips and config.train.clip_share:
+            named["iou_clip"] = self._clips(weights)
+        return named, _sheet(rows)
+
+    def _clips(self, weights: Mapping[str, Array]) -> float:
+        config = self._config
+        size = config.train.clip_batch_size
+        batches = make_train_iterator(
+            self._source,
+            batch_size=size,
+            size=config.data.size,
+            seed=CLIP_SEED,
+            augmentation=Augmentation(**config.data.augment.to_dict()),
+            motion=Motion(**config.data.motion.to_dict()),
+            num_threads=config.data.num_threads,
+        )
+        try:
+            ious = [
+                np.asarray(self._run_clips(weights, *self._put(next(batches))))
+                for _ in range(-(-config.eval.clips // size))
+            ]
+        finally:
+            batches.close()
+        return float(np.mean(ious))
+
+    def _put(self, batch) -> list[Array]:
+        return [jax.device_put(x, self._sharding) for x in (batch.image, batch.mask)]
 
 
 # Pictures

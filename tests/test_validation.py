@@ -8,15 +8,21 @@ from einops import rearrange, repeat
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from petsam_jax.checkpoint import build_model
 from petsam_jax.config import load_config
 from petsam_jax.data.shapes import ShapesSource
+from petsam_jax.data.sources import IGNORE, PET
 from petsam_jax.models.decoded import Decoded
 from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.sam2 import SAM2
+from petsam_jax.names import weights
 from petsam_jax.objective import Objective
 from petsam_jax.prompts import EMPTY, POSITIVE
 from petsam_jax.training import Fixed
-from petsam_jax.validation import Validation, answers
+from petsam_jax.validation import Validation, answers, follow
+from petsam_jax.video_predictor import VideoPredictor
+from tests.golden import tiny_model
+from tests.golden_video import golden_frame
 
 SIZE = 64
 
@@ -110,3 +116,50 @@ def test_named_means_are_those_of_the_pictures_that_are_there(objective):
     assert scores["iou_mean"] == pytest.approx(np.mean(list(scores.values())[:-1]))
     assert sheet.size == (6 * 64, 5 * (64 + 14))
     assert check({"nothing": jnp.zeros(1)})[0] == scores
+
+
+def test_a_clip_is_followed_as_the_video_predictor_does_it():
+    config = load_config("configs/tiny.py")
+    model = tiny_model()
+    rng = np.random.default_rng(0)
+    image = np.stack([golden_frame(number) for number in range(3)])
+    y, x = np.mgrid[: image.shape[1], : image.shape[2]]
+    mask = np.stack([np.hypot(y - 60 - 3 * t, x - 60 - 2 * t) < 30 for t in range(3)])
+    mask = mask.astype(np.uint8)
+    mask[1:][rng.random(mask[1:].shape) < 0.1] = IGNORE
+
+    # Beside a clip whose first frame has nothing to follow.
+    both = np.stack([image, image]), np.stack([mask, np.zeros_like(mask)])
+    outcome = jax.jit(lambda *clip: follow(model, *clip, Objective.of(config)))(*both)
+    assert outcome.ious.shape == (2, 2) and outcome.counted.all()
+
+    session = VideoPredictor(config, model).open(list(image))
+    session.add_mask(0, 1, mask[0] > 0)
+    found = {frame: masks[0] for frame, _, masks in session.propagate()}
+    for t in (1, 2):
+        counts = mask[t] != IGNORE
+        pet, seen = (mask[t] == PET)[counts], found[t][counts]
+        wanted = (pet & seen).sum() / (pet | seen).sum()
+        assert 0 < wanted < 1
+        # The predictor remembers a given mask at the picture's size, training at that of logits.
+        assert outcome.ious[t - 1, 0] == pytest.approx(wanted, abs=0.01)
+
+
+def test_a_run_on_clips_is_also_tried_on_clips():
+    config = load_config("configs/tiny.py", ["data.size=64", "eval.examples=4", "eval.clips=3"])
+    with config.unlocked():
+        config.train.update(clip_share=0.5, clip_batch_size=2)
+        config.eval.update(batch_size=4, clicks=(1,))
+    model = build_model(config)
+    definition, _ = nnx.split(model)
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    spread = NamedSharding(mesh, PartitionSpec("data"))
+    objective, source = Objective.of(config), ShapesSource(20, 64)
+    check = Validation(config, source, objective, Fixed(definition, {}), spread)
+    arrays = weights(model)
+    scores, _ = check(arrays)
+    assert list(scores) == ["iou_none", "iou_box", "iou_click1", "iou_mean", "iou_clip"]
+    assert 0 < scores["iou_clip"] < 1
+    # The mean stays one of pictures, so that runs with and without clips compare.
+    assert scores["iou_mean"] == pytest.approx(np.mean(list(scores.values())[:3]))
+    assert check(arrays)[0] == scores
