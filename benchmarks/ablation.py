@@ -67,6 +67,10 @@ ROWS = {
         "no cut-and-paste at all",
         ("data.augment.paste_prob=0.0", "data.augment.others_prob=0.0"),
     ),
+    "no-scenes": Row("no small pets in wide scenery", ("data.augment.scene_prob=0.0",)),
+    "no-silence": Row(
+        "a click in every round of corrections", ("prompts.correction.silent_prob=0.0",)
+    ),
     "float32": Row("float32 in place of bfloat16", ("model.dtype=float32",)),
     "clips": Row("a fourth of the batches are clips", ("train.clip_share=0.25",)),
     "focal": Row("SAM 2's focal loss", ("loss.mask_kind=focal", "loss.mask_weight=20.0")),
