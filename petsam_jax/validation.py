@@ -22,7 +22,7 @@ from petsam_jax.data.pipeline import make_eval_iterator, make_train_iterator
 from petsam_jax.data.sheet import RED, YELLOW, judged, outlined
 from petsam_jax.data.sources import PET, Source, Subset
 from petsam_jax.image import normalise
-from petsam_jax.losses import enlarge
+from petsam_jax.losses import enlarge, prompt_losses
 from petsam_jax.metrics import iou
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.objective import (
@@ -61,6 +61,7 @@ class Answers(NamedTuple):
 
     masks: Bool[Array, "s b h w"]
     ious: Float[Array, "s b"]
+    losses: Float[Array, "s b"]  # weighted as in training, of the mask that was chosen
     prompts: Prompts  # each with a leading axis s
 
 
@@ -87,7 +88,10 @@ def answers(
             model, pix_feat, features.high_res_feats, prompts, objective, gated=objective.gated
         )
         found = enlarge(decoded.mask_logits, height, width)[:, 0] > 0
-        said = Answers(found, iou(found, mask).astype(jnp.float32), prompts)
+        losses = prompt_losses(
+            decoded.mask_logits, decoded.iou_pred, decoded.object_logit, mask, **objective.loss
+        )
+        said = Answers(found, iou(found, mask).astype(jnp.float32), losses.total, prompts)
         return feed_back(prompts, decoded), said
 
     def click(state, _):
@@ -112,7 +116,7 @@ def follow(
     features = encode_frames(model, image, key=None)
     bank = model.empty_bank(batch, *mask.shape[2:], cond_slots=1, recent_slots=max(frames, 2))
     everyone, no_rounds = jnp.ones(batch, bool), jnp.zeros(0)
-    bank, _, _ = prompted_frame(
+    bank, logits, _, _ = prompted_frame(
         model,
         frame_features(features, 0),
         mask[:, 0],
@@ -124,7 +128,8 @@ def follow(
         everyone,
     )
     length = max(frames, model.max_obj_ptrs)
-    return track_frames(model, features, mask, bank, ~everyone, objective, None, length)
+    begun = bank, logits
+    return track_frames(model, features, mask, begun, ~everyone, objective, None, length)
 
 
 class Validation:
@@ -158,10 +163,10 @@ class Validation:
         self._run_clips = jax.jit(run_clips, out_shardings=everywhere)
 
     def __call__(self, weights: Mapping[str, Array]) -> tuple[dict[str, float], Image.Image]:
-        """Named mean IoUs and a sheet of the first pictures.
+        """Named means and a sheet of the first pictures.
 
-        `iou_mean` is that of all kinds of prompt; `iou_clip`, where the run trains on clips, that
-        of their frames after the first.
+        IoUs by kind of prompt; `iou_mean` is that of all kinds, and `loss` their mean loss;
+        `iou_clip`, where the run trains on clips, the IoU of their frames after the first.
         """
         config = self._config
         batches = make_eval_iterator(
@@ -170,21 +175,22 @@ class Validation:
             size=config.data.size,
             num_threads=config.data.num_threads,
         )
-        ious, rows = [], []
+        ious, losses, rows = [], [], []
         for number, batch in enumerate(batches):
             said = self._run(weights, *self._put(batch), jax.random.key(number))
             ious.append(np.asarray(said.ious)[:, batch.valid])
+            losses.append(np.asarray(said.losses)[:, batch.valid])
             if len(rows) < SHEET_ROWS:
                 said = jax.tree.map(np.asarray, said)
                 rows += [
                     _row(batch.image[i], batch.mask[i], jax.tree.map(lambda x, i=i: x[:, i], said))
                     for i in range(len(batch.example))
                 ]
-        means = np.concatenate(ious, axis=1).mean(axis=1)
-        named = {"iou_none": means[0], "iou_box": means[1]}
-        named |= {f"iou_click{n}": means[1 + n] for n in config.eval.clicks}
-        named = {name: float(mean) for name, mean in named.items()}
-        named["iou_mean"] = float(np.mean(list(named.values())))
+        kinds = {"none": 0, "box": 1} | {f"click{n}": 1 + n for n in config.eval.clicks}
+        means, lost = (np.concatenate(x, axis=1).mean(axis=1) for x in (ious, losses))
+        named = {f"iou_{kind}": float(means[row]) for kind, row in kinds.items()}
+        named["iou_mean"] = float(means[list(kinds.values())].mean())
+        named["loss"] = float(lost[list(kinds.values())].mean())
         if config.eval.clips and config.train.clip_share:
             named["iou_clip"] = self._clips(weights)
         return named, _sheet(rows)

@@ -48,6 +48,7 @@ SMALL = (
     "eval.examples=6",
     "eval.batch_size=4",
     "eval.clicks=(1,2)",
+    "eval.clips=2",
     *(f"optim.groups.{group}.warmup=2 steps" for group in GROUPS),
 )
 # At the third step of pictures, which is the fourth of all; the third of clips does not come.
@@ -103,8 +104,9 @@ def saved_arrays(workdir, step):
 
 def test_a_run_leaves_scores_logs_a_sheet_and_weights(straight):
     workdir, scores = straight
-    assert set(scores) == {"iou_none", "iou_box", "iou_click1", "iou_click2", "iou_mean"}
-    parts = [scores[name] for name in scores if name != "iou_mean"]
+    kinds = ["iou_none", "iou_box", "iou_click1", "iou_click2"]
+    assert list(scores)[:6] == [*kinds, "iou_mean", "loss"] and scores["loss"] > 0
+    parts = [scores[name] for name in kinds]
     assert scores["iou_mean"] == pytest.approx(np.mean(parts)) and 0 <= min(parts) <= 1
     lines = read_metrics(workdir)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6, 6]

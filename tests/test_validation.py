@@ -94,6 +94,16 @@ def test_answers_are_fed_back_so_that_clicks_add_up(said):
     assert 0 < ious[0] < ious[1] < ious[2]
 
 
+def test_the_loss_is_that_of_training_and_least_for_the_best_answer(said, objective):
+    losses, ious = np.asarray(said.losses), np.asarray(said.ious)
+    assert losses.shape == ious.shape and np.isfinite(losses).all()
+    # Of the square: nothing, then a click more each, then the whole box.
+    assert (np.diff(losses[[0, 2, 3, 4, 1], 0]) < 0).all()
+    # Without a pet there is but the score, here that of one who is sure that there is one.
+    absent = objective.loss["object_weight"] * np.log1p(np.exp(1.0))
+    np.testing.assert_allclose(losses[:, 2], absent, rtol=1e-5)
+
+
 def test_a_picture_without_pet_gets_no_box_and_no_click(said):
     assert (np.asarray(said.prompts.labels)[:, 2] == EMPTY).all()
     assert (np.asarray(said.ious)[:, 2] == 1).all()
@@ -110,10 +120,11 @@ def test_named_means_are_those_of_the_pictures_that_are_there(objective):
     source = ShapesSource(20, 64)
     check = Validation(config, source, objective, Fixed(definition, {}), spread)
     scores, sheet = check({"nothing": jnp.zeros(1)})
-    assert list(scores) == ["iou_none", "iou_box", "iou_click1", "iou_click3", "iou_mean"]
+    means = ["iou_mean", "loss"]
+    assert list(scores) == ["iou_none", "iou_box", "iou_click1", "iou_click3", *means]
     # Shapes always have a pet, which no prompt does not find; the padding's IoU of 1 is left out.
     assert scores["iou_none"] == 0 and scores["iou_box"] > 0.5
-    assert scores["iou_mean"] == pytest.approx(np.mean(list(scores.values())[:-1]))
+    assert scores["iou_mean"] == pytest.approx(np.mean(list(scores.values())[:4]))
     assert sheet.size == (6 * 64, 5 * (64 + 14))
     assert check({"nothing": jnp.zeros(1)})[0] == scores
 
@@ -158,7 +169,8 @@ def test_a_run_on_clips_is_also_tried_on_clips():
     check = Validation(config, source, objective, Fixed(definition, {}), spread)
     arrays = weights(model)
     scores, _ = check(arrays)
-    assert list(scores) == ["iou_none", "iou_box", "iou_click1", "iou_mean", "iou_clip"]
+    names = ["iou_none", "iou_box", "iou_click1", "iou_mean", "loss", "iou_clip"]
+    assert list(scores) == names
     assert 0 < scores["iou_clip"] < 1
     # The mean stays one of pictures, so that runs with and without clips compare.
     assert scores["iou_mean"] == pytest.approx(np.mean(list(scores.values())[:3]))
