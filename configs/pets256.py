@@ -109,7 +109,7 @@ def _seed(config: ConfigDict) -> None:
     config.prompts.first.update(centre_prob=0.0)
     config.prompts.correction.update(centre_prob=0.0, silent_prob=0.0)
     config.prompts.update(painted=False, gated=True, clip_mask_prob=0.0)
-    config.prompts.update(longest_gap=0, refinements=0)
+    config.prompts.update(longest_gap=0, refinements=0, carried=False)
 
 
 def _data() -> ConfigDict:
@@ -162,6 +162,9 @@ def _prompts() -> ConfigDict:
     # Most frames that are taken to lie between a clip's first and second: object pointers of
     # prompted frames are read however old they are.
     prompts.longest_gap = 500
+    # Whether a tracked frame is shown the mask of the one before, beside its memories; predictors
+    # obey it. SAM 2 has memories alone, which take long to learn.
+    prompts.carried = True
     # What the first prompt is; the rest of the odds is no prompt at all, so that the model finds
     # the pet by itself. A click is in the middle with centre_prob; a box is off by up to box_jitter
     # of its side and box_jitter_px pixels.

@@ -65,6 +65,8 @@ class Objective:
     # Most frames that are left out after a clip's first one, so that its object pointer gets old.
     longest_gap: int = 0
     gated: bool = False
+    # Whether a tracked frame is shown the mask of the frame before, beside its memories.
+    carried: bool = False
     # How often predictors feed an answer back before they give it, where nothing was clicked.
     refinements: int = 0
 
@@ -83,7 +85,12 @@ class Objective:
 
 def feed_back(prompts: Prompts, decoded: Decoded) -> Prompts:
     """The same prompts with the answer to the last ones as their mask."""
-    return set_mask(prompts, rearrange(decoded.mask_logits, "b 1 h w -> b h w 1"))
+    return carry(prompts, decoded.mask_logits)
+
+
+def carry(prompts: Prompts, mask_logits: Float[Array, "b 1 h4 w4"]) -> Prompts:
+    """The same prompts with these logits as their mask."""
+    return set_mask(prompts, rearrange(mask_logits, "b 1 h w -> b h w 1"))
 
 
 def decode_prompts(
@@ -261,11 +268,11 @@ def clip_outcome(
     twice = jax.random.bernoulli(key_who, objective.second_prompt_prob, (batch,))
     everyone, twice = jnp.ones(batch, bool), twice & (frames > 2)
     bank = model.empty_bank(batch, *image.shape[2:4], cond_slots=2, recent_slots=max(frames, 2))
-    parts = []
+    parts, answers = [], []
     first, last = (key_first, 0, 0, everyone), (key_second, frames - 1, frames - 1 + gap, twice)
     for key_frame, frame, number, who in (first, last):
         given, prompts, keys = prompted(key_frame, frame)
-        bank, losses, ious = prompted_frame(
+        bank, logits, losses, ious = prompted_frame(
             model,
             frame_features(features, frame),
             mask[:, frame],
@@ -277,9 +284,11 @@ def clip_outcome(
             given,
         )
         parts.append(Outcome(losses, jnp.broadcast_to(who, ious.shape), ious))
+        answers.append(logits)
     # A pointer's age means the same as in tracking, where a clip is longer than these few frames.
     length = max(frames, model.max_obj_ptrs)
-    tracked = track_frames(model, features, mask, bank, twice, objective, key_track, length, gap)
+    begun = bank, answers[0]
+    tracked = track_frames(model, features, mask, begun, twice, objective, key_track, length, gap)
     parts.append(tracked)
     return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
@@ -320,16 +329,18 @@ def prompted_frame(
     who: Bool[Array, " b"],
     objective: Objective,
     given: Bool[Array, " b"] | None = None,
-) -> tuple[memory_bank.MemoryBank, Losses, Float32[Array, "s b"]]:
+) -> tuple[memory_bank.MemoryBank, Float32[Array, "b 1 h4 w4"], Losses, Float32[Array, "s b"]]:
     """Prompt and correct on a frame that remembers nothing; `who` are the objects to remember.
 
-    Of those that are `given` the true mask is remembered, in place of the answer.
+    Of those that are `given` the true mask is remembered, in place of the answer. Returns the bank,
+    the logits that are remembered, and losses and IoUs of all answers.
     """
     pix_feat = model.attend_memory(features.image_embed)
     decoded, losses, ious = prompt_rounds(model, pix_feat, features, mask, *prompting, objective)
     if given is not None:
         decoded = where_object(given, _as_given(decoded, mask), decoded)
-    return _remember(model, features, decoded, bank, frame, who, who), losses, ious
+    bank = _remember(model, features, decoded, bank, frame, who, who)
+    return bank, decoded.mask_logits, losses, ious
 
 
 def _as_given(decoded: Decoded, mask: UInt8[Array, "b h w"]) -> Decoded:
@@ -351,23 +362,28 @@ def track_frames(
     model: SAM2,
     features: ImageFeatures,
     mask: UInt8[Array, "b t h w"],
-    bank: memory_bank.MemoryBank,
+    begun: tuple[memory_bank.MemoryBank, Float32[Array, "b 1 h4 w4"]],
     twice: Bool[Array, " b"],
     objective: Objective,
     key: PRNGKeyArray | None,
     num_frames: int,
     gap: memory_bank.Scalar = 0,
 ) -> Outcome:
-    """All frames but the first by memory alone; not the last one where it was prompted.
+    """All frames but the first by memory; not the last one where it was prompted.
 
-    `num_frames` is the length that ages of pointers are measured by; `gap` frames were left out
-    after the first.
+    Where the objective says so, a frame is shown the mask of the one before, beside its memories: a
+    memory has a cell for 16 x 16 pixels, and that a mask is to be believed, though not to the
+    letter, is learned in fewer steps (MaskTrack, Perazzi et al. 2017, which learns from stills,
+    too). SAM 2 has memories alone.
+
+    `begun` is the bank and the logits of the first frame. `num_frames` is the length that ages of
+    pointers are measured by; `gap` frames were left out after the first.
     """
     batch, frames, height, width = mask.shape
     nothing = empty_prompts(batch, height, width, max_clicks=1)
 
-    def step(bank, seen):
-        frame, features, mask = seen
+    def step(begun, seen):
+        (bank, last), (frame, features, mask) = begun, seen
         pix_feat = model.attend_memory(
             features.image_embed,
             bank,
@@ -376,18 +392,19 @@ def track_frames(
             evaluation=False,
             key=None if key is None else jax.random.fold_in(key, frame),
         )
+        prompts = carry(nothing, jax.lax.stop_gradient(last)) if objective.carried else nothing
         decoded = model.decode(
             pix_feat,
             features.high_res_feats,
-            *nothing,
+            *prompts,
             gated=objective.gated,
             evaluation=False,
         )
         counted = ~(twice & (frame == frames - 1 + gap))
         bank = _remember(model, features, decoded, bank, frame, ~counted, counted)
         _, losses, ious = _judge(decoded, mask, objective, several=True)
-        return bank, Outcome(losses, counted, ious)
+        return (bank, decoded.mask_logits), Outcome(losses, counted, ious)
 
     later = jax.tree.map(lambda x: x[1:], (features, rearrange(mask, "b t h w -> t b h w")))
     numbers: Int32[Array, " t"] = gap + jnp.arange(1, frames, dtype=jnp.int32)
-    return jax.lax.scan(step, bank, (numbers, *later))[1]
+    return jax.lax.scan(step, begun, (numbers, *later))[1]

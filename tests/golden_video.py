@@ -17,7 +17,7 @@ def golden_predictor() -> VideoPredictor:
     """As the official code tracks with it, but for binarised memories."""
     config = load_config(Path(__file__).parents[1] / "configs" / "tiny.py")
     with config.unlocked():
-        config.prompts.update(painted=False, gated=True)
+        config.prompts.update(painted=False, gated=True, carried=False)
     assert config.data.size == SIDE
     return VideoPredictor(config, tiny_model(), binarise=False)
 

@@ -149,10 +149,11 @@ def test_clip_step_equals_the_official_one():
         features = encode_frames(model, image, None)
         bank = model.empty_bank(2, 128, 128, cond_slots=2, recent_slots=3)
         everyone, first = jnp.ones(2, bool), jax.tree.map(lambda x: x[0], features)
-        bank, losses, _ = prompted_frame(
+        bank, logits, losses, _ = prompted_frame(
             model, first, mask[:, 0], bank, 0, prompting, everyone, OFFICIAL
         )
-        tracked = track_frames(model, features, mask, bank, ~everyone, OFFICIAL, None, 3)
+        begun = bank, logits
+        tracked = track_frames(model, features, mask, begun, ~everyone, OFFICIAL, None, 3)
         parts = [combine(x, 2.0) for x in (losses, tracked.losses)]
         parts = jax.tree.map(lambda a, b: a + b, *parts)
         return parts.total, parts
@@ -262,7 +263,8 @@ def test_after_a_gap_only_the_age_of_the_first_pointer_is_another():
         bank = model.empty_bank(4, 64, 64, cond_slots=2, recent_slots=4)
         pointer = jax.random.normal(key, bank.conditioning.obj_ptr[:, 0].shape)
         bank = memory_bank.write(bank, memory, pointer, first_number, jnp.ones(4, bool))
-        return track_frames(model, features, mask, bank, twice, USUAL, None, 16, gap)
+        begun = bank, jnp.zeros((4, 1, 16, 16))
+        return track_frames(model, features, mask, begun, twice, USUAL, None, 16, gap)
 
     near, far, moved_along = (track(image, mask, *n) for n in ((0, 0), (40, 0), (40, 40)))
     np.testing.assert_array_equal(near.counted, far.counted)
@@ -292,6 +294,33 @@ def test_a_clip_step_counts_each_frame_once_and_the_second_prompt_only_where_the
     assert np.isfinite(mean_losses(outcome).total)
 
 
+def test_a_tracked_frame_sees_the_mask_before_it_only_where_masks_are_carried():
+    image, mask = random_pets((2, 3, 64, 64))
+    definition, arrays = split(tiny_model())
+
+    @jax.jit
+    def track(logits, carried):
+        model = nnx.merge(definition, unflatten(arrays))
+        features = encode_frames(model, image, None)
+        bank = model.empty_bank(2, 64, 64, cond_slots=1, recent_slots=3)
+        how = [dataclasses.replace(USUAL, carried=each) for each in (False, True)]
+        never = jnp.zeros(2, bool)
+        outcomes = [
+            track_frames(model, features, mask, (bank, logits), never, each, None, 16).losses.mask
+            for each in how
+        ]
+        return jnp.where(carried, outcomes[1], outcomes[0])
+
+    here, there = (
+        jnp.full((2, 1, 16, 16), -8.0).at[:, :, a:b, a:b].set(8.0) for a, b in ((0, 6), (8, 14))
+    )
+    plain = [track(logits, False) for logits in (here, there)]
+    np.testing.assert_array_equal(*plain)
+    carried = [track(logits, True) for logits in (here, there)]
+    # The second frame is shown it, and the third what the second made of it.
+    assert (np.abs(carried[0] - carried[1]).max(axis=1) > 1e-3).all()
+
+
 def test_a_given_mask_is_what_is_remembered_and_an_answer_where_none_is_given():
     image, mask = random_pets((3, 64, 64))
     model = tiny_model()
@@ -309,7 +338,7 @@ def test_a_given_mask_is_what_is_remembered_and_an_answer_where_none_is_given():
         bank = model.empty_bank(3, 64, 64, cond_slots=1)
         prompting = prompts, no_rounds, the_recorded_click
         who = jnp.ones(3, bool)
-        bank, _, _ = prompted_frame(model, features, mask, bank, 0, prompting, who, USUAL, given)
+        bank, *_ = prompted_frame(model, features, mask, bank, 0, prompting, who, USUAL, given)
         logits = rearrange(mask_prompt(mask), "b h w 1 -> b 1 h w")
         present = jnp.array([[10.0], [10.0], [-10.0]])
         return bank.conditioning.memory[:, 0], model.encode_memory(

@@ -10,6 +10,8 @@ from petsam_jax.postprocess import no_overlap
 from petsam_jax.video.frames import Clip, ClipError
 from petsam_jax.video.overlaps import apart
 from petsam_jax.video.saving import SessionError
+from petsam_jax.video_predictor import VideoPredictor
+from tests.golden import tiny_model
 from tests.golden_video import SIDE, golden_frame, golden_predictor
 
 COUNT = 24
@@ -114,6 +116,43 @@ def test_apart_is_the_reference_rule(rng):
 
 
 # Corrections and changes of mind
+
+
+def test_masks_are_carried_on_where_the_model_was_trained_so(predictor, frames):
+    config = predictor.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.prompts.carried = True
+    carrying = VideoPredictor(config, tiny_model(), binarise=False)
+    told, tracker = [], carrying._tracker
+    step = tracker.step
+
+    def listen(features, bank, where, prompts, **rows):
+        told.append((int(where.frame), prompts))
+        return step(features, bank, where, prompts, **rows)
+
+    tracker.step = listen
+    session = carrying.open(frames)
+    session.add_points(3, 1, **POINT)
+    session.add_points(5, 2, **OTHER)
+    told.clear()
+    tracked(session, 3, 7)
+    # On frame 3 the second object is not known yet; on frame 5 it is prompted.
+    assert [(frame, prompts.has_mask.tolist()) for frame, prompts in told] == [
+        (3, [False, False]),
+        (4, [True, True]),
+        (5, [True, True]),
+        (6, [True, True]),
+        (7, [True, True]),
+    ]
+    for frame, prompts in told[1:]:
+        for row, each in enumerate((1, 2)):
+            expected = session._state.last_logits(frame - 1, each)
+            np.testing.assert_array_equal(prompts.mask_input[row, ..., 0], expected)
+    told.clear()
+    tracked(session, 3, 1, reverse=True)
+    for frame, prompts in told[1:]:
+        expected = session._state.last_logits(frame + 1, 1)
+        np.testing.assert_array_equal(prompts.mask_input[0, ..., 0], expected)
 
 
 def test_corrections_change_what_follows_and_can_be_taken_back(session):

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from petsam_jax.image_predictor import EncodedImage
+from petsam_jax.prompts import Prompts
 from petsam_jax.video.memories import Memories
 from petsam_jax.video.overlaps import apart
 from petsam_jax.video.records import Fresh, Tracked, pack
@@ -42,18 +43,18 @@ def run_pass(state: State, order: Iterable[int], reverse: bool) -> Iterator[Foun
     """Track all objects on these frames; see `Session.propagate`."""
     known = memories = before = fault = None
 
-    def begin(frame, image):
-        """Have the device work on a frame, with what is known by now."""
+    def begin(frame, image, before=None):
+        """Have the device work on a frame, with what is known by now and from `before`."""
         nonlocal known, memories
         if known != state.version:
             known, memories = state.version, state.memories(state.object_ids, frame, reverse)
-        return _start(state, frame, image, memories, reverse)
+        return _start(state, frame, image, memories, before, reverse)
 
     for frame, image in _read_ahead(state, order):
         if isinstance(image, Exception):
             fault = image
             break
-        step = begin(frame, image)
+        step = begin(frame, image, before)
         if before is not None:
             yield _keep(state, before, reverse)
             if not state.objects:
@@ -91,7 +92,12 @@ def _read_ahead(
 
 
 def _start(
-    state: State, frame: int, image: EncodedImage, memories: Memories, reverse: bool
+    state: State,
+    frame: int,
+    image: EncodedImage,
+    memories: Memories,
+    before: _Step | None,
+    reverse: bool,
 ) -> _Step:
     ids = state.object_ids
     if all(state.prompted_on(frame, each) for each in ids):
@@ -102,11 +108,34 @@ def _start(
         image.features,
         memories.bank,
         state.where(frame, reverse),
-        state.tracker.nothing(rows),
+        _shown(state, frame, ids, rows, before, reverse),
         initial=no,
         prompted=no,
     )
     return _Step(frame, ids, answer)
+
+
+def _shown(
+    state: State, frame: int, ids: list[int], rows: int, before: _Step | None, reverse: bool
+) -> Prompts:
+    """No prompts but, where the model was trained with them, the masks of the frame before.
+
+    `before` is that frame, if it is not kept yet.
+    """
+    nothing = state.tracker.nothing(rows)
+    if not state.tracker.carried:
+        return nothing
+    last = frame + (1 if reverse else -1)
+    fresh = {}
+    if before is not None and before.frame == last and before.answer is not None:
+        fresh = dict(zip(before.object_ids, before.answer.logits, strict=False))
+    mask, has_mask = np.zeros_like(nothing.mask_input), np.zeros_like(nothing.has_mask)
+    for row, each in enumerate(ids):
+        logits = None if state.prompted_on(last, each) else fresh.get(each)
+        logits = state.last_logits(last, each) if logits is None else logits
+        if logits is not None:
+            mask[row, ..., 0], has_mask[row] = logits, True
+    return nothing._replace(mask_input=mask, has_mask=has_mask)
 
 
 def _finish(state: State, step: _Step, memories: Memories) -> _Step:

@@ -62,6 +62,8 @@ class Tracker:
         """`binarise` makes memories of prompted frames from masks of 0 and 1, not of logits."""
         self.side, self._binarise = config.data.size, binarise
         self._objective = Objective.of(config)
+        # Whether tracked frames are shown the mask of the one before.
+        self.carried = self._objective.carried
         self._definition, state = nnx.split(rounded_model(model))
         arrays = nnx.to_pure_dict(state)
         self._outline = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
