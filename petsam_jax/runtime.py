@@ -11,6 +11,8 @@ process id, same arguments, same output. The price: a process keeps the most mem
 its threads share one pool of it, so programs with steps of a few milliseconds better go without.
 """
 
+import contextlib
+import ctypes
 import os
 import platform
 import sys
@@ -49,6 +51,17 @@ def prepare(devices_per_host: int | None = None) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def release_memory() -> None:
+    """Give the system what was freed so far and is not needed again in this size.
+
+    For once, after a model is built or a step compiled: both free gigabytes, which `prepare` has
+    malloc keep, and a step would come on top. Does nothing where malloc has no such call.
+    """
+    # None is the program itself; AttributeError: not glibc, TypeError: Windows.
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def use_compilation_cache() -> None:

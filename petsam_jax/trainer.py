@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from petsam_jax import runtime
 from petsam_jax.checkpoint import build_model, load_weights, with_weights
 from petsam_jax.config import ConfigError, differences
 from petsam_jax.data.open_source import open_mix
@@ -111,6 +112,7 @@ def train_and_evaluate(
     try:
         with Keeper(config, workdir) as keeper, StopSignal() as stop:
             state, fixed, iterators = keeper.restore(state, fixed, everywhere)
+            runtime.release_memory()
             feed.go_to(iterators)
             run = _Run(config, Path(workdir), plan, fixed, feed, keeper, stop, everywhere)
             validation = Validation(config, held_out, Objective.of(config), fixed, spread)
@@ -136,6 +138,23 @@ def first_model(config: ConfigDict) -> SAM2:
     return with_weights(config, arrays)
 
 
+class ByKind:
+    """A jitted step that is compiled when a batch of pictures or of clips comes for the first time.
+
+    Compiling leaves gigabytes behind. Compiled as part of the first call, that call would need its
+    own memory on top of them.
+    """
+
+    def __init__(self, step):
+        self._step, self._compiled = step, {}
+
+    def __call__(self, state, image, mask):
+        if image.ndim not in self._compiled:
+            self._compiled[image.ndim] = self._step.lower(state, image, mask).compile()
+            runtime.release_memory()
+        return self._compiled[image.ndim](state, image, mask)
+
+
 class _Run:
     """What a loop needs at hand."""
 
@@ -146,7 +165,7 @@ class _Run:
         step = make_train_step(
             fixed, plan.optimizer, objective, seed=seed, ema_decay=config.train.ema_decay
         )
-        self.train_step = jax.jit(step, donate_argnums=0, out_shardings=everywhere)
+        self.train_step = ByKind(jax.jit(step, donate_argnums=0, out_shardings=everywhere))
         norms = make_part_norms(fixed, objective, seed=seed)
         self.part_norms = jax.jit(norms, out_shardings=everywhere)
 

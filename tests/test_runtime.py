@@ -131,3 +131,37 @@ def test_what_is_compiled_is_kept_where_it_can_be(tmp_path):
     # A home that cannot be written to; whoever runs the tests may write everywhere else.
     assert cache_of({"HOME": str(tmp_path / "a file")}) == "None"
     assert cache_of({"JAX_COMPILATION_CACHE_DIR": str(tmp_path)}) == str(tmp_path)
+
+
+@LINUX
+def test_freed_memory_is_given_back():
+    code = """
+import sys
+from petsam_jax import runtime
+
+def resident():
+    lines = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
+    return int(lines["VmRSS"].split()[0]) // 1024
+
+runtime.prepare()
+# Small blocks, and one that is kept above them.
+blocks = [bytes(50_000) for _ in range(4_000)]
+last = bytes(50_000)
+del blocks
+kept = resident()
+runtime.release_memory()
+print(kept - resident())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 150
+
+
+def test_nothing_happens_where_malloc_cannot(monkeypatch):
+    for fault in (AttributeError, OSError, TypeError):
+
+        def library(name, fault=fault):
+            raise fault
+
+        monkeypatch.setattr(runtime.ctypes, "CDLL", library)
+        runtime.release_memory()
