@@ -201,19 +201,27 @@ def test_every_field_has_a_comment_above_it():
             assert above.strip().startswith("#"), line
 
 
-def test_the_memory_is_trained_with_a_frozen_encoder_and_a_slow_decoder():
-    config = load_config("configs/pets256_small.py:memory")
+@pytest.mark.parametrize("variant", ["memory", "memory-128px"])
+def test_what_pictures_taught_is_trained_on_slowly_with_the_memory(variant):
+    config = load_config(f"configs/pets256_small.py:{variant}")
     names = list(model_shapes(config))
     optim = config.optim
     rules = make_rules(names, optim.groups.to_dict(), optim.no_decay)
-    rates = {name: rules[name].lr if name in rules else 0.0 for name in names}
-    for part in ("image_encoder.", "mask_decoder.", "memory_"):
-        assert any(name.startswith(part) for name in names)
-    for name, rate in rates.items():
-        if name.startswith("image_encoder."):
-            assert rate == 0, name
-        elif name.startswith(("prompt_encoder.", "mask_decoder.")):
-            assert rate in (0, 2e-4), name  # 0: the fixed matrix of places
-        else:
-            assert rate == 1e-3, name
-    assert config.train.clip_share > 0.5
+    rates = {}
+    for name, rule in rules.items():
+        rates.setdefault(name.partition(".")[0], set()).add(rule.lr)
+    for part, known in rates.items():
+        slow = part in ("image_encoder", "prompt_encoder", "mask_decoder")
+        assert (max(known) < max(rates["memory_attention"])) == slow, part
+        assert max(known) > 0
+    assert config.train.clip_share > 0.5 and config.eval.best == "iou_clip"
+
+
+def test_variants_join_and_others_are_named():
+    small, both = (load_config(f"configs/pets256_small.py:{v}") for v in ("128px", "memory-128px"))
+    assert small.data.size == both.data.size == 128
+    assert small.model.to_dict() == both.model.to_dict()
+    assert small.train.clip_share == 0 < both.train.clip_share
+    for wrong in ("64px", "memory-64px"):
+        with pytest.raises(ConfigError, match=f"no variant '{wrong}'; there are 128px, memory"):
+            load_config(f"configs/pets256_small.py:{wrong}")
