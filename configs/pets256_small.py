@@ -13,6 +13,10 @@ is one run from random weights. The weights that ship were made in several, of w
     python train.py --config=configs/pets256_small.py:memory --workdir runs/memory \\
         --config.train.start_from=runs/memory-small
 
+What each of them was, and what came out, is told in petsam_jax/weights/README.md: IoU on 238
+pictures that were never seen 0.84 without a prompt, 0.90 from a box, 0.85 and 0.97 after one click
+and five, in all from about eight hours of two CPU cores.
+
 Where the numbers come from: at 256 pixels most of the work is the trunk's, and it falls with the
 square of the width. 48 channels with the block counts of the official tiny size are a tenth of
 pets256's trunk and leave the finest attention at 8x8 windows. The decoder runs four times for each
@@ -81,7 +85,7 @@ def _memory(config: ConfigDict) -> None:
     have one.
     """
     groups = config.optim.groups
-    for name, lr in dict(image_encoder=2e-4, prompt_encoder=3e-4, mask_decoder=3e-4).items():
+    for name, lr in dict(image_encoder=2e-4, prompt_encoder=4e-4, mask_decoder=4e-4).items():
         groups[name].lr = lr
     groups.memory.lr = 6e-4
     # The score's error is large at first, and all gradients are clipped together.
@@ -89,7 +93,7 @@ def _memory(config: ConfigDict) -> None:
     # Small pets in scenery are what clips show most.
     config.data.augment.scene_prob = 0.4
     config.data.motion.turn = 0.8
-    config.train.update(clip_share=0.67, clip_batch_size=2, duration="2300 steps")
+    config.train.update(clip_share=0.67, clip_batch_size=2, duration="1200 steps")
     config.eval.update(clips=64, best="iou_clip")
 
 
