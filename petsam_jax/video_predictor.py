@@ -15,7 +15,8 @@ itself; a frame's first prompt reads no memory, a correction of a tracked frame 
 prompts are remembered wherever they are, the nearest four of them, and of tracked ones the last
 six in the direction of tracking, with pointers to more; the memory of a prompted frame is made of a
 mask of 0 and 1; objects share no pixel; small holes are filled; an object that is judged absent has
-an empty mask.
+an empty mask. What SAM 2 does not do: a tracked frame is also shown the mask of the frame before,
+where the model was trained with it (`prompts.carried` of the config).
 """
 
 from pathlib import Path
