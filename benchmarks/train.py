@@ -8,7 +8,7 @@ the weights. It prints milliseconds an image (median, least, greatest), the time
 memory: the most that the process had while it took steps, and what a step by itself needs. With
 `--data` some steps on a batch that stays the same take turns with some on real pictures, read and
 augmented meanwhile as the config says. What was read ahead while the others ran is used up before
-the clock starts. Any field may be set as for train.py, `--config.prompts.rounds=7` for example.
+the clock starts.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks import timing
 from petsam_jax import runtime
 from petsam_jax.checkpoint import build_model
-from petsam_jax.config import parse_args
+from petsam_jax.config import load_config
 from petsam_jax.data.augment import Augmentation
 from petsam_jax.data.open_source import open_source
 from petsam_jax.data.pipeline import make_train_iterator
@@ -118,15 +118,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--config", default="configs/pets256_small.py", help="size and recipe")
+    parser.add_argument("--rounds", type=int, help="corrections (default: the config's)")
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
     parser.add_argument("--batch", type=int, default=8, help="pictures in a batch")
     parser.add_argument("--data", help="a source of real pictures, as data.sources names it")
     parser.add_argument("--seconds", type=float, default=20.0, help="to measure for")
-    args = parse_args(parser)
-    with args.config.unlocked():
-        args.config.model.dtype, args.config.train.batch_size = args.dtype, args.batch
+    args = parser.parse_args()
+    overrides = [f"model.dtype={args.dtype}", f"train.batch_size={args.batch}"]
+    if args.rounds is not None:
+        overrides.append(f"prompts.rounds={args.rounds}")
     print(timing.setting())
-    measure(args.config, args.data, args.seconds)
+    measure(load_config(args.config, overrides), args.data, args.seconds)
 
 
 if __name__ == "__main__":
