@@ -16,7 +16,8 @@ prompts are remembered wherever they are, the nearest four of them, and of track
 six in the direction of tracking, with pointers to more; the memory of a prompted frame is made of a
 mask of 0 and 1; objects share no pixel; small holes are filled; an object that is judged absent has
 an empty mask. What SAM 2 does not do: a tracked frame is also shown the mask of the frame before,
-where the model was trained with it (`prompts.carried` of the config).
+where the model was trained with it (`prompts.carried` of the config), and where frames have more
+detail than the model's input, it is looked at around where the objects were (`video.views`).
 """
 
 from pathlib import Path
@@ -36,13 +37,16 @@ from petsam_jax.video.tracker import Tracker
 class VideoPredictor:
     """A model. Sessions on any number of clips share it and what it compiles."""
 
-    def __init__(self, config: ConfigDict, model: SAM2, *, binarise: bool = True):
+    def __init__(
+        self, config: ConfigDict, model: SAM2, *, binarise: bool = True, zoom: bool = True
+    ):
         """The config is as for `ImagePredictor`.
 
         `binarise` makes memories of prompted frames from masks of 0 and 1, as SAM 2's video
-        predictor does and its training does not.
+        predictor does and its training does not. Without `zoom` tracked frames are looked at as a
+        whole, as SAM 2 does.
         """
-        self.config, self.images = config, ImagePredictor(config, model)
+        self.config, self.images, self._zoom = config, ImagePredictor(config, model), zoom
         self._tracker = Tracker(config, model, binarise)
 
     @classmethod
@@ -58,7 +62,7 @@ class VideoPredictor:
 
         Raises ClipError, a ValueError, with what is wrong with the clip (see `video.frames`).
         """
-        return Session(self.images, self._tracker, open_clip(source))
+        return Session(self.images, self._tracker, open_clip(source), self._zoom)
 
     def load_session(self, path: str | Path, source: Source | Clip | None = None) -> Session:
         """What `Session.save_session` wrote; of a clip without a path, or moved, with its source.
@@ -68,4 +72,4 @@ class VideoPredictor:
         told, objects, kept = saving.read(Path(path))
         clip = open_clip(told["clip"]["name"] if source is None else source)
         saving.check(Path(path), told, clip, self._tracker.fingerprint)
-        return Session(self.images, self._tracker, clip, objects, kept)
+        return Session(self.images, self._tracker, clip, self._zoom, objects, kept)

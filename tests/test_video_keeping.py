@@ -11,6 +11,7 @@ from petsam_jax.models import memory_bank
 from petsam_jax.postprocess import fill_holes, masks_at_size
 from petsam_jax.video.frames import ClipError
 from petsam_jax.video.state import HOLES
+from petsam_jax.video.views import whole
 from petsam_jax.video.writer import VideoWriter
 from tests.golden_video import SIDE, golden_frame, golden_predictor
 
@@ -166,5 +167,5 @@ def test_small_holes_are_filled_at_any_size(predictor, rng, size):
         plain = masks_at_size(logits, *size)
         want = fill_holes(plain, area)
         holes += (want != plain).any()
-        np.testing.assert_array_equal(session._state.enlarge(logits), want)
+        np.testing.assert_array_equal(session._state.enlarge(logits, whole(size)), want)
     assert holes > 0 or area < 2

@@ -146,12 +146,12 @@ def test_masks_are_carried_on_where_the_model_was_trained_so(predictor, frames):
     ]
     for frame, prompts in told[1:]:
         for row, each in enumerate((1, 2)):
-            expected = session._state.last_logits(frame - 1, each)
+            expected = session._state.last_seen(frame - 1, each).logits
             np.testing.assert_array_equal(prompts.mask_input[row, ..., 0], expected)
     told.clear()
     tracked(session, 3, 1, reverse=True)
     for frame, prompts in told[1:]:
-        expected = session._state.last_logits(frame + 1, 1)
+        expected = session._state.last_seen(frame + 1, 1).logits
         np.testing.assert_array_equal(prompts.mask_input[0, ..., 0], expected)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from petsam_jax.outputs.rle import decode_rle, encode_rle
+from petsam_jax.video.views import View
 
 Mask = Bool[np.ndarray, "h w"]
 Logits = Float32[np.ndarray, "h4 w4"]
@@ -39,6 +40,8 @@ class Prompted(NamedTuple):
     object_logit: float
     obj_ptr: Float32[np.ndarray, " c"]
     memory: Map
+    view: View  # what the answer was shown, and its logits are of
+    memory_view: View
 
 
 class Tracked(NamedTuple):
@@ -71,6 +74,7 @@ class Fresh(NamedTuple):
 
     logits: Logits
     memory: Map
+    view: View
 
 
 # A frame, an object, and what is kept of it there.

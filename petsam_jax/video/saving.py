@@ -18,10 +18,13 @@ import numpy as np
 
 from petsam_jax.video.frames import Clip
 from petsam_jax.video.records import Fresh, Kept, Prompted, Said, Tracked, TrackedObject
+from petsam_jax.video.views import View
 
-VERSION = 2
+VERSION = 3
 COLUMNS = {"prompted": Prompted._fields, "tracked": Tracked._fields}
 ARRAYS = {"prompted": ("logits", "obj_ptr", "memory"), "tracked": ("obj_ptr",)}
+FRESH_ARRAYS = ("logits", "memory")
+VIEWS = ("view", "memory_view")
 
 
 class SessionError(ValueError):
@@ -37,13 +40,13 @@ def save(
 ) -> None:
     """Write the file, whole or not at all; `kept` is what `Window.kept` says."""
     arrays: dict[str, np.ndarray] = {}
-    for name in Fresh._fields:
+    for name in FRESH_ARRAYS:
         arrays[f"window/{name}"] = np.array([getattr(fresh, name) for _, _, fresh in kept])
     told = {
         "version": VERSION,
         "clip": {"name": clip.name, "size": list(clip.size), "count": clip.count},
         "weights": fingerprint,
-        "window": [(frame, each) for frame, each, _ in kept],
+        "window": [(frame, each, fresh.view) for frame, each, fresh in kept],
         "objects": [_tell(number, one, arrays) for number, one in objects.items()],
     }
     written = io.BytesIO()
@@ -73,8 +76,11 @@ def read(path: Path) -> tuple[dict[str, Any], dict[int, TrackedObject], list[Kep
             if told["version"] != VERSION:
                 raise SessionError(f"{path}: of version {told['version']}; want {VERSION}")
             objects = {one["id"]: _object(one, arrays) for one in told["objects"]}
-            fresh = map(Fresh, *(_rows(arrays[f"window/{name}"]) for name in Fresh._fields))
-            kept = [(*where, each) for where, each in zip(told["window"], fresh, strict=True)]
+            fresh = zip(*(_rows(arrays[f"window/{name}"]) for name in FRESH_ARRAYS), strict=True)
+            kept = [
+                (frame, each, Fresh(*large, View(*view)))
+                for (frame, each, view), large in zip(told["window"], fresh, strict=True)
+            ]
     except SessionError:
         raise
     # Numpy and zipfile raise nearly anything on damaged files.
@@ -94,6 +100,8 @@ def _object(told: dict[str, Any], arrays) -> TrackedObject:
             columns[name] = _rows(arrays[f"{told['id']}/{kind}/{name}"])
         if "said" in columns:
             columns["said"] = [_said(*said) for said in columns["said"]]
+        for name in columns.keys() & VIEWS:
+            columns[name] = [View(*view) for view in columns[name]]
         rows = zip(*(columns[name] for name in COLUMNS[kind]), strict=True)
         known.update(zip(columns["frame"], itertools.starmap(record, rows), strict=True))
     return one

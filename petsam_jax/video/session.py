@@ -19,9 +19,19 @@ from petsam_jax.video import saving
 from petsam_jax.video.frames import Clip
 from petsam_jax.video.memories import MOST_PROMPTED
 from petsam_jax.video.passes import Found, run_pass
-from petsam_jax.video.records import Kept, Mask, Prompted, Said, TrackedObject, Window, pack
+from petsam_jax.video.records import (
+    Kept,
+    Logits,
+    Mask,
+    Prompted,
+    Said,
+    TrackedObject,
+    Window,
+    pack,
+)
 from petsam_jax.video.state import State
 from petsam_jax.video.tracker import Answer, Tracker
+from petsam_jax.video.views import View
 
 # States that `undo` can go back to.
 UNDONE = 100
@@ -35,12 +45,13 @@ class Session:
         images: ImagePredictor,
         tracker: Tracker,
         clip: Clip,
+        zoom: bool,
         objects: dict[int, TrackedObject] | None = None,
         kept: Iterable[Kept] = (),
     ):
         """`objects` and `kept` are those of a session that was saved."""
         self.clip = clip
-        self._state = State(images, tracker, clip)
+        self._state = State(images, tracker, clip, zoom)
         self._state.objects = objects or {}
         self._state.window = Window(tracker.pointers, kept)
         # Earlier states of what was said.
@@ -71,7 +82,7 @@ class Session:
             (*before.labels, *np.asarray(labels, int).tolist()),
             before.box,
         )
-        return self._prompt(frame, object_id, said, self._state.last_logits(frame, object_id))
+        return self._prompt(frame, object_id, said, fed_back=True)
 
     def add_box(self, frame: int, object_id: int, box: Numbers) -> Mask:
         """A box x0 y0 x1 y1 in place of all that was said of the object there; as `add_points`."""
@@ -105,7 +116,12 @@ class Session:
         return before.said if before else Said()
 
     def _prompt(
-        self, frame: int, object_id: int, said: Said, fed_back=None, mask: Mask | None = None
+        self,
+        frame: int,
+        object_id: int,
+        said: Said,
+        fed_back: bool = False,
+        mask: Mask | None = None,
     ) -> Mask:
         """Answer and remember; raises before anything changes."""
         state = self._state
@@ -115,15 +131,22 @@ class Session:
                 f"object {object_id}: {MOST_PROMPTED} frames have prompts, which is all that is "
                 "remembered; take some back with clear_frame"
             )
-        image, known = state.encode(frame), one.at(frame)
+        self.clip.check(frame)
+        known = one.at(frame)
         # The first prompt of a frame that was not tracked reads no memory, nor do those after it.
         initial = known.initial if isinstance(known, Prompted) else known is None
         reverse = known is not None and known.reverse
         if mask is None:
-            answer = self._answer(image, frame, object_id, said, fed_back, initial, reverse)
-            mask = state.enlarge(answer.logits[0])
+            view = state.whole if initial else self._view(frame, said)
+            seen = state.last_seen(frame, object_id) if fed_back else None
+            last = seen and seen.moved(view)
+            answer = self._answer(view, frame, object_id, said, last, initial, reverse)
+            mask = state.place(state.enlarge(answer.logits[0], view), view)
         else:
-            answer = state.tracker.given(image.features, state.model_mask(mask))
+            others = [each for each in self._known_on(frame) if each != object_id]
+            view = state.view_around(frame, others, mask)
+            features = state.encode(frame, view).features
+            answer = state.tracker.given(features, state.model_mask(view.cut(mask)))
             answer = jax.tree.map(np.asarray, answer)
         self._before_change()
         one = state.objects.setdefault(int(object_id), one)
@@ -136,20 +159,41 @@ class Session:
             float(answer.object_logit[0]),
             answer.obj_ptr[0],
             answer.memory[0],
+            view,
+            memory_view=view,
         )
+        state.look_again(frame)
         return mask
 
+    def _known_on(self, frame: int) -> list[int]:
+        return [each for each in self.object_ids if self._state.objects[each].at(frame)]
+
+    def _view(self, frame: int, said: Said) -> View:
+        """What a correction is about: where objects were found, and all that is pointed at."""
+        view = self._state.view_around(frame, self._known_on(frame))
+        places = [*said.points, *(() if said.box is None else (said.box[:2], said.box[2:]))]
+        return view if view.has(np.array(places).reshape(-1, 2)) else self._state.whole
+
     def _answer(
-        self, image, frame: int, object_id: int, said: Said, fed_back, initial: bool, reverse: bool
+        self,
+        view: View,
+        frame: int,
+        object_id: int,
+        said: Said,
+        last: Logits | None,
+        initial: bool,
+        reverse: bool,
     ) -> Answer:
         state = self._state
-        points, labels = (said.points, said.labels) if said.points else (None, None)
-        picture = self.clip.size, state.images.size
-        prompts, _ = picture_prompts(points, labels, said.box, fed_back, *picture)
+        corner = np.array([view.left, view.top])
+        points, labels = (None, None) if not said.points else (said.points - corner, said.labels)
+        box = None if said.box is None else said.box - np.tile(corner, 2)
+        size = view.height, view.width
+        prompts, _ = picture_prompts(points, labels, box, last, size, state.images.size)
         ids = [] if initial else [object_id]
         memories = state.memories(ids, frame, reverse, without=frame)
         answer = state.tracker.step(
-            image.features,
+            state.encode(frame, view).features,
             memories.bank,
             state.where(frame, reverse),
             prompts,

@@ -5,6 +5,7 @@ them, masks at the clip's size. `session.py` changes it as the user says, `passe
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool
@@ -12,7 +13,7 @@ from scipy import ndimage
 
 from petsam_jax.image_predictor import EncodedImage, ImagePredictor
 from petsam_jax.postprocess import fill_holes, logits_at_size, masks_at_size
-from petsam_jax.video.frames import Clip, ClipError
+from petsam_jax.video.frames import Clip, ClipError, Frame
 from petsam_jax.video.memories import Memories
 from petsam_jax.video.overlaps import apart
 from petsam_jax.video.records import (
@@ -26,6 +27,7 @@ from petsam_jax.video.records import (
     unpack,
 )
 from petsam_jax.video.tracker import Tracker, Where
+from petsam_jax.video.views import Seen, View, next_view, placed, whole
 
 # Encodings that are kept for further prompts on the same frames.
 ENCODED = 6
@@ -38,12 +40,13 @@ HOLE_CELLS = 8
 class State:
     """Objects by id. `version` goes up with each change that tracking did not make itself."""
 
-    def __init__(self, images: ImagePredictor, tracker: Tracker, clip: Clip):
-        self.images, self.tracker, self.clip = images, tracker, clip
+    def __init__(self, images: ImagePredictor, tracker: Tracker, clip: Clip, zoom: bool):
+        """`zoom` is as `VideoPredictor` has it."""
+        self.images, self.tracker, self.clip, self.zoom = images, tracker, clip, zoom
         self.objects: dict[int, TrackedObject] = {}
         self.window = Window(tracker.pointers)
         self.version = 0
-        self._encoded: OrderedDict[int, EncodedImage] = OrderedDict()
+        self._encoded: OrderedDict[tuple[int, View], EncodedImage] = OrderedDict()
 
     @property
     def object_ids(self) -> list[int]:
@@ -52,19 +55,60 @@ class State:
     def prompted_on(self, frame: int, object_id: int) -> bool:
         return frame in self.objects[object_id].prompted
 
-    def encode(self, frame: int) -> EncodedImage:
-        """Raises as `Clip.read` does."""
-        if frame not in self._encoded:
-            self._encoded[frame] = self.images.encode(self.clip.read(frame))
-        self._encoded.move_to_end(frame)
+    def encode(self, frame: int, view: View, pixels: Frame | None = None) -> EncodedImage:
+        """What is in view of a frame, whose pixels may be at hand; raises as `Clip.read` does."""
+        key = frame, view
+        if key not in self._encoded:
+            pixels = self.clip.read(frame) if pixels is None else pixels
+            self._encoded[key] = self.images.encode(view.cut(pixels))
+        self._encoded.move_to_end(key)
         while len(self._encoded) > ENCODED:
             self._encoded.popitem(last=False)
-        return self._encoded[frame]
+        return self._encoded[key]
 
     def where(self, frame: int, reverse: bool) -> Where:
         # Of a stream the model knows no length: pointers' ages are then as in the longest clips.
         frames = self.clip.count or self.tracker.pointers + 1
         return Where(np.int32(frame), np.int32(frames), np.bool_(reverse))
+
+    # Where it looks
+
+    @property
+    def whole(self) -> View:
+        return whole(self.clip.size)
+
+    def view_around(self, frame: int, object_ids: list[int], mask: Mask | None = None) -> View:
+        """Of what is known of these objects on a frame, and of a mask; whole if one is absent."""
+        seen = [self.last_seen(frame, each) for each in object_ids]
+        if mask is not None:
+            seen.append(Seen(self.images.mask_prompt(mask), self.whole, True, None))
+        return self.view_of(seen)
+
+    def view_of(self, seen: Sequence[Seen | None]) -> View:
+        """Of all of these objects; whole if one of them is not there, or nowhere known."""
+        boxes = [each and each.box() for each in seen]
+        if not self.zoom or None in boxes:
+            return self.whole
+        last = [each.last_view for each in seen if each.last_view is not None]
+        return next_view(boxes, last, self.clip.size, self.images.size)
+
+    def last_seen(self, frame: int, object_id: int) -> Seen | None:
+        """What was answered there last, to be fed back as in training; None if nothing was."""
+        one = self.objects.get(object_id)
+        known = one.at(frame) if one else None
+        if known is None:
+            return None
+        present = known.object_logit > 0
+        if isinstance(known, Prompted):
+            return Seen(known.logits, known.view, present, known.memory_view)
+        fresh = self.window.get(frame, object_id)
+        if fresh is None:
+            return Seen(self.mask_prompt(known.counts, self.whole), self.whole, present, None)
+        return Seen(fresh.logits, fresh.view, present, fresh.view)
+
+    def mask_prompt(self, counts: str, view: View) -> Logits:
+        """A kept mask as logits, which are not kept."""
+        return self.images.mask_prompt(view.cut(unpack(counts, self.clip.size)))
 
     # What the model remembers
 
@@ -105,40 +149,46 @@ class State:
 
     def _recall(self, frame: int, known: Tracked) -> Map | None:
         """The memory of a frame that has left the window, made of its mask; None if it is gone."""
+        ids = [each for each in self.object_ids if self.objects[each].at(frame)]
         try:
-            image = self.encode(frame)
+            return self.recall(frame, known, self.view_around(frame, ids))
         except (ClipError, IndexError):
             # A stream's frames pass.
             return None
-        logits = self.mask_prompt(known.counts)[None]
+
+    def recall(self, frame: int, known: Tracked | Prompted, view: View) -> Map:
+        """The memory of a view of a frame, made of its mask alone; raises as `encode` does."""
+        features = self.encode(frame, view).features
+        logits = self.mask_prompt(known.counts, view)[None]
         score = np.array([known.object_logit], np.float32)
-        return np.asarray(self.tracker.recall(image.features, logits, score))[0]
+        return np.asarray(self.tracker.recall(features, logits, score))[0]
 
-    def last_logits(self, frame: int, object_id: int) -> Logits | None:
-        """What was answered there last, to be fed back as in training; None if nothing was."""
-        one = self.objects.get(object_id)
-        known = one.at(frame) if one else None
-        if known is None or isinstance(known, Prompted):
-            return known and known.logits
-        fresh = self.window.get(frame, object_id)
-        return self.mask_prompt(known.counts) if fresh is None else fresh.logits
-
-    def mask_prompt(self, counts: str) -> Logits:
-        """A kept mask as logits, which are not kept."""
-        return self.images.mask_prompt(unpack(counts, self.clip.size))
+    def look_again(self, frame: int) -> None:
+        """Remember a prompted frame as what is tracked is seen: around all objects on it."""
+        ids = [each for each in self.object_ids if self.objects[each].at(frame)]
+        view = self.view_around(frame, ids)
+        for each in ids:
+            known = self.objects[each].at(frame)
+            if isinstance(known, Prompted) and known.memory_view != view:
+                memory = self.recall(frame, known, view)
+                self.objects[each].prompted[frame] = known._replace(memory=memory, memory_view=view)
 
     # What is shown
 
-    def enlarge(self, logits: Logits) -> Mask:
-        """The mask at the clip's size, without small holes."""
-        height, width = self.clip.size
+    def enlarge(self, logits: Logits, view: View) -> Mask:
+        """The mask at the size of a view, without small holes."""
+        height, width = view.height, view.width
         mask = masks_at_size(logits, height, width)
         if not _may_have_holes(logits, height, width):
             return mask
         return fill_holes(mask, round(HOLES * height * width))
 
-    def model_mask(self, mask: Mask):
-        """A mask at the clip's size as one at the model's, batch and channel axes added."""
+    def place(self, masks: Bool[np.ndarray, "*n H W"], view: View) -> Bool[np.ndarray, "*n h w"]:
+        """Masks of a view at the clip's size."""
+        return placed(masks, view, self.clip.size)
+
+    def model_mask(self, mask: Bool[np.ndarray, "H W"]):
+        """A mask at any size as one at the model's, batch and channel axes added."""
         side = self.images.size
         small = logits_at_size(mask.astype(np.float32), side, side) >= 0.5
         return small.astype(np.float32)[None, ..., None]
@@ -155,7 +205,7 @@ class State:
         for row, each in enumerate(object_ids):
             known = self.objects[each].at(frame)
             if isinstance(known, Prompted):
-                said[row] = known.logits
+                said[row] = self.last_seen(frame, each).moved(self.whole)
             if tracked is not None and each in tracked:
                 masks[row] = tracked[each]
             elif known is not None:
