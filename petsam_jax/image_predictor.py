@@ -139,8 +139,9 @@ class ImagePredictor:
 
     def set_image(self, image: Picture) -> EncodedImage:
         """Encode a picture, and remember it for calls that name none."""
-        self._image = self.encode(image)
-        return self._image
+        # Not read back from `self`: another thread may have set its own meanwhile.
+        encoded = self._image = self.encode(image)
+        return encoded
 
     def set_images(self, images: Iterable[Picture]) -> list[EncodedImage]:
         """Encode pictures, and remember the last one; give one of them as `image` to a call."""
