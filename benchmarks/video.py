@@ -43,6 +43,8 @@ SIZE, FPS, COUNT = (480, 854), 24, 60
 WANTED = {1: 12, 4: 6}
 # Frames whose time is taken together: stages of neighbouring frames overlap.
 CHUNK = 10
+# Frames that are tracked before the one whose stages are timed.
+BEFORE = 9
 # The stream: frames until all is compiled and every buffer is there, and how much may come after.
 SETTLED, MOST_GROWTH = 200, 50.0
 STREAM_SIZE = (120, 214)
@@ -114,12 +116,15 @@ def stages(
     """The parts of a frame, each as a call that returns once it is done."""
     session = predictor.open(path)
     prompt(session, objects)
-    *_, last = itertools.islice(session.propagate(0), 9)
+    *_, last = itertools.islice(session.propagate(0), BEFORE)
     state, images = session._state, predictor.images
     tracker, clip = state.tracker, session.clip
-    frame, picture = 9, clip.read(9)
-    features = images.encode(picture).features
+    frame, picture = BEFORE, clip.read(BEFORE)
     ids = state.object_ids
+    seen = [state.last_seen(last.frame, each) for each in ids]
+    view = state.view_of(seen)
+    looked_at = view.cut(picture)
+    features = images.encode(looked_at).features
     memories = state.memories(ids, frame, False)
     rows = len(memories.bank.recent.frame)
     no = np.zeros(rows, bool)
@@ -129,16 +134,15 @@ def stages(
         answer = tracker.step(features, memories.bank, where, nothing, initial=no, prompted=no)
         return jax.tree.map(np.asarray, answer)
 
-    logits = step().logits
     masks, drawn = last.masks, overlay(picture, last.masks)
     # Opened anew, since a clip keeps the frames that it decoded last.
     fresh, numbers = open_clip(path), itertools.cycle(range(clip.count))
     return {
         "decode": lambda: fresh.read(next(numbers)),
-        "resize": lambda: images._model_input(picture),
-        "encode image": lambda: jax.block_until_ready(images.encode(picture).features),
+        "resize": lambda: images._model_input(looked_at),
+        "encode image": lambda: jax.block_until_ready(images.encode(looked_at).features),
         "memory, mask, memory": step,
-        "enlarge, fill holes": lambda: [state.enlarge(logits[row]) for row in range(objects)],
+        "enlarge, fill holes": lambda: [state.enlarge(each.logits, each.view) for each in seen],
         "run lengths": lambda: [pack(mask) for mask in masks],
         "lay over": lambda: overlay(picture, masks),
         "write": lambda: out.write(drawn),
