@@ -23,6 +23,7 @@ from flax import nnx
 from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
+from petsam_jax.compute_dtype import fastest_dtype
 from petsam_jax.config import from_json, to_json
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.names import Weights, check, differences, fill, shapes
@@ -125,9 +126,15 @@ def save_weights(directory: str | Path, params: Weights, config: ConfigDict) -> 
 # Reading
 
 
-def load_model(directory: str | Path, step: int | None = None) -> tuple[ConfigDict, SAM2]:
-    """Config and model of a checkpoint; see `load_weights`."""
-    config, outline, arrays = _load(directory, step)
+def load_model(
+    directory: str | Path, step: int | None = None, dtype: str | None = None
+) -> tuple[ConfigDict, SAM2]:
+    """Config and model of a checkpoint; see `load_weights`.
+
+    The model computes in `dtype`, and its config says so; None is what `compute_dtype` finds
+    fastest here.
+    """
+    config, outline, arrays = _load(directory, step, lambda own: dtype or fastest_dtype(own))
     return config, _filled(outline, arrays)
 
 
@@ -147,9 +154,12 @@ def load_weights(
     return config, arrays
 
 
-def _load(directory, step) -> tuple[ConfigDict, SAM2, dict[str, jax.Array]]:
+def _load(directory, step, choose_dtype=None) -> tuple[ConfigDict, SAM2, dict[str, jax.Array]]:
     path = step_path(directory, step)
     config, described = _read_meta(path)
+    if choose_dtype is not None:
+        with config.unlocked():
+            config.model.dtype = choose_dtype(config.model.get("dtype", "float32"))
     outline, arrays = _outline(config), {}
     for item in ("params", "ema"):
         if item in described:

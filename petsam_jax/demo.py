@@ -109,7 +109,7 @@ def serve(args: argparse.Namespace) -> int:
     from petsam_jax.ui.video_studio import ClipStudio
 
     try:
-        predictor, facts = open_weights(args.ckpt, args.step)
+        predictor, facts = open_weights(args.ckpt, args.step, args.dtype)
     except (ValueError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         if args.ckpt:

@@ -74,10 +74,12 @@ def _run(args: argparse.Namespace) -> dict:
     if args.limit is not None and args.limit < len(source):
         spread = np.linspace(0, len(source) - 1, args.limit).round().astype(int)
         source = Subset(source, spread.tolist())
-    predictor = TimedPredictor(ImagePredictor.from_checkpoint(args.ckpt, step=step))
+    opened = ImagePredictor.from_checkpoint(args.ckpt, step=step)
+    predictor = TimedPredictor(opened)
     _tell(f"{len(source)} examples of {args.data}, split {args.split}")
     table, kept, left_out = judge_all(predictor, source, _mean_of_training(args.data), _tell)
     origin = {"checkpoint": args.ckpt, "step": step, "data": args.data, "split": args.split}
+    origin["dtype"] = opened.config.model.dtype
     figures = origin | {"limit": args.limit} | summarise(table) | {"left_out": left_out}
     write_report(args.out, figures, table, predictor, kept)
     return figures

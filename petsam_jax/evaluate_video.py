@@ -86,6 +86,7 @@ def evaluate(args: argparse.Namespace) -> dict:
                 scores = judge(known, answer(predictor, known), look)
             found[known.name][way] = {number: each.means() for number, each in scores.items()}
     origin = {"checkpoint": args.ckpt, "step": step, "data": str(args.data)}
+    origin["dtype"] = predictor.config.model.dtype
     figures = origin | {"means": means(found), "clips": found}
     (args.out / "metrics.json").write_text(json.dumps(_rounded(figures), indent=1) + "\n")
     return figures

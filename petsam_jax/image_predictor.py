@@ -99,9 +99,16 @@ class ImagePredictor:
 
     @classmethod
     def from_checkpoint(
-        cls, directory: str | Path | None = None, *, step: int | None = None
+        cls,
+        directory: str | Path | None = None,
+        *,
+        step: int | None = None,
+        dtype: str | None = None,
     ) -> "ImagePredictor":
         """Of a checkpoint or a training run's workdir; None for the weights that ship.
+
+        It computes in `dtype`, float32 or bfloat16; None for what the model was trained in, but
+        float32 where that is faster (see `compute_dtype`).
 
         From then on JAX keeps what it compiles, for the next process to find (see `runtime`).
         Raises as `checkpoint.load_weights` does, with the path and what is wrong there.
@@ -112,7 +119,7 @@ class ImagePredictor:
                 "--config=configs/pets256_small.py` and give the directory of that run"
             )
         use_compilation_cache()
-        return cls(*load_model(SHIPPED if directory is None else directory, step))
+        return cls(*load_model(SHIPPED if directory is None else directory, step, dtype))
 
     # Pictures
 

@@ -1,4 +1,4 @@
-"""The flags of all commands that open a checkpoint: which one, at which step, on which device.
+"""The flags of all commands that open a checkpoint: which one, at which step, and where.
 
 add_checkpoint(parser); add_device(parser)
 args = parser.parse_args()
@@ -22,8 +22,13 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """`args.device`, None unless given."""
+    """`args.device` and `args.dtype`, both None unless given."""
     parser.add_argument("--device", choices=["cpu", "gpu", "tpu"], help="default: JAX's choice")
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        help="to compute in (default: the model's, but float32 where the CPU has no bfloat16)",
+    )
 
 
 def check_checkpoint(args: argparse.Namespace) -> None:

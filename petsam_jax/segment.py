@@ -65,7 +65,7 @@ def _run(args: argparse.Namespace, files: list[PictureFile]) -> int:
         min_score=args.min_score,
     )
     style = known.Style(args.label, args.tolerance, not args.full_size, args.soft, args.background)
-    predictor = ImagePredictor.from_checkpoint(args.ckpt, step=args.step)
+    predictor = ImagePredictor.from_checkpoint(args.ckpt, step=args.step, dtype=args.dtype)
     tell = (lambda line: None) if args.quiet else lambda line: print(line, file=sys.stderr)
     run = Run(predictor, files, args.out, args.format, style, tell)
     try:

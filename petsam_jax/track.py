@@ -138,7 +138,7 @@ def _run(args: argparse.Namespace) -> int:
 
     check_name(args.out)
     clip = open_clip(args.clip)
-    predictor = VideoPredictor.from_checkpoint(args.ckpt, step=args.step)
+    predictor = VideoPredictor.from_checkpoint(args.ckpt, step=args.step, dtype=args.dtype)
     session = predictor.open(clip)
     first = say_all(session, args)
     progress = Progress(clip.count + first, args.quiet)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from petsam_jax import runtime
 from petsam_jax.checkpoint import build_model, load_weights, with_weights
+from petsam_jax.compute_dtype import fastest_dtype
 from petsam_jax.config import ConfigError, differences
 from petsam_jax.data.open_source import open_mix
 from petsam_jax.data.sources import Source
@@ -174,6 +175,12 @@ class _Run:
         with Monitor(self.config, self.workdir, self.total, step, self.keeper) as monitor:
             if step:
                 monitor.say(f"resumed from {self.keeper.last}")
+            dtype = self.config.model.dtype
+            if fastest_dtype(dtype) != dtype:
+                monitor.say(
+                    f"model.dtype={dtype}: this processor has no instructions for it; float32 is "
+                    "faster here (--config.model.dtype=float32, in a new workdir)"
+                )
             fed = self.feed.take(step) if step < end else None
             stopped = self.stop.agreed(step)
             while step < end and not stopped:

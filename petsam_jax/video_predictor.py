@@ -51,11 +51,15 @@ class VideoPredictor:
 
     @classmethod
     def from_checkpoint(
-        cls, directory: str | Path | None = None, *, step: int | None = None
+        cls,
+        directory: str | Path | None = None,
+        *,
+        step: int | None = None,
+        dtype: str | None = None,
     ) -> "VideoPredictor":
         """As `ImagePredictor.from_checkpoint`, and raises as that does."""
         use_compilation_cache()
-        return cls(*load_model(SHIPPED if directory is None else directory, step))
+        return cls(*load_model(SHIPPED if directory is None else directory, step, dtype))
 
     def open(self, source: Source | Clip) -> Session:
         """A clip: the path of a video or of a folder of frames, arrays, or an iterator of arrays.

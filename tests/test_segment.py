@@ -31,7 +31,9 @@ def model():
 @pytest.fixture
 def predictor(model, monkeypatch):
     """What every checkpoint opens as."""
-    monkeypatch.setattr(ImagePredictor, "from_checkpoint", lambda directory, step=None: model)
+    monkeypatch.setattr(
+        ImagePredictor, "from_checkpoint", lambda directory, step=None, dtype=None: model
+    )
     return model
 
 

@@ -28,7 +28,7 @@ POINT = ["--point", "60,60"]
 
 @pytest.fixture(autouse=True)
 def _golden_weights(monkeypatch):
-    given = classmethod(lambda cls, directory, *, step: golden_predictor())
+    given = classmethod(lambda cls, directory, *, step, dtype: golden_predictor())
     monkeypatch.setattr(VideoPredictor, "from_checkpoint", given)
 
 

@@ -24,13 +24,13 @@ class Facts(NamedTuple):
 
 
 def open_weights(
-    directory: str | None = None, step: int | None = None
+    directory: str | None = None, step: int | None = None, dtype: str | None = None
 ) -> tuple[VideoPredictor, Facts]:
     """The predictor of a checkpoint or a run's workdir, None for the weights that ship.
 
     Raises FileNotFoundError or ValueError with what is wrong, and how to get a checkpoint.
     """
-    predictor = VideoPredictor.from_checkpoint(directory, step=step)
+    predictor = VideoPredictor.from_checkpoint(directory, step=step, dtype=dtype)
     path = step_path(directory or SHIPPED, step)
     parameters = sum(math.prod(shape) for shape in model_shapes(predictor.config).values())
     stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

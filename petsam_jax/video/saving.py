@@ -20,7 +20,7 @@ from petsam_jax.video.frames import Clip
 from petsam_jax.video.records import Fresh, Kept, Prompted, Said, Tracked, TrackedObject
 from petsam_jax.video.views import View
 
-VERSION = 3
+VERSION = 4
 COLUMNS = {"prompted": Prompted._fields, "tracked": Tracked._fields}
 ARRAYS = {"prompted": ("logits", "obj_ptr", "memory"), "tracked": ("obj_ptr",)}
 FRESH_ARRAYS = ("logits", "memory")

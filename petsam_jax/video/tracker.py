@@ -74,8 +74,8 @@ class Tracker:
         self._step, self._given = jax.jit(self._run_step), jax.jit(self._run_given)
         self._recall = jax.jit(self._run_recall)
         self._nothing: dict[int, Prompts] = {}
-        # Tells weights from others, whose memories mean something else.
-        self.fingerprint = _fingerprint(arrays)
+        # Tells weights from others, whose memories mean something else; not how they are rounded.
+        self.fingerprint = _fingerprint(nnx.to_pure_dict(nnx.state(model)))
         # Of a memory's map and of a pointer; how many memories and pointers a frame reads.
         cells = self.side // STRIDE
         self.map_shape = cells, cells, model.memory_encoder.out_dim
