@@ -28,7 +28,7 @@ from petsam_jax.data.open_source import open_source
 from petsam_jax.data.pipeline import make_train_iterator
 from petsam_jax.objective import Objective
 from petsam_jax.trainer import make_plan
-from petsam_jax.training import create_state, make_train_step, trainable_names
+from petsam_jax.training import Split, create_state, make_train_step, trainable_names
 
 # Pictures in an epoch, by which the learning rate is planned.
 EXAMPLES = 1000
@@ -43,7 +43,12 @@ def build(config):
     plan = make_plan(config, trainable_names(model), EXAMPLES)
     state, fixed = create_state(model, plan.rules, plan.optimizer)
     step = make_train_step(
-        fixed, plan.optimizer, Objective.of(config), seed=0, ema_decay=config.train.ema_decay
+        fixed,
+        plan.optimizer,
+        Objective.of(config),
+        seed=0,
+        ema_decay=config.train.ema_decay,
+        split=Split(config.train.microbatches),
     )
     return state, jax.jit(step, donate_argnums=0)
 
@@ -122,10 +127,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="corrections (default: the config's)")
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
     parser.add_argument("--batch", type=int, default=8, help="pictures in a batch")
+    parser.add_argument(
+        "--microbatches",
+        type=int,
+        default=1,
+        help="parts of a batch, one after another (default: 1)",
+    )
     parser.add_argument("--data", help="a source of real pictures, as data.sources names it")
     parser.add_argument("--seconds", type=float, default=20.0, help="to measure for")
     args = parser.parse_args()
     overrides = [f"model.dtype={args.dtype}", f"train.batch_size={args.batch}"]
+    overrides.append(f"train.microbatches={args.microbatches}")
     if args.rounds is not None:
         overrides.append(f"prompts.rounds={args.rounds}")
     print(timing.setting())

@@ -231,8 +231,6 @@ def _optim() -> ConfigDict:
     # Averages of AdamW.
     optim.b1 = 0.9
     optim.b2 = 0.98
-    # Batches whose gradients make one step.
-    optim.accumulate = 1
     return optim
 
 
@@ -240,6 +238,9 @@ def _train() -> ConfigDict:
     train = ConfigDict()
     # Pictures in a batch, over all devices and hosts.
     train.batch_size = 8
+    # Parts that a batch is worked through in, one after another, for less memory: their mean
+    # gradient makes the step. Fewer where a device's share of the batch cannot be divided so.
+    train.microbatches = 1
     # Clips in a batch, and the share of batches that are clips.
     train.clip_batch_size = 2
     train.clip_share = 0.25

@@ -45,7 +45,7 @@ class Feed:
     def __init__(self, config: ConfigDict, source: Source, sharding: NamedSharding):
         self._share, self._sharding = config.train.clip_share, sharding
         sizes = {"image": config.train.batch_size, "clip": config.train.clip_batch_size}
-        devices = sharding.mesh.size
+        self.devices = devices = sharding.mesh.size
         for kind, field in (("image", "batch_size"), ("clip", "clip_batch_size")):
             if sizes[kind] % devices:
                 raise ConfigError(

@@ -223,12 +223,10 @@ def make_optimizer(
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
-    accumulate: int = 1,
 ) -> optax.GradientTransformation:
     """AdamW by `rules` over any tree with their dotted names.
 
-    Gradients are clipped to `clip_norm` over all trained parameters together (0: not at all). The
-    mean of `accumulate` gradients makes one step; `total_steps` and warm-ups count these steps.
+    Gradients are clipped to `clip_norm` over all trained parameters together (0: not at all).
     Raises OptimizerError for a schedule that cannot be, and when nothing is trained.
     """
     if not any(rule.lr for rule in rules.values()):
@@ -239,8 +237,6 @@ def make_optimizer(
     if clip_norm:
         steps.insert(0, _clip(clip_norm))
     trained = optax.chain(*steps)
-    if accumulate > 1:
-        trained = optax.MultiSteps(trained, accumulate).gradient_transformation()
 
     def labels(params):
         return jax.tree_util.tree_map_with_path(

@@ -27,7 +27,13 @@ from petsam_jax.objective import Objective
 from petsam_jax.optimizer import Rule, make_optimizer, make_rules, summary, to_steps, unflatten
 from petsam_jax.run_guard import StopSignal, check_config, check_workdir, tree_bytes
 from petsam_jax.run_state import Keeper
-from petsam_jax.training import create_state, make_part_norms, make_train_step, trainable_names
+from petsam_jax.training import (
+    Split,
+    create_state,
+    make_part_norms,
+    make_train_step,
+    trainable_names,
+)
 from petsam_jax.validation import Validation
 
 # What may change when a run is taken up again: nothing that is learned depends on it.
@@ -59,12 +65,11 @@ def make_plan(config: ConfigDict, names: list[str], examples: int) -> Plan:
     steps = to_steps(config.train.duration, per_epoch)
     if steps < 1:
         raise ConfigError(f"train.duration={config.train.duration!r}: set it to at least one step")
-    updates = max(steps // optim.accumulate, 1)
-    rules = _rules(config, names, per_epoch / optim.accumulate)
+    rules = _rules(config, names, per_epoch)
     options = optim.to_dict()
     for name in ("groups", "no_decay"):
         del options[name]
-    return Plan(steps, rules, make_optimizer(rules, updates, **options))
+    return Plan(steps, rules, make_optimizer(rules, steps, **options))
 
 
 def describe(config: ConfigDict) -> str:
@@ -163,11 +168,17 @@ class _Run:
         self.config, self.workdir, self.fixed = config, workdir, fixed
         self.feed, self.keeper, self.stop, self.total = feed, keeper, stop, plan.steps
         objective, seed = Objective.of(config), config.train.seed
+        split = Split(config.train.microbatches, feed.devices)
         step = make_train_step(
-            fixed, plan.optimizer, objective, seed=seed, ema_decay=config.train.ema_decay
+            fixed,
+            plan.optimizer,
+            objective,
+            seed=seed,
+            ema_decay=config.train.ema_decay,
+            split=split,
         )
         self.train_step = ByKind(jax.jit(step, donate_argnums=0, out_shardings=everywhere))
-        norms = make_part_norms(fixed, objective, seed=seed)
+        norms = make_part_norms(fixed, objective, seed=seed, split=split)
         self.part_norms = jax.jit(norms, out_shardings=everywhere)
 
     def loop(self, state, validation, end: int) -> dict[str, float]:

@@ -6,12 +6,14 @@ inside the jitted step. Random numbers of step i come from the run's seed and i 
 was restored goes on as if it had never stopped.
 """
 
+import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float32, Int32, PRNGKeyArray, UInt8
 
@@ -83,6 +85,23 @@ class Metrics(NamedTuple):
     grad_norm: Float32[Array, ""]
 
 
+class Split(NamedTuple):
+    """How a batch is worked through: in `microbatches` parts, one after another.
+
+    Fewer where `devices` have too few examples each to be divided so.
+    """
+
+    microbatches: int = 1
+    devices: int = 1
+
+    def parts(self, examples: int) -> int:
+        """Of a batch of so many examples, on all devices together."""
+        return math.gcd(examples // self.devices, self.microbatches)
+
+
+WHOLE = Split()
+
+
 def make_train_step(
     fixed: Fixed,
     optimizer: optax.GradientTransformation,
@@ -90,6 +109,7 @@ def make_train_step(
     *,
     seed: int,
     ema_decay: float,
+    split: Split = WHOLE,
 ) -> Callable[[TrainState, UInt8[Array, "..."], UInt8[Array, "..."]], tuple[TrainState, Metrics]]:
     """A function of state, pictures (b h w 3) or clips (b t h w 3), and masks; jit it as it is."""
 
@@ -100,9 +120,7 @@ def make_train_step(
 
     def train_step(state: TrainState, image, mask):
         key = step_key(seed, state)
-        (_, (parts, ious)), grads = jax.value_and_grad(loss, has_aux=True)(
-            state.trained, image, mask, key
-        )
+        (parts, ious), grads = mean_gradient(loss, state.trained, (image, mask), key, split)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trained)
         trained = optax.apply_updates(state.trained, updates)
         ema = ema_update(state.ema, trained, ema_decay, state.step)
@@ -113,25 +131,57 @@ def make_train_step(
 
 
 def make_part_norms(
-    fixed: Fixed, objective: Objective, *, seed: int
+    fixed: Fixed, objective: Objective, *, seed: int, split: Split = WHOLE
 ) -> Callable[[TrainState, UInt8[Array, "..."], UInt8[Array, "..."]], dict[str, Array]]:
     """A function like the step's that tells how large the gradient of each loss part alone is.
 
-    Of the same prompts and random numbers as the step from that state, and before weighting. One
-    forward pass and a backward pass for each part, which `map` compiles once.
+    Of the same prompts and random numbers as the step from that state, and before weighting. A
+    forward and a backward pass for each part, which `map` compiles once; in no more memory than a
+    step.
     """
 
     def part_norms(state: TrainState, image, mask):
-        def losses(trained):
-            key = step_key(seed, state)
-            parts = mean_losses(outcome_of(fixed.model(trained), image, mask, key, objective))
-            return jnp.stack([getattr(parts, name) for name in PARTS])
+        def norm(which):
+            def loss(trained, image, mask, key):
+                parts = mean_losses(outcome_of(fixed.model(trained), image, mask, key, objective))
+                return jnp.stack([getattr(parts, name) for name in PARTS]) @ which, ()
 
-        _, pull_back = jax.vjp(losses, state.trained)
-        norms = jax.lax.map(lambda part: optax.tree.norm(pull_back(part)[0]), jnp.eye(len(PARTS)))
-        return dict(zip(PARTS, norms, strict=True))
+            key = step_key(seed, state)
+            return optax.tree.norm(mean_gradient(loss, state.trained, (image, mask), key, split)[1])
+
+        return dict(zip(PARTS, jax.lax.map(norm, jnp.eye(len(PARTS))), strict=True))
 
     return part_norms
+
+
+def mean_gradient(
+    loss: Callable,
+    trained: Arrays,
+    batch: tuple[Array, ...],
+    key: PRNGKeyArray,
+    split: Split,
+) -> tuple[Any, Arrays]:
+    """What `loss(trained, *batch, key)` has to say besides, and its gradient: means over the parts
+    of the batch, one worked through after another.
+
+    In each part are examples of every device, so that none waits for another.
+    """
+    gradient = jax.grad(loss, has_aux=True)
+    number = split.parts(len(batch[0]))
+    if number == 1:
+        grads, said = gradient(trained, *batch, key)
+        return said, grads
+    parts = [rearrange(array, "(b p) ... -> p b ...", p=number) for array in batch]
+
+    def add(total, part):
+        key, *arrays = part
+        grads, said = gradient(trained, *arrays, key)
+        return jax.tree.map(jnp.add, total, grads), said
+
+    zero = jax.tree.map(jnp.zeros_like, trained)
+    total, said = jax.lax.scan(add, zero, (jax.random.split(key, number), *parts))
+    grads = jax.tree.map(lambda x: x / number, total)
+    return jax.tree.map(lambda x: x.mean(axis=0), said), grads
 
 
 def step_key(seed: int, state: TrainState) -> PRNGKeyArray:

@@ -223,21 +223,18 @@ def state_size(state):
     return sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_frozen_module_stays_and_costs_nothing(rng, accumulate):
+def test_frozen_module_stays_and_costs_nothing(rng):
     """Nor does its gradient count for clipping."""
     params, gradients = small(rng), [small(rng) for _ in range(4)]
     rules = small_rules(params, trunk=dict(lr=0.0))
-    optimizer = make_optimizer(rules, 8, clip_norm=0.5, accumulate=accumulate)
+    optimizer = make_optimizer(rules, 8, clip_norm=0.5)
     got, state = run(optimizer, params, gradients)
     for old, new in zip(*map(jax.tree.leaves, (params["trunk"], got["trunk"])), strict=True):
         np.testing.assert_array_equal(old, new)
     head = params["head"]["kernel"].size
-    assert state_size(state) == head * (2 if accumulate == 1 else 3)
+    assert state_size(state) == 2 * head
     alone, _ = run(
-        make_optimizer(
-            {"head.kernel": rules["head.kernel"]}, 8, clip_norm=0.5, accumulate=accumulate
-        ),
+        make_optimizer({"head.kernel": rules["head.kernel"]}, 8, clip_norm=0.5),
         {"head": params["head"]},
         [{"head": gradient["head"]} for gradient in gradients],
     )
@@ -248,19 +245,6 @@ def test_frozen_module_stays_and_costs_nothing(rng, accumulate):
 def test_nothing_to_train_is_an_error():
     with pytest.raises(OptimizerError, match="lr is 0 in every group"):
         make_optimizer({"a": Rule("g", 0.0, 0.1, 0)}, 10)
-
-
-def test_accumulation_equals_steps_of_mean_gradients(rng):
-    params, gradients = small(rng), [small(rng) for _ in range(6)]
-    rules = small_rules(params)
-    pairs = zip(gradients[::2], gradients[1::2], strict=True)
-    means = [jax.tree.map(lambda a, b: (a + b) / 2, *pair) for pair in pairs]
-    want, _ = run(make_optimizer(rules, 9), params, means)
-    got, _ = run(make_optimizer(rules, 9, accumulate=2), params, gradients)
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    half, _ = run(make_optimizer(rules, 9, accumulate=2), params, gradients[:1])
-    np.testing.assert_array_equal(half["head"]["kernel"], params["head"]["kernel"])
 
 
 def test_clipping_is_over_all_trained_parameters(rng):

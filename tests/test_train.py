@@ -198,12 +198,12 @@ def test_clip_steps_are_spread_evenly(share):
         assert number_of_kind(step, share) == seen[is_clip_step(step, share)]
 
 
-def test_epochs_and_accumulation_become_steps():
+def test_epochs_become_steps():
     names = trainable_names(nnx.eval_shape(lambda: build_model(small())))
-    config = small("train.duration=3 epochs", "optim.accumulate=2", *EPOCH)
+    config = small("train.duration=3 epochs", *EPOCH)
     plan = make_plan(config, names, examples=42)
-    # 10.5 batches of 4 an epoch, 5.25 updates.
-    assert plan.steps == 32 and plan.rules[names[-1]].warmup == 6
+    # 10.5 batches of 4 an epoch.
+    assert plan.steps == 32 and plan.rules[names[-1]].warmup == 11
 
 
 # The program

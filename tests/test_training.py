@@ -11,7 +11,15 @@ from flax import nnx
 from petsam_jax.models.decoded import Decoded
 from petsam_jax.objective import Objective
 from petsam_jax.optimizer import Rule
-from petsam_jax.training import PARTS, create_state, make_part_norms, make_train_step
+from petsam_jax.training import (
+    PARTS,
+    WHOLE,
+    Split,
+    create_state,
+    make_part_norms,
+    make_train_step,
+    mean_gradient,
+)
 from tests.test_validation import Echo
 
 ROUNDS = 2
@@ -36,7 +44,7 @@ def objective(**weights):
     return Objective(first={}, correction={}, loss=weights, paint=paint, rounds=ROUNDS - 1)
 
 
-def run(how, optimizer, **weights):
+def run(how, optimizer, split=WHOLE, **weights):
     """What `how` has to say of the first step on four squares."""
     rules = {name: Rule("all", 1.0, 0.0, 0) for name in ("mask", "iou", "object")}
     state, fixed = create_state(Toy(), rules, optimizer)
@@ -44,9 +52,11 @@ def run(how, optimizer, **weights):
     mask[:, 20:44, 12:50] = 1
     image = jnp.zeros((4, 64, 64, 3), jnp.uint8)
     if how is make_part_norms:
-        say = make_part_norms(fixed, objective(**weights), seed=3)
+        say = make_part_norms(fixed, objective(**weights), seed=3, split=split)
     else:
-        step = make_train_step(fixed, optimizer, objective(**weights), seed=3, ema_decay=0.9)
+        step = make_train_step(
+            fixed, optimizer, objective(**weights), seed=3, ema_decay=0.9, split=split
+        )
         say = lambda *batch: step(*batch)[1].grad_norm  # noqa: E731
     return jax.jit(say)(state, image, jnp.asarray(mask))
 
@@ -67,3 +77,65 @@ def test_each_part_has_the_gradient_of_a_step_that_trains_nothing_else(part, nor
     alone = {f"{name}_weight": float(name == part) for name in PARTS}
     whole = run(make_train_step, optax.sgd(1.0), **alone)
     assert whole == pytest.approx(float(norms[part]), rel=1e-5) and whole > 0
+
+
+# A batch in parts
+
+
+def loss(trained, x, y, key):
+    """The mean of something of each example that is not linear, and what it has to say besides."""
+    error = jnp.tanh(x @ trained["w"]) - y
+    return jnp.mean(error**2), (error.mean(), jax.random.uniform(key))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 6])
+def test_parts_have_the_gradient_of_the_whole_batch(rng, number):
+    x, y, w = (jnp.asarray(rng.normal(size=n), jnp.float32) for n in ((6, 5), 6, 5))
+    key, split = jax.random.key(4), Split(number)
+    assert split.parts(6) == number
+    (error, drawn), grads = jax.jit(
+        lambda *batch: mean_gradient(loss, {"w": w}, batch, key, split)
+    )(x, y)
+    want, (whole, _) = jax.grad(loss, has_aux=True)({"w": w}, x, y, key)
+    np.testing.assert_allclose(grads["w"], want["w"], rtol=1e-5, atol=1e-7)
+    assert error == pytest.approx(float(whole), rel=1e-5)
+    keys = [key] if number == 1 else jax.random.split(key, number)
+    assert drawn == pytest.approx(np.mean([jax.random.uniform(key) for key in keys]), rel=1e-6)
+
+
+def test_each_part_has_examples_of_every_device():
+    """Of eight examples on four devices, two each, a part has one of each."""
+    seen = []
+
+    def loss(trained, x, key):
+        jax.debug.callback(lambda x: seen.append(x.tolist()), x)
+        return (trained["w"] * x).sum(), ()
+
+    batch = (jnp.arange(8.0),)
+    mean_gradient(loss, {"w": jnp.ones(8 // 2)}, batch, jax.random.key(0), Split(2, 4))
+    jax.effects_barrier()
+    assert seen == [[0, 2, 4, 6], [1, 3, 5, 7]]
+
+
+@pytest.mark.parametrize(
+    ("split", "examples", "parts"),
+    [(Split(2, 1), 8, 2), (Split(2, 8), 8, 1), (Split(4, 2), 12, 2), (Split(3), 8, 1)],
+)
+def test_there_are_fewer_parts_where_a_share_cannot_be_divided(split, examples, parts):
+    assert split.parts(examples) == parts
+
+
+def test_a_step_in_parts_and_its_norms_go_together():
+    """On squares that are alike, where random numbers cannot tell parts from the whole."""
+    norms = run(make_part_norms, optax.sgd(1.0), Split(2))
+    whole = run(
+        make_train_step,
+        optax.sgd(1.0),
+        Split(2),
+        mask_weight=1.0,
+        dice_weight=0.0,
+        iou_weight=0.0,
+        object_weight=0.0,
+    )
+    assert whole == pytest.approx(float(norms["mask"]), rel=1e-5) and whole > 0
+    assert norms["object"] == pytest.approx(ROUNDS * (1 - 1 / (1 + np.exp(-0.5))), rel=1e-5)
