@@ -21,14 +21,13 @@ import numpy as np
 
 from benchmarks import timing
 from petsam_jax import runtime
-from petsam_jax.checkpoint import build_model
 from petsam_jax.config import load_config
 from petsam_jax.data.augment import Augmentation
 from petsam_jax.data.open_source import open_source
 from petsam_jax.data.pipeline import make_train_iterator
 from petsam_jax.objective import Objective
-from petsam_jax.trainer import make_plan
-from petsam_jax.training import Split, create_state, make_train_step, trainable_names
+from petsam_jax.trainer import first_state
+from petsam_jax.training import Split, make_train_step
 
 # Pictures in an epoch, by which the learning rate is planned.
 EXAMPLES = 1000
@@ -39,9 +38,7 @@ LEAST_ROUNDS = 3
 
 def build(config):
     """The first state of a run, and its compiled step for batches of pictures."""
-    model = build_model(config)
-    plan = make_plan(config, trainable_names(model), EXAMPLES)
-    state, fixed = create_state(model, plan.rules, plan.optimizer)
+    plan, state, fixed = first_state(config, EXAMPLES)
     step = make_train_step(
         fixed,
         plan.optimizer,

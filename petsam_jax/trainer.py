@@ -28,7 +28,9 @@ from petsam_jax.optimizer import Rule, make_optimizer, make_rules, summary, to_s
 from petsam_jax.run_guard import StopSignal, check_config, check_workdir, tree_bytes
 from petsam_jax.run_state import Keeper
 from petsam_jax.training import (
+    Fixed,
     Split,
+    TrainState,
     create_state,
     make_part_norms,
     make_train_step,
@@ -110,9 +112,7 @@ def train_and_evaluate(
     check_config(workdir, config, MAY_DIFFER)
     mesh = Mesh(np.array(jax.devices()), ("data",))
     everywhere, spread = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
-    model = first_model(config)
-    plan = make_plan(config, trainable_names(model), len(source))
-    state, fixed = create_state(model, plan.rules, plan.optimizer)
+    plan, state, fixed = first_state(config, len(source))
     check_workdir(workdir, tree_bytes(state, fixed.frozen) * (config.train.keep + 2))
     feed = Feed(config, source, spread)
     try:
@@ -125,6 +125,16 @@ def train_and_evaluate(
             return run.loop(state, validation, min(plan.steps, max_steps or plan.steps))
     finally:
         feed.close()
+
+
+def first_state(config: ConfigDict, examples: int) -> tuple[Plan, TrainState, Fixed]:
+    """The plan of a run on so many examples, and where it begins.
+
+    The model itself goes: its arrays, which are in the state, would be kept a second time.
+    """
+    model = first_model(config)
+    plan = make_plan(config, trainable_names(model), examples)
+    return plan, *create_state(model, plan.rules, plan.optimizer)
 
 
 def first_model(config: ConfigDict) -> SAM2:

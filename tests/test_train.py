@@ -1,5 +1,6 @@
 """The whole of training on the smallest model: it learns, logs, stops, resumes and refuses."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from petsam_jax.data.shapes import ShapesSource
 from petsam_jax.feed import Feed, is_clip_step, number_of_kind
 from petsam_jax.logbook import read_metrics
 from petsam_jax.run_guard import TrainingDiverged, WorkdirError
-from petsam_jax.trainer import ByKind, make_plan, train_and_evaluate
+from petsam_jax.trainer import ByKind, first_state, make_plan, train_and_evaluate
 from petsam_jax.training import trainable_names
 
 ROOT = Path(__file__).parents[1]
@@ -196,6 +197,18 @@ def test_clip_steps_are_spread_evenly(share):
     for step in range(200):
         seen[is_clip_step(step, share)] += 1
         assert number_of_kind(step, share) == seen[is_clip_step(step, share)]
+
+
+def test_the_first_state_holds_each_array_once():
+    """Weights, AdamW's two averages and their own; the model that they are from is gone."""
+    gc.collect()
+    before = {id(array) for array in jax.live_arrays()}
+    _, state, fixed = first_state(small(), examples=42)
+    gc.collect()
+    new = [array for array in jax.live_arrays() if id(array) not in before]
+    kept = jax.tree.leaves((state, fixed.frozen))
+    assert sum(array.nbytes for array in new) == sum(array.nbytes for array in kept)
+    assert sum(array.nbytes for array in kept) > 4 * 4 * sum(x.size for x in state.ema.values())
 
 
 def test_epochs_become_steps():
