@@ -17,7 +17,8 @@ six in the direction of tracking, with pointers to more; the memory of a prompte
 mask of 0 and 1; objects share no pixel; small holes are filled; an object that is judged absent has
 an empty mask. What SAM 2 does not do: a tracked frame is also shown the mask of the frame before,
 where the model was trained with it (`prompts.carried` of the config), and where frames have more
-detail than the model's input, it is looked at around where the objects were (`video.views`).
+detail than the model's input, it is looked at around where the objects were, or what was prompted
+is (`video.views`).
 """
 
 from pathlib import Path

@@ -6,7 +6,15 @@ from PIL import Image
 
 from petsam_jax.postprocess import logits_at_size, masks_at_size
 from petsam_jax.video.saving import SessionError
-from petsam_jax.video.views import Seen, View, next_view, placed, whole
+from petsam_jax.video.views import (
+    Seen,
+    View,
+    cut_off,
+    first_views,
+    next_view,
+    placed,
+    whole,
+)
 from petsam_jax.video_predictor import VideoPredictor
 from tests.golden import tiny_model
 from tests.golden_video import SIDE, golden_frame, golden_predictor
@@ -89,6 +97,41 @@ def test_a_view_stays_until_its_objects_near_its_sides_or_change_their_size():
     other = View(90, 50, 210, 210)
     box = [(108.0, 100.0, 250.0, 200.0)]
     assert next_view(box, [view, other], SIZE, 64) == other
+
+
+def test_first_views_are_of_all_places(rng):
+    none = np.zeros((0, 2))
+    assert first_views(none, False, SIZE, SIDE) == [whole(SIZE)]
+    assert first_views(np.array([(50.0, 9.0)]), False, (90, 90), SIDE) == [whole((90, 90))]
+    for place, left in (((230, 150), 80), ((3, 290), 0), ((459, 0), 160)):
+        found = first_views(np.array([place], float), False, SIZE, SIDE)
+        assert found == [whole(SIZE), View(left, 0, 300, 300)]
+    tall = first_views(np.array([(10.0, 230.0)]), False, SIZE[::-1], SIDE)
+    assert tall == [View(0, 0, 300, 460), View(0, 80, 300, 300)]
+    # In one square or not at all.
+    near, far = np.array([(100.0, 5.0), (399.0, 5.0)]), np.array([(100.0, 5.0), (401.0, 5.0)])
+    assert first_views(near, False, SIZE, SIDE) == [whole(SIZE), View(100, 0, 300, 300)]
+    assert first_views(far, False, SIZE, SIDE) == [whole(SIZE)]
+    box = np.array([(200.0, 90.0), (300.0, 170.0)])
+    assert first_views(box, True, SIZE, SIDE) == [next_view([(*box[0], *box[1])], [], SIZE, SIDE)]
+    # A click beside the box counts.
+    with_click = np.array([(120.0, 100.0), *box])
+    assert holds(first_views(with_click, True, SIZE, SIDE)[0], (120, 90), (180, 80))
+
+
+def test_a_mask_is_cut_off_where_only_its_view_ends():
+    inner = View(80, 40, 200, 200)
+    for place, sides, is_cut in (
+        ((120, 80), (80, 80), False),
+        ((60, 80), (80, 80), True),
+        ((120, 20), (80, 80), True),
+        ((240, 80), (80, 80), True),
+        ((120, 200), (80, 80), True),
+    ):
+        assert cut_off(seen(mask_at(place, sides), inner), SIZE) == is_cut
+    assert not cut_off(seen(np.ones(SIZE, bool)), SIZE)
+    assert cut_off(seen(np.ones(SIZE, bool), SQUARE), SIZE)
+    assert not cut_off(seen(np.zeros(SIZE, bool), inner), SIZE)
 
 
 def test_a_box_is_around_the_mask_but_for_specks():
@@ -207,13 +250,93 @@ def test_without_zoom_whole_frames_are_looked_at(frames, monkeypatch):
     session = predictor.open(frames)
     session.add_mask(0, 1, mask_at(PLACES[0]))
     tracked(session, end=3)
-    assert shapes == [SIZE] * 4
+    session.add_points(5, 2, [(230, 150)], [1])
+    session.add_box(6, 3, (10, 10, 60, 60))
+    assert shapes == [SIZE] * 6
 
 
-def test_a_click_looks_at_the_whole_frame_and_is_remembered_from_near(session):
+@pytest.fixture
+def answers(session, monkeypatch):
+    """What the model says of each view it is asked about, in order: (score, mask at stride 4)."""
+    tracker, to_say = session._state.tracker, []
+    step = tracker.step
+
+    def said(*args, **kwargs):
+        score, mask = to_say.pop(0)
+        logits = np.where(mask, 8, -8).astype(np.float32)[None]
+        score, present = np.float32([score]), np.float32([9])
+        answer = step(*args, **kwargs)
+        return answer._replace(logits=logits, iou_pred=score, object_logit=present)
+
+    monkeypatch.setattr(tracker, "step", said)
+    return to_say
+
+
+def cells(x0, y0, x1, y1):
+    """A mask as the model has it, SIDE / 4 cells on each side."""
+    mask = np.zeros((SIDE // 4, SIDE // 4), bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+INSIDE, LEFT = cells(8, 8, 20, 24), cells(0, 8, 20, 24)
+SQUARE = View(80, 0, 300, 300)  # around (230, 150)
+
+
+@pytest.mark.parametrize(
+    ("of_whole", "of_square", "chosen"),
+    [
+        ((0.6, INSIDE), (0.7, INSIDE), SQUARE),
+        ((0.7, INSIDE), (0.6, INSIDE), whole(SIZE)),
+        # It goes on where the square ends.
+        ((0.6, INSIDE), (0.7, LEFT), whole(SIZE)),
+        ((0.6, INSIDE), (0.7, cells(8, 8, 32, 24)), whole(SIZE)),
+        # Here the frame ends, too.
+        ((0.6, INSIDE), (0.7, cells(8, 0, 20, 32)), SQUARE),
+        ((0.6, INSIDE), (0.7, cells(0, 0, 0, 0)), SQUARE),
+    ],
+)
+def test_a_first_click_is_looked_at_as_a_whole_and_unstretched(
+    session, answers, of_whole, of_square, chosen
+):
+    answers[:] = of_whole, of_square
     mask = session.add_points(0, 1, [(230, 150)], [1])
     record = session._state.objects[1].prompted[0]
-    assert mask.shape == SIZE and record.view == whole(SIZE)
+    assert record.view == chosen and not answers
+    wanted = masks_at_size(record.logits, chosen.height, chosen.width)
+    np.testing.assert_array_equal(mask, placed(wanted, chosen, SIZE))
+    # A further click is about that answer, and is seen where it was.
+    answers[:] = [(0.1, INSIDE)]
+    session.add_points(0, 1, [(240, 160)], [0])
+    assert session._state.objects[1].prompted[0].view == chosen and not answers
+
+
+def test_a_click_beside_the_view_is_looked_at_anew(session, answers):
+    answers[:] = (0.1, INSIDE), (0.2, INSIDE)
+    session.add_points(0, 1, [(230, 150)], [1])
+    assert session._state.objects[1].prompted[0].view == SQUARE
+    answers[:] = (0.3, INSIDE), (0.4, INSIDE)
+    session.add_points(0, 1, [(2, 2)], [0])
+    assert session._state.objects[1].prompted[0].view == SQUARE._replace(left=0)
+    # No square holds all of these.
+    answers[:] = [(0.1, INSIDE)]
+    session.add_points(0, 1, [(420, 2)], [0])
+    assert session._state.objects[1].prompted[0].view == whole(SIZE) and not answers
+
+
+def test_a_box_is_looked_at_from_near(session):
+    box = (*PLACES[0], PLACES[0][0] + OBJECT[0], PLACES[0][1] + OBJECT[1])
+    session.add_points(0, 1, [(5, 5)], [1])
+    session.add_box(0, 1, box)
+    view = session._state.objects[1].prompted[0].view
+    assert view == next_view([tuple(map(float, box))], [], SIZE, SIDE)
+    assert view.width == view.height == 150 and holds(view, PLACES[0])
+
+
+def test_what_is_prompted_is_remembered_from_near(session):
+    mask = session.add_points(0, 1, [(230, 150)], [1])
+    record = session._state.objects[1].prompted[0]
+    assert mask.shape == SIZE
     assert record.memory_view == session._state.view_around(0, [1])
     # What another object's prompt changes of where the frame is looked at, both remember.
     session.add_mask(0, 2, mask_at((5, 5), (20, 20)))

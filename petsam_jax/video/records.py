@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32
 
 from petsam_jax.outputs.rle import decode_rle, encode_rle
 from petsam_jax.video.views import View
@@ -27,6 +27,12 @@ class Said(NamedTuple):
     labels: tuple[int, ...] = ()
     box: tuple[float, ...] | None = None
     given: bool = False  # the mask itself
+
+    @property
+    def places(self) -> Float[np.ndarray, "p 2"]:
+        """All that is pointed at, as x and y: clicks, and corners of the box."""
+        corners = () if self.box is None else (self.box[:2], self.box[2:])
+        return np.array([*self.points, *corners], float).reshape(-1, 2)
 
 
 class Prompted(NamedTuple):

@@ -21,7 +21,6 @@ from petsam_jax.video.memories import MOST_PROMPTED
 from petsam_jax.video.passes import Found, run_pass
 from petsam_jax.video.records import (
     Kept,
-    Logits,
     Mask,
     Prompted,
     Said,
@@ -31,7 +30,7 @@ from petsam_jax.video.records import (
 )
 from petsam_jax.video.state import State
 from petsam_jax.video.tracker import Answer, Tracker
-from petsam_jax.video.views import View
+from petsam_jax.video.views import Seen, View, cut_off, first_views
 
 # States that `undo` can go back to.
 UNDONE = 100
@@ -137,10 +136,17 @@ class Session:
         initial = known.initial if isinstance(known, Prompted) else known is None
         reverse = known is not None and known.reverse
         if mask is None:
-            view = state.whole if initial else self._view(frame, said)
             seen = state.last_seen(frame, object_id) if fed_back else None
-            last = seen and seen.moved(view)
-            answer = self._answer(view, frame, object_id, said, last, initial, reverse)
+            if not initial:
+                views = [self._view(frame, said)]
+            elif fed_back and known is not None and known.view.has(said.places):
+                views = [known.view]
+            else:
+                views = self._first_views(said)
+            answers = [
+                self._answer(view, frame, object_id, said, seen, initial, reverse) for view in views
+            ]
+            view, answer = self._best(views, answers)
             mask = state.place(state.enlarge(answer.logits[0], view), view)
         else:
             others = [each for each in self._known_on(frame) if each != object_id]
@@ -171,8 +177,23 @@ class Session:
     def _view(self, frame: int, said: Said) -> View:
         """What a correction is about: where objects were found, and all that is pointed at."""
         view = self._state.view_around(frame, self._known_on(frame))
-        places = [*said.points, *(() if said.box is None else (said.box[:2], said.box[2:]))]
-        return view if view.has(np.array(places).reshape(-1, 2)) else self._state.whole
+        return view if view.has(said.places) else self._state.whole
+
+    def _first_views(self, said: Said) -> list[View]:
+        """Where to look for what is prompted on a frame by itself."""
+        state = self._state
+        if not state.zoom:
+            return [state.whole]
+        return first_views(said.places, said.box is not None, self.clip.size, state.images.size)
+
+    def _best(self, views: list[View], answers: list[Answer]) -> tuple[View, Answer]:
+        """The answer that the model itself thinks better of; the first, if others are cut off."""
+        best = views[0], answers[0]
+        for view, answer in zip(views[1:], answers[1:], strict=True):
+            seen = Seen(answer.logits[0], view, bool(answer.object_logit[0] > 0), None)
+            if answer.iou_pred[0] > best[1].iou_pred[0] and not cut_off(seen, self.clip.size):
+                best = view, answer
+        return best
 
     def _answer(
         self,
@@ -180,7 +201,7 @@ class Session:
         frame: int,
         object_id: int,
         said: Said,
-        last: Logits | None,
+        seen: Seen | None,
         initial: bool,
         reverse: bool,
     ) -> Answer:
@@ -189,6 +210,7 @@ class Session:
         points, labels = (None, None) if not said.points else (said.points - corner, said.labels)
         box = None if said.box is None else said.box - np.tile(corner, 2)
         size = view.height, view.width
+        last = seen and seen.moved(view)
         prompts, _ = picture_prompts(points, labels, box, last, size, state.images.size)
         ids = [] if initial else [object_id]
         memories = state.memories(ids, frame, reverse, without=frame)

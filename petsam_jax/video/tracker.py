@@ -50,6 +50,7 @@ class Answer(NamedTuple):
     """What a frame shows of each object, and what is remembered of it."""
 
     logits: Float32[Array, "b h w"]  # at stride 4
+    iou_pred: Float32[Array, " b"]
     object_logit: Float32[Array, " b"]
     obj_ptr: Float32[Array, "b c"]
     memory: Float32[Array, "b h16 w16 e"]
@@ -145,7 +146,8 @@ class Tracker:
         if self._binarise:
             large = jnp.where(prompted[:, None, None, None], _certain(large), large)
         memory = model.encode_memory(features.image_embed, large, object_logit)
-        return Answer(logits[:, 0], object_logit[:, 0], decoded.obj_ptr, memory)
+        iou_pred, object_logit = decoded.iou_pred[:, 0], object_logit[:, 0]
+        return Answer(logits[:, 0], iou_pred, object_logit, decoded.obj_ptr, memory)
 
     def _run_given(self, parameters, features, mask) -> Answer:
         model = self._model(parameters)
@@ -162,7 +164,9 @@ class Tracker:
         large = rearrange(mask_to_logits(mask), "b h w 1 -> b 1 h w")
         large = _certain(large) if self._binarise else large
         memory = model.encode_memory(features.image_embed, large, object_logit)
-        return Answer(small[..., 0], object_logit[:, 0], answer.obj_ptr, memory)
+        object_logit = object_logit[:, 0]
+        sure = jnp.ones_like(object_logit)
+        return Answer(small[..., 0], sure, object_logit, answer.obj_ptr, memory)
 
     def _run_recall(self, parameters, features, logits, object_logit) -> Float32[Array, "1 h w e"]:
         model = self._model(parameters)
