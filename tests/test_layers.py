@@ -100,7 +100,8 @@ def test_window_merge_undoes_split_on_odd_sizes(rng, shape):
     grid = padded.shape[1] // 3, padded.shape[2] // 4
     merged = merge_windows(split_windows(padded, (3, 4), num_heads=2), (3, 4), grid)
     np.testing.assert_array_equal(merged[:, : shape[1], : shape[2]], x)
-    assert jnp.abs(padded).sum() == jnp.abs(x).sum()
+    # Padded by zeros alone. As numbers, since their sum depends on the order of its terms.
+    assert jnp.count_nonzero(padded) == jnp.count_nonzero(x)
 
 
 # Behaviour
