@@ -44,8 +44,8 @@ class VideoPredictor:
         """The config is as for `ImagePredictor`.
 
         `binarise` makes memories of prompted frames from masks of 0 and 1, as SAM 2's video
-        predictor does and its training does not. Without `zoom` all frames are looked at as a whole,
-        as SAM 2 does.
+        predictor does and its training does not. Without `zoom` all frames are looked at whole, as
+        SAM 2 does.
         """
         self.config, self.images, self._zoom = config, ImagePredictor(config, model), zoom
         self._tracker = Tracker(config, model, binarise)
