@@ -24,6 +24,7 @@ from petsam_jax.video.records import (
     Mask,
     Prompted,
     Said,
+    Tracked,
     TrackedObject,
     Window,
     pack,
@@ -137,12 +138,7 @@ class Session:
         reverse = known is not None and known.reverse
         if mask is None:
             seen = state.last_seen(frame, object_id) if fed_back else None
-            if not initial:
-                views = [self._view(frame, said)]
-            elif fed_back and known is not None and known.view.has(said.places):
-                views = [known.view]
-            else:
-                views = self._first_views(said)
+            views = self._views(frame, said, initial, known if fed_back else None)
             answers = [
                 self._answer(view, frame, object_id, said, seen, initial, reverse) for view in views
             ]
@@ -174,14 +170,16 @@ class Session:
     def _known_on(self, frame: int) -> list[int]:
         return [each for each in self.object_ids if self._state.objects[each].at(frame)]
 
-    def _view(self, frame: int, said: Said) -> View:
-        """What a correction is about: where objects were found, and all that is pointed at."""
-        view = self._state.view_around(frame, self._known_on(frame))
-        return view if view.has(said.places) else self._state.whole
-
-    def _first_views(self, said: Said) -> list[View]:
-        """Where to look for what is prompted on a frame by itself."""
+    def _views(
+        self, frame: int, said: Said, initial: bool, before: Prompted | Tracked | None
+    ) -> list[View]:
+        """Where to look for all that was said; `before` is the answer that it is to mend."""
         state = self._state
+        if not initial:
+            view = state.view_around(frame, self._known_on(frame))
+            return [view if view.has(said.places) else state.whole]
+        if before is not None and before.view.has(said.places):
+            return [before.view]
         if not state.zoom:
             return [state.whole]
         return first_views(said.places, said.box is not None, self.clip.size, state.images.size)

@@ -106,9 +106,7 @@ def first_views(
     low, high = places.min(axis=0), places.max(axis=0)
     if boxed:
         return [next_view([(*low, *high)], [], size, side)]
-    square = min(size)
-    corner = np.clip(np.round((low + high - square) / 2), 0, np.array(size[::-1]) - square)
-    near = View(*map(int, corner), square, square)
+    near = _around(low, high, np.array([min(size)] * 2), size)
     return [whole(size)] if near == whole(size) or not near.has(places) else [whole(size), near]
 
 
@@ -117,12 +115,8 @@ def cut_off(seen: Seen, size: tuple[int, int]) -> bool:
     box = seen.box()
     if box is None:
         return False
-    view, cells = seen.view, np.array(seen.logits.shape[::-1])
-    begin, end = np.array(view[:2]), np.array(view[:2]) + view[2:]
-    cell = np.array(view[2:]) / cells
-    before = (np.array(box[:2]) < begin + cell) & (begin > 0)
-    after = (np.array(box[2:]) > end - cell) & (end < size[::-1])
-    return bool(before.any() or after.any())
+    cell = np.array(seen.view[2:]) / seen.logits.shape[::-1]
+    return not _inside(seen.view, np.array(box[:2]), np.array(box[2:]), cell, size)
 
 
 def next_view(boxes: Sequence[Box], last: Sequence[View], size: tuple[int, int], side: int) -> View:
@@ -140,20 +134,33 @@ def next_view(boxes: Sequence[Box], last: Sequence[View], size: tuple[int, int],
         if _fits(view, low, high, size, side):
             return view
     sides = np.minimum(max(side, round(ZOOM * float((high - low).max()))), size[::-1])
+    return _around(low, high, sides, size)
+
+
+def _around(low, high, sides, size: tuple[int, int]) -> View:
+    """With these sides, its middle that of corners `low` and `high` as far as the frame reaches."""
     corner = np.clip(np.round((low + high - sides) / 2), 0, size[::-1] - sides)
     return View(*map(int, (*corner, *sides)))
 
 
+def _inside(view: View, low, high, away, size: tuple[int, int]) -> bool:
+    """Whether corners `low` and `high` are so far `away` from the view's sides.
+
+    But for those that are the frame's own: beyond them nothing can be missed.
+    """
+    begin, end = np.array(view[:2]), np.array(view[:2]) + view[2:]
+    after = (low >= begin + away) | (begin == 0)
+    before = (high <= end - away) | (end == size[::-1])
+    return bool((after & before).all())
+
+
 def _fits(view: View, low, high, size: tuple[int, int], side: int) -> bool:
     """Whether objects from corner `low` to `high` are well inside, neither too large nor small."""
-    begin, end = np.array(view[:2]), np.array(view[:2]) + view[2:]
     larger = max(view[2:])
-    away = EDGE * larger
-    # Beyond the frame's own sides nothing can be missed.
-    inside = ((low >= begin + away) | (begin == 0)) & ((high <= end - away) | (end == size[::-1]))
+    inside = _inside(view, low, high, EDGE * larger, size)
     times = larger / float((high - low).max())
     near = times >= LEAST or view == whole(size)
-    return bool(inside.all()) and near and (times <= MOST or larger <= side)
+    return inside and near and (times <= MOST or larger <= side)
 
 
 def placed(
