@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 from petsam_jax import compute_dtype, segment, track
-from petsam_jax.checkpoint import load_model, load_weights, model_shapes, save_weights
+from petsam_jax.checkpoint import load_model, load_weights, save_weights
 from petsam_jax.compute_dtype import fastest_dtype
-from petsam_jax.config import load_config
 from petsam_jax.image_predictor import ImagePredictor
 from petsam_jax.video_predictor import VideoPredictor
+from tests.small_model import random_arrays, small_config
 
 ZEN3 = "processor\t: 0\nmodel name\t: AMD\nflags\t\t: fpu sse2 avx2 fma\n\nprocessor\t: 1\n"
 ZEN4 = ZEN3.replace("avx2", "avx2 avx512_bf16 avx512f")
@@ -31,22 +31,10 @@ def processor(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Of a model that compiles in a moment, with weights that tell prompts apart."""
-    config = load_config("configs/tiny.py", ["model.dtype=bfloat16"]).copy_and_resolve_references()
-    with config.unlocked():
-        config.data.size = 64
-        config.model.d_model = 32
-        config.model.image_encoder.trunk.update(embed_dim=8, stages=(1, 1, 1, 1))
-        config.model.image_encoder.trunk.window_sizes = (8, 4, 4, 2)
-        config.model.image_encoder.trunk.global_att_blocks = (2,)
-        config.model.mask_decoder.update(mlp_dim=32, iou_hidden=16, depth=1)
-    rng = np.random.default_rng(3)
-    arrays = {
-        name: rng.normal(0, 0.15, shape).astype(np.float32) + name.endswith(".scale")
-        for name, shape in model_shapes(config).items()
-    }
+    config = small_config()
+    config.model.dtype = "bfloat16"
     path = tmp_path_factory.mktemp("weights")
-    save_weights(path, arrays, config)
+    save_weights(path, random_arrays(config), config)
     return path
 
 

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from petsam_jax import image_predictor
-from petsam_jax.checkpoint import model_shapes, save_weights, with_weights
-from petsam_jax.config import load_config
+from petsam_jax.checkpoint import save_weights, with_weights
 from petsam_jax.data.pictures import UnfitPicture
 from petsam_jax.image_predictor import ImagePredictor
 from petsam_jax.names import weights
@@ -19,8 +18,9 @@ from petsam_jax.picture_prompts import picture_prompts
 from petsam_jax.postprocess import fill_holes, masks_at_size, remove_islands
 from petsam_jax.prompts import EMPTY, set_mask
 from petsam_jax.validation import answers
+from tests.small_model import SIZE, random_arrays, small_config
 
-SIZE, CELLS, REFINEMENTS = 64, 16, 2
+CELLS, REFINEMENTS = 16, 2
 CLICK = dict(points=[(20, 30)], labels=[1])
 CLICKS = dict(points=[(20, 30), (50.5, 7), (3, 60)], labels=[1, 0, 1])
 BOX = dict(boxes=(10, 5, 40, 50))
@@ -30,29 +30,15 @@ PAGE = 4096
 
 @pytest.fixture(scope="module")
 def config():
-    config = load_config("configs/tiny.py").copy_and_resolve_references()
+    config = small_config()
     with config.unlocked():
-        config.data.size = SIZE
-        config.model.d_model = 32
-        config.model.image_encoder.trunk.update(embed_dim=8, stages=(1, 1, 1, 1))
-        config.model.image_encoder.trunk.window_sizes = (8, 4, 4, 2)
-        config.model.image_encoder.trunk.global_att_blocks = (2,)
-        config.model.mask_decoder.update(mlp_dim=32, iou_hidden=16, depth=1)
         config.prompts.refinements = REFINEMENTS
     return config
 
 
 @pytest.fixture(scope="module")
 def model(config):
-    """Of random numbers, large enough that every prompt has its own answer."""
-    rng = np.random.default_rng(3)
-    return with_weights(
-        config,
-        {
-            name: rng.normal(0, 0.15, shape).astype(np.float32) + name.endswith(".scale")
-            for name, shape in model_shapes(config).items()
-        },
-    )
+    return with_weights(config, random_arrays(config))
 
 
 @pytest.fixture(scope="module")
