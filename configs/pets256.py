@@ -254,8 +254,8 @@ def _train() -> ConfigDict:
     # The averaged weights, which are validated and shipped, keep this much at each step.
     train.ema_decay = 0.999
     # Steps of each kind, pictures and clips, between looks at the gradient of each loss part alone,
-    # which the log then has as grad_norm_mask and so on; 0 for none. A look takes as long as three
-    # steps, and its program is compiled before the first one: so often it is 0.3 % of a run, and a
+    # which the log then has as grad_norm_mask and so on; 0 for none. A look takes as long as four
+    # steps, and its program is compiled before the first one: so often it is 0.4 % of a run, and a
     # short trial does not pay for it at all.
     train.grad_parts_every = 1000
     # Steps between lines of the log, and between checkpoints.
