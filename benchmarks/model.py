@@ -1,18 +1,18 @@
 """How long each step of the model takes, to compile and to run, and how much memory it needs.
 
     python -m benchmarks.model --size pets256
-    python -m benchmarks.model --size pets256 --what training
+    python -m benchmarks.model --size pets256 --what encoder --backward
 
 It prints a table: after two calls that do not count, the median of the rest with the least and the
 greatest, in milliseconds, for 256 pixels. Beside them is what the project wants, in the faster of
 both number formats, and what the official PyTorch code took on 2 cores of the same kind (batch 1,
-float32, and bfloat16 in brackets). Matrices are cast to bfloat16 once for inference, as a predictor
-does, and stay float32 for training. Memory is XLA's scratch for the step, and the most that the
-process had until then.
+float32, and bfloat16 in brackets). Kernels are rounded once, as a predictor does. Memory is XLA's
+scratch for the step, and the most that the process had while it was compiled and run.
 
-Training is the image encoder's forward and forward+backward, timed in turn. It keeps its memory as
-train.py does (`runtime.prepare`), which makes steps of a few milliseconds slower by a tenth; so it
-is measured only where it is asked for.
+With `--backward` each step is timed in turn with the same and the gradient of all parameters that
+it reads, which stay float32; behind the time stands how many times that of the step by itself it
+is. Memory is kept as train.py keeps it (`runtime.prepare`), which makes steps of a few milliseconds
+slower by a tenth.
 """
 
 import argparse
@@ -22,68 +22,72 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from benchmarks import timing
-from benchmarks.steps import (
-    INFERENCE,
-    SIZES,
-    TRAINING,
-    Step,
-    half_matrices,
-    inference_steps,
-    model_keywords,
-    random_model,
-    training_steps,
-)
+from benchmarks.steps import SIZES, WHAT, Step, model_steps, random_model, size_config
 from petsam_jax import runtime
+from petsam_jax.image_predictor import rounded_model
+from petsam_jax.models.sam2 import SAM2
 
 DTYPES = ("float32", "bfloat16")
+BACKWARD = ", forward+backward"
 # (wanted, official) milliseconds.
 FIGURES = {
     "pets256": {
         "image encoder": ("160", "259 (232)"),
+        "image encoder, batch 8" + BACKWARD: ("3.2x", ""),
         "click": ("4", "7"),
         "memory encoder": ("5", "6.6"),
         "memory attention": ("22", "38"),
         "tracked frame": ("190", "314"),
-        "forward+backward": ("3.2x", ""),
     },
-    "hiera_tiny": {"image encoder": ("65", "113-129 (88-98)"), "forward+backward": ("3.2x", "")},
+    "hiera_tiny": {
+        "image encoder": ("65", "113-129 (88-98)"),
+        "image encoder, batch 8" + BACKWARD: ("3.2x", ""),
+    },
     "pets256_small": {},
 }
 
 
 class Measured(NamedTuple):
     timing: timing.Timing
+    times_forward: float | None  # of a step with its gradient
     compile_seconds: float
     scratch_megabytes: float
     process_megabytes: float
 
 
-def measure(steps: list[Step], model: nnx.Module, seconds: float) -> dict[str, Measured]:
-    """Compile the steps and time them in turn; a step named forward+backward is differentiated."""
+def measure(step: Step, model: SAM2, backward: bool, seconds: float) -> dict[str, Measured]:
+    """Compile the step and time it, in turn with its gradient where that is asked for, by name."""
     graph, state = nnx.split(model)
     everything = nnx.to_pure_dict(state)
+    params = {part: everything[part] for part in step.parts or everything}
+
+    def call(params, *inputs):
+        return step.function(nnx.merge(graph, everything | params), *inputs)
+
+    def loss(params, *inputs):
+        answer = [x for x in jax.tree.leaves(call(params, *inputs)) if x.dtype == jnp.float32]
+        return sum(jnp.square(x).mean() for x in answer)
+
+    functions = {step.name: call}
+    if backward:
+        functions[step.name + BACKWARD] = jax.grad(loss)
     timing.reset_peak()
-    compiled, compile_seconds, inputs = {}, {}, {}
-    for step in steps:
-        params = {part: everything[part] for part in step.parts or everything}
-
-        def call(params, *inputs, function=step.function):
-            return function(nnx.merge(graph, everything | params), *inputs)
-
-        function = jax.grad(call) if step.name == "forward+backward" else call
-        inputs[step.name] = params, *step.inputs
+    compiled, compile_seconds = {}, {}
+    for name, function in functions.items():
         start = time.perf_counter()
-        compiled[step.name] = jax.jit(function).lower(*inputs[step.name]).compile()
-        compile_seconds[step.name] = time.perf_counter() - start
-    calls = {n: partial(compiled[n], *inputs[n]) for n in compiled}
+        compiled[name] = jax.jit(function).lower(params, *step.inputs).compile()
+        compile_seconds[name] = time.perf_counter() - start
+    calls = {name: partial(compiled[name], params, *step.inputs) for name in compiled}
     timings = timing.in_turn(calls, seconds)
-    peak = timing.peak_megabytes()
+    forward, peak = timings[step.name].median, timing.peak_megabytes()
     return {
         name: Measured(
             timings[name],
+            None if name == step.name else timings[name].median / forward,
             compile_seconds[name],
             compiled[name].memory_analysis().temp_size_in_bytes / 2**20,
             peak,
@@ -92,17 +96,15 @@ def measure(steps: list[Step], model: nnx.Module, seconds: float) -> dict[str, M
     }
 
 
-def measure_all(size: str, dtype: str, what: Sequence[str], seconds: float) -> dict[str, Measured]:
-    """Every step of `what`, each by itself but for the two of training."""
-    found, keywords = {}, model_keywords(size) | {"dtype": dtype}
-    model = random_model(keywords)
-    if dtype == "bfloat16":
-        half_matrices(model)
-    for step in inference_steps(model):
+def measure_all(
+    model: SAM2, what: Sequence[str], backward: bool, seconds: float
+) -> dict[str, Measured]:
+    """Every step of `what`, each by itself."""
+    read = model if backward else rounded_model(model)
+    found = {}
+    for step in model_steps(read):
         if step.what in what:
-            found |= measure([step], model, seconds)
-    if TRAINING in what:
-        found |= measure(training_steps(), random_model(keywords).image_encoder, seconds)
+            found |= measure(step, read, backward, seconds)
     return found
 
 
@@ -114,14 +116,13 @@ def table(size: str, results: dict[str, dict[str, Measured]]) -> str:
     rows = []
     for name in names:
         each = [results[dtype][name] for dtype in dtypes]
-        times = [str(one.timing) for one in each]
-        if name == "forward+backward":
-            before = [results[dtype][names[names.index(name) - 1]] for dtype in dtypes]
-            ratios = [b.timing.median / a.timing.median for a, b in zip(before, each, strict=True)]
-            times = [f"{t}, {ratio:.2f}x" for t, ratio in zip(times, ratios, strict=True)]
+        times = [
+            f"{one.timing}, {one.times_forward:.2f}x" if one.times_forward else str(one.timing)
+            for one in each
+        ]
         memory = [
             " / ".join(f"{v:.0f}" for v in column)
-            for column in zip(*(m[1:] for m in each), strict=True)
+            for column in zip(*(m[2:] for m in each), strict=True)
         ]
         rows.append([name, *times, *FIGURES[size].get(name, ("", "")), *memory])
     return timing.markdown(header, rows)
@@ -135,7 +136,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--size", choices=SIZES, default="pets256_small")
     parser.add_argument("--dtype", choices=DTYPES, nargs="+", default=DTYPES)
-    parser.add_argument("--what", choices=(*INFERENCE, TRAINING), nargs="+", default=INFERENCE)
+    parser.add_argument("--what", choices=WHAT, nargs="+", default=WHAT)
+    parser.add_argument("--backward", action="store_true", help="also with gradients")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each step (default: 3)")
     return parser.parse_args(argv)
 
@@ -143,13 +145,19 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(flags: argparse.Namespace) -> None:
     print(timing.setting(), end="\n\n", flush=True)
     results = {
-        dtype: measure_all(flags.size, dtype, flags.what, flags.seconds) for dtype in flags.dtype
+        dtype: measure_all(
+            random_model(size_config(flags.size, [f"model.dtype={dtype}"]).model.to_dict()),
+            flags.what,
+            flags.backward,
+            flags.seconds,
+        )
+        for dtype in flags.dtype
     }
     print(table(flags.size, results))
 
 
 if __name__ == "__main__":
     flags = parse()
-    if TRAINING in flags.what:
+    if flags.backward:
         runtime.prepare()
     main(flags)

@@ -21,9 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import timing
-from benchmarks.steps import model_keywords, random_model
+from benchmarks.steps import random_model, size_config
 from petsam_jax.checkpoint import save_weights
-from petsam_jax.config import load_config
 from petsam_jax.image_predictor import ImagePredictor
 from petsam_jax.names import weights
 
@@ -93,8 +92,8 @@ def main(flags: argparse.Namespace) -> None:
     print(timing.setting(), end="\n\n", flush=True)
     results, starts = {}, {}
     for dtype in flags.dtype:
-        config = load_config(f"configs/{flags.size}.py", [f"model.dtype={dtype}"])
-        model = random_model(model_keywords(flags.size) | {"dtype": dtype})
+        config = size_config(flags.size, [f"model.dtype={dtype}"])
+        model = random_model(config.model.to_dict())
         predictor = ImagePredictor(config, model)
         results[dtype] = timing.in_turn(calls(predictor), flags.seconds)
         with tempfile.TemporaryDirectory() as directory:

@@ -1,12 +1,13 @@
-"""What `benchmarks.model` measures: models of random numbers, and their steps with inputs."""
+"""Models of random numbers, and their steps with inputs, for several benchmarks to measure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from ml_collections import ConfigDict
 
 from petsam_jax.config import load_config
 from petsam_jax.losses import enlarge
@@ -18,7 +19,7 @@ from petsam_jax.prompts import Prompts, add_click, empty_prompts
 
 PIXELS, BATCH = 256, 8
 SIZES = ("pets256", "pets256_small", "hiera_tiny")
-INFERENCE, TRAINING = ("encoder", "click", "memory", "tracking"), "training"
+WHAT = ("encoder", "click", "memory", "tracking")
 # Prompted frame 0 and tracked frames 1 to 15 are remembered: 7 memories and 16 pointers.
 FRAME = 16
 
@@ -37,14 +38,14 @@ class Step(NamedTuple):
     parts: tuple[str, ...] = ()
 
 
-def model_keywords(size: str) -> dict:
-    """The keywords of `SAM2` for one of SIZES."""
-    keywords = load_config(f"configs/{'pets256' if size == 'hiera_tiny' else size}.py").model
-    keywords = keywords.to_dict()
-    if size == "hiera_tiny":
-        tiny = dict(embed_dim=96, num_heads=1, stages=(1, 2, 7, 2), global_att_blocks=(5, 7, 9))
-        keywords["image_encoder"]["trunk"] |= tiny | dict(pos_embed_size=(7, 7))
-    return keywords
+def size_config(size: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """The config of one of SIZES."""
+    if size != "hiera_tiny":
+        return load_config(f"configs/{size}.py", overrides)
+    trunk = "model.image_encoder.trunk"
+    tiny = [f"{trunk}.embed_dim=96", f"{trunk}.num_heads=1", f"{trunk}.stages=(1,2,7,2)"]
+    tiny += [f"{trunk}.global_att_blocks=(5,7,9)", f"{trunk}.pos_embed_size=(7,7)"]
+    return load_config("configs/pets256.py", [*tiny, *overrides])
 
 
 def random_model(keywords: dict) -> SAM2:
@@ -82,7 +83,7 @@ def _normal(rng, *shape):
     return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
 
-def inference_steps(model: SAM2) -> list[Step]:
+def model_steps(model: SAM2) -> list[Step]:
     """The steps of clicking and tracking."""
     rng = np.random.default_rng(1)
     image = _normal(rng, BATCH, PIXELS, PIXELS, 3)
@@ -119,22 +120,3 @@ def track(model: SAM2, image: jax.Array, bank: MemoryBank, frame: jax.Array, pro
     no, times = jnp.zeros(1, bool), (frame, 2 * frame)
     features = model.encode_image(image)
     return model.track_step(features, bank, *times, *prompts, conditioning=no, initial=no)
-
-
-def training_steps() -> list[Step]:
-    """The image encoder at a batch, forward and with the gradient of all its parameters."""
-    image = _normal(np.random.default_rng(1), BATCH, PIXELS, PIXELS, 3)
-
-    def forward(encoder, image):
-        return sum(jnp.square(x).mean() for x in jax.tree.leaves(encoder(image)))
-
-    return [
-        Step(TRAINING, f"image encoder's loss, batch {BATCH}", forward, (image,)),
-        Step(TRAINING, "forward+backward", forward, (image,)),
-    ]
-
-
-def half_matrices(model: nnx.Module) -> None:
-    """Cast parameters of two and more axes to bfloat16."""
-    params = nnx.state(model, nnx.Param)
-    nnx.update(model, jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.ndim > 1 else x, params))

@@ -1,7 +1,7 @@
 """What a whole training step costs, and whether it waits for data.
 
-    python -m benchmarks.train --config configs/pets256_small.py --dtype bfloat16
-    python -m benchmarks.train --config configs/pets256_small.py --data PICTURES
+    python -m benchmarks.train --size pets256 --dtype bfloat16
+    python -m benchmarks.train --config my_configs/cats.py --data PICTURES
 
 A step is the forward pass with all correction rounds, the backward pass, AdamW and the average of
 the weights. It prints milliseconds an image (median, least, greatest), the time to compile and
@@ -13,13 +13,16 @@ the clock starts.
 
 import argparse
 import time
+from collections.abc import Sequence
 from itertools import cycle
 from statistics import median
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import timing
+from benchmarks.steps import SIZES, size_config
 from petsam_jax import runtime
 from petsam_jax.config import load_config
 from petsam_jax.data.augment import Augmentation
@@ -36,8 +39,8 @@ READ_AHEAD, STEPS = 2, 5
 LEAST_ROUNDS = 3
 
 
-def build(config):
-    """The first state of a run, and its compiled step for batches of pictures."""
+def build(config, everywhere):
+    """The first state of a run, on all devices, and its step for batches of pictures."""
     plan, state, fixed = first_state(config, EXAMPLES)
     step = make_train_step(
         fixed,
@@ -45,9 +48,10 @@ def build(config):
         Objective.of(config),
         seed=0,
         ema_decay=config.train.ema_decay,
-        split=Split(config.train.microbatches),
+        split=Split(config.train.microbatches, len(jax.devices())),
     )
-    return state, jax.jit(step, donate_argnums=0)
+    step = jax.jit(step, donate_argnums=0, out_shardings=everywhere)
+    return jax.device_put(state, everywhere), step
 
 
 def constant_batch(size: int, batch_size: int):
@@ -64,7 +68,10 @@ def measure(config, data: str | None, seconds: float) -> None:
     constant = constant_batch(size, batch_size)
     # Before the compiling, which a wrong name should not have to wait for.
     source = open_source(data, "train") if data else None
-    state, step = build(config)
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    everywhere, spread = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
+    constant = jax.device_put(constant, spread)
+    state, step = build(config, everywhere)
     runtime.release_memory()
     start = time.perf_counter()
     step = step.lower(state, *constant).compile()
@@ -82,7 +89,7 @@ def measure(config, data: str | None, seconds: float) -> None:
             num_threads=config.data.num_threads,
             prefetch=READ_AHEAD,
         )
-        batches["real data"] = (batch[:2] for batch in iterator)
+        batches["real data"] = (jax.device_put(batch[:2], spread) for batch in iterator)
 
     def run(batch):
         nonlocal state
@@ -111,16 +118,18 @@ def measure(config, data: str | None, seconds: float) -> None:
     needs = step.memory_analysis()
     state_size, scratch = needs.argument_size_in_bytes, needs.temp_size_in_bytes
     print(
-        f"memory: {timing.peak_megabytes():.0f} MB; the step itself needs "
+        f"memory: {timing.peak_megabytes():.0f} MB on {len(jax.devices())} devices; each needs "
         f"{state_size / 2**20:.0f} for state and batch, {scratch / 2**20:.0f} of scratch"
     )
 
 
-def main() -> None:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", default="configs/pets256_small.py", help="size and recipe")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--size", choices=SIZES, default="pets256_small", help="and its recipe")
+    which.add_argument("--config", help="a config file in place of a size")
     parser.add_argument("--rounds", type=int, help="corrections (default: the config's)")
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
     parser.add_argument("--batch", type=int, default=8, help="pictures in a batch")
@@ -132,15 +141,25 @@ def main() -> None:
     )
     parser.add_argument("--data", help="a source of real pictures, as data.sources names it")
     parser.add_argument("--seconds", type=float, default=20.0, help="to measure for")
-    args = parser.parse_args()
+    parser.add_argument(
+        "--devices", type=int, help="split the CPU into so many devices, as train.py does not"
+    )
+    return parser.parse_args(argv)
+
+
+def main(args: argparse.Namespace) -> None:
     overrides = [f"model.dtype={args.dtype}", f"train.batch_size={args.batch}"]
     overrides.append(f"train.microbatches={args.microbatches}")
     if args.rounds is not None:
         overrides.append(f"prompts.rounds={args.rounds}")
     print(timing.setting())
-    measure(load_config(args.config, overrides), args.data, args.seconds)
+    config = (
+        load_config(args.config, overrides) if args.config else size_config(args.size, overrides)
+    )
+    measure(config, args.data, args.seconds)
 
 
 if __name__ == "__main__":
-    runtime.prepare()
-    main()
+    flags = parse()
+    runtime.prepare(flags.devices)
+    main(flags)
