@@ -18,6 +18,8 @@ from petsam_jax.distance import centre_pixel, uniform_pixel
 BACKGROUND, PET = 0, 1
 NEGATIVE, POSITIVE, TOP_LEFT, BOTTOM_RIGHT, EMPTY = 0, 1, 2, 3, -1
 BOX_SLOTS = 2
+# Clicks that a picture is trained with at most.
+CLICK_SLOTS = 16
 # Model pixels to a pixel of `mask_input`.
 STRIDE = 4
 # By how many squared pixels a click seems farther away for each newer one.
@@ -35,7 +37,7 @@ class Prompts(NamedTuple):
     has_mask: Bool[Array, " b"]
 
 
-def empty_prompts(batch: int, height: int, width: int, max_clicks: int = 16) -> Prompts:
+def empty_prompts(batch: int, height: int, width: int, max_clicks: int = CLICK_SLOTS) -> Prompts:
     """No prompt at all for pictures of `height` x `width` pixels."""
     slots = max_clicks + BOX_SLOTS
     return Prompts(
@@ -132,7 +134,7 @@ def first_prompt(
     centre_prob: float = 0.0,
     box_jitter: float = 0.1,
     box_jitter_px: float = 20.0,
-    max_clicks: int = 16,
+    max_clicks: int = CLICK_SLOTS,
 ) -> Prompts:
     """Draw for each picture a click, a jittered box, the mask or nothing.
 
