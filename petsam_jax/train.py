@@ -9,6 +9,9 @@ first. On several hosts, start it on each, with a workdir that all of them see:
     petsam train --config=... --workdir=DIR \\
         --coordinator=HOST:PORT --num-processes=2 --process-id=0
 
+or with these in JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. Where srun or
+mpirun has started it, nothing needs to be said.
+
 `python train.py` and `python -m petsam_jax.train` are the same program.
 """
 
@@ -21,13 +24,21 @@ from pathlib import Path
 
 from petsam_jax import runtime
 
+# Where srun and mpirun say how many processes they have started; JAX finds out the rest.
+LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+
 
 def join_hosts(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Become one of several processes, if flags or JAX's own environment variables say so."""
+    """Become one of several processes, if flags, JAX's variables or a launcher's say so.
+
+    Raises RuntimeError or ValueError when the others are not found.
+    """
     import jax
 
-    if coordinator or "JAX_COORDINATOR_ADDRESS" in os.environ:
+    if coordinator:
         jax.distributed.initialize(coordinator, num_processes, process_id)
+    elif any(int(os.environ.get(name) or 1) > 1 for name in LAUNCHERS):
+        jax.distributed.initialize()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,9 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="default: runs/NAME_OF_CONFIG")
     parser.add_argument("--summary", action="store_true", help="print what is trained how, and end")
     parser.add_argument("--max-steps", type=int, metavar="N", help="end at step N and save")
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="of several hosts: the first's")
-    parser.add_argument("--num-processes", type=int, metavar="N", help="how many hosts there are")
-    parser.add_argument("--process-id", type=int, metavar="I", help="which of them this is, from 0")
+    several = (
+        ("--coordinator", str, "HOST:PORT", "JAX_COORDINATOR_ADDRESS", "of several: the first's"),
+        ("--num-processes", int, "N", "JAX_NUM_PROCESSES", "how many processes there are"),
+        ("--process-id", int, "I", "JAX_PROCESS_ID", "which of them this is, from 0"),
+    )
+    for flag, kind, metavar, variable, text in several:
+        default = os.environ.get(variable) or None
+        parser.add_argument(flag, type=kind, metavar=metavar, default=default, help=text)
     args = parse_args(parser, argv)
     if args.max_steps is not None and args.max_steps < 1:
         parser.error(f"--max-steps {args.max_steps}: set it to at least 1")
@@ -50,8 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     hosts = args.coordinator, args.num_processes, args.process_id
     if None in hosts and hosts != (None, None, None):
-        parser.error("--coordinator, --num-processes and --process-id: give all three or none")
-    join_hosts(*hosts)
+        parser.error(
+            "--coordinator, --num-processes and --process-id (or JAX_COORDINATOR_ADDRESS, "
+            "JAX_NUM_PROCESSES and JAX_PROCESS_ID): give all three or none"
+        )
+    try:
+        join_hosts(*hosts)
+    except (RuntimeError, ValueError) as error:
+        print(f"train: the other processes were not found: {error}", file=sys.stderr)
+        return 1
     runtime.use_compilation_cache()
     # Orbax warns of every step that is saved without a validation.
     logging.getLogger("absl").setLevel(logging.ERROR)
