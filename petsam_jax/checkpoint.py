@@ -179,14 +179,25 @@ def step_path(directory: str | Path, step: int | None = None) -> Path:
     directory = Path(directory).absolute()
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory}: no such checkpoint directory")
-    if (directory / STEPS).is_dir():
-        directory = directory / STEPS
-    steps = ocp.utils.checkpoint_steps(directory)
+    steps = finished_steps(directory)
     if not steps:
         raise CheckpointError(f"{directory}: no checkpoint here: there is no finished step in it")
-    if step is not None and step not in steps:
-        raise CheckpointError(f"{directory}: no step {step}; there are {sorted(steps)}")
-    return directory / str(max(steps) if step is None else step)
+    if step is None:
+        return steps[-1]
+    named = {int(path.name): path for path in steps}
+    if step not in named:
+        raise CheckpointError(f"{directory}: no step {step}; there are {list(named)}")
+    return named[step]
+
+
+def finished_steps(directory: str | Path) -> list[Path]:
+    """The folders of the whole steps of a checkpoint or of a run's workdir, the oldest first."""
+    directory = Path(directory)
+    if (directory / STEPS).is_dir():
+        directory /= STEPS
+    if not directory.is_dir():
+        return []
+    return [directory / str(step) for step in sorted(ocp.utils.checkpoint_steps(directory))]
 
 
 def _read_meta(path: Path) -> tuple[ConfigDict, dict]:

@@ -39,25 +39,34 @@ class Fed(NamedTuple):
     iterators: dict[str, Any]
 
 
+# Where the config has the size of a batch.
+FIELDS = {"image": "batch_size", "clip": "clip_batch_size"}
+
+
 class Feed:
-    """Batches of pictures and of clips, in the order of the steps; close it when done."""
+    """Batches of pictures and of clips, in the order of the steps; close it when done.
+
+    Of a kind that the share of clips leaves out there is nothing, and nothing is asked of it.
+    """
 
     def __init__(self, config: ConfigDict, source: Source, sharding: NamedSharding):
         self._share, self._sharding = config.train.clip_share, sharding
-        sizes = {"image": config.train.batch_size, "clip": config.train.clip_batch_size}
         self.devices = devices = sharding.mesh.size
-        for kind, field in (("image", "batch_size"), ("clip", "clip_batch_size")):
-            if sizes[kind] % devices:
+        motions = {"image": None, "clip": Motion(**config.data.motion.to_dict())}
+        occurs = {"image": self._share < 1, "clip": self._share > 0}
+        self._iterators = {}
+        for number, (kind, field) in enumerate(FIELDS.items()):
+            if not occurs[kind]:
+                continue
+            batch_size = config.train[field]
+            if batch_size % devices:
                 raise ConfigError(
-                    f"train.{field}={sizes[kind]} does not divide among {devices} devices; set it "
+                    f"train.{field}={batch_size} does not divide among {devices} devices; set it "
                     f"to a multiple of {devices}"
                 )
-        motions = {"image": None, "clip": Motion(**config.data.motion.to_dict())}
-        # Threads start with the first batch, so that an iterator without a share costs nothing.
-        self._iterators = {
-            kind: make_train_iterator(
+            self._iterators[kind] = make_train_iterator(
                 source,
-                batch_size=sizes[kind] // jax.process_count(),
+                batch_size=batch_size // jax.process_count(),
                 size=config.data.size,
                 seed=config.train.seed + number,
                 augmentation=Augmentation(**config.data.augment.to_dict()),
@@ -66,15 +75,14 @@ class Feed:
                 shard_count=jax.process_count(),
                 num_threads=config.data.num_threads,
             )
-            for number, kind in enumerate(sizes)
-        }
 
     def states(self) -> dict[str, Any]:
         return {kind: iterator.get_state() for kind, iterator in self._iterators.items()}
 
     def go_to(self, states: dict[str, Any]) -> None:
-        for kind, state in states.items():
-            self._iterators[kind].set_state(state)
+        """Where the iterators were; {}: stay at the start."""
+        for kind, iterator in self._iterators.items() if states else ():
+            iterator.set_state(states[kind])
 
     def take(self, step: int) -> Fed:
         kind = "clip" if is_clip_step(step, self._share) else "image"

@@ -20,6 +20,7 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 from ml_collections import ConfigDict
 
+from petsam_jax.checkpoint import finished_steps
 from petsam_jax.config import differences, from_json, to_json
 
 CONFIG = "config.json"
@@ -35,12 +36,14 @@ class TrainingDiverged(RuntimeError):
     """A loss that is not finite or grows: step, pictures and last good checkpoint."""
 
     def __init__(self, step: int, fault: str, names: Sequence[str], checkpoint: str | Path | None):
-        saved = f"the last good checkpoint is {checkpoint}"
-        if checkpoint is None:
-            saved = "no checkpoint was written yet"
+        saved = "no checkpoint was written yet"
+        advice = "start again in a new --workdir with lower optim.groups.*.lr or a longer warmup"
+        if checkpoint is not None:
+            saved = f"the last good checkpoint is {checkpoint}"
+            advice += f", from there if you like: --config.train.start_from={checkpoint}"
         super().__init__(
-            f"step {step}: {fault}\n  pictures of this batch: {', '.join(names)}\n  {saved}; try a "
-            f"lower optim.groups.*.lr or a longer warmup"
+            f"step {step}: {fault}\n  pictures of this batch: {', '.join(names)}\n  {saved}\n  "
+            f"{advice}"
         )
         self.step, self.fault, self.names, self.checkpoint = step, fault, tuple(names), checkpoint
 
@@ -52,7 +55,7 @@ def check_workdir(workdir: str | Path, needed_bytes: int) -> None:
     """Make the directory; raise WorkdirError if it cannot be written or its disk lacks room.
 
     `needed_bytes`: about what the run will keep there (`tree_bytes` of a checkpoint times how many
-    are kept, and one more while it is being written).
+    are kept, and one more while it is being written), what it has kept so far included.
     """
     workdir = Path(workdir)
     # Two hosts may have the same process id.
@@ -66,11 +69,13 @@ def check_workdir(workdir: str | Path, needed_bytes: int) -> None:
             f"--workdir={workdir} cannot be written ({error.strerror}: {error.filename}); choose "
             f"another directory or change its owner or mode"
         ) from error
+    files = [file for step in finished_steps(workdir) for file in step.rglob("*") if file.is_file()]
+    needed_bytes -= sum(file.stat().st_size for file in files)
     free = shutil.disk_usage(workdir).free
     if free < needed_bytes:
         raise WorkdirError(
             f"--workdir={workdir}: {free / 2**30:.2f} GiB are free, but its checkpoints need about "
-            f"{needed_bytes / 2**30:.2f} GiB; make room, choose another disk or keep fewer"
+            f"{needed_bytes / 2**30:.2f} GiB more; make room, choose another disk or keep fewer"
         )
 
 
@@ -80,13 +85,14 @@ def tree_bytes(*trees) -> int:
 
 
 def check_config(workdir: str | Path, config: ConfigDict, may_differ: Iterable[str] = ()) -> None:
-    """Keep the config as WORKDIR/config.json; refuse a workdir that has another.
+    """Keep the config as WORKDIR/config.json; refuse a workdir that was trained by another.
 
-    Fields that match a pattern of `may_differ` ("train.log_every") may change from start to start.
+    Fields that match a pattern of `may_differ` ("train.log_every") may change from start to start,
+    and all of them as long as there is no checkpoint: a first start may have failed by its config.
     Raises WorkdirError with every field that differs.
     """
     path = Path(workdir) / CONFIG
-    if path.exists():
+    if path.exists() and finished_steps(workdir):
         try:
             old = from_json(path.read_text())
             if not old:

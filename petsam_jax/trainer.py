@@ -14,9 +14,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from petsam_jax import runtime
-from petsam_jax.checkpoint import build_model, load_weights, with_weights
+from petsam_jax.checkpoint import build_model, finished_steps, load_weights, with_weights
 from petsam_jax.compute_dtype import fastest_dtype
 from petsam_jax.config import ConfigError, differences
+from petsam_jax.config_limits import check_limits
 from petsam_jax.data.open_source import open_mix
 from petsam_jax.data.sources import Source
 from petsam_jax.feed import Feed, number_of_kind
@@ -76,6 +77,7 @@ def make_plan(config: ConfigDict, names: list[str], examples: int) -> Plan:
 
 def describe(config: ConfigDict) -> str:
     """The table of modules, sizes and learning rates, without building the model."""
+    check_limits(config)
     model = nnx.eval_shape(lambda: build_model(config))
     names = trainable_names(model)
     per_epoch = 1.0
@@ -107,12 +109,14 @@ def train_and_evaluate(
     SIGTERM and Ctrl-C save and return early. Raises the errors of `open_source` for missing data,
     ConfigError, OptimizerError, WorkdirError, and TrainingDiverged.
     """
+    check_limits(config)
     source, held_out = _open(config, "train"), _open(config, "valid")
     check_workdir(workdir, 0)
     check_config(workdir, config, MAY_DIFFER)
     mesh = Mesh(np.array(jax.devices()), ("data",))
     everywhere, spread = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
-    plan, state, fixed = first_state(config, len(source))
+    resumed = bool(finished_steps(workdir))
+    plan, state, fixed = first_state(config, len(source), resumed)
     check_workdir(workdir, tree_bytes(state, fixed.frozen) * (config.train.keep + 2))
     feed = Feed(config, source, spread)
     try:
@@ -127,12 +131,16 @@ def train_and_evaluate(
         feed.close()
 
 
-def first_state(config: ConfigDict, examples: int) -> tuple[Plan, TrainState, Fixed]:
+def first_state(
+    config: ConfigDict, examples: int, resumed: bool = False
+) -> tuple[Plan, TrainState, Fixed]:
     """The plan of a run on so many examples, and where it begins.
 
-    The model itself goes: its arrays, which are in the state, would be kept a second time.
+    `resumed`: a checkpoint of the run itself will take the place of all arrays, so that the one
+    that it started from is not wanted any more. The model goes: its arrays, which are in the state,
+    would be kept a second time.
     """
-    model = first_model(config)
+    model = build_model(config) if resumed else first_model(config)
     plan = make_plan(config, trainable_names(model), examples)
     return plan, *create_state(model, plan.rules, plan.optimizer)
 

@@ -169,9 +169,11 @@ class Validation:
         `iou_clip`, where the run trains on clips, the IoU of their frames after the first.
         """
         config = self._config
+        # The last batch is filled up anyway; so all may be, to divide among the devices.
+        devices = self._sharding.mesh.size
         batches = make_eval_iterator(
             self._source,
-            batch_size=config.eval.batch_size,
+            batch_size=-(-config.eval.batch_size // devices) * devices,
             size=config.data.size,
             num_threads=config.data.num_threads,
         )

@@ -179,6 +179,10 @@ def trains(argv, request):
     assert train.main([*argv, "--summary"]) == 0
     (config,) = described
     assert ("--num-processes=2" in argv) == (None not in hosts[0])
+    if "runs/large" in " ".join(argv):
+        # On machines of eight GPUs.
+        sizes = config.train.batch_size, config.train.clip_batch_size
+        assert all(size % 8 == 0 for size in sizes)
     if config.data.sources == ("DIR_OF_PICTURES",):
         assert len(trainer._open(config, "train")) + len(trainer._open(config, "valid")) == 12
     if config.train.start_from.startswith("petsam_jax"):

@@ -22,6 +22,14 @@ from petsam_jax.run_guard import (
     tree_bytes,
 )
 
+
+def trained(workdir):
+    """The folder of a finished step in a run's workdir."""
+    step = Path(workdir) / "checkpoints" / "5"
+    step.mkdir(parents=True)
+    return step
+
+
 # Workdir
 
 
@@ -52,8 +60,21 @@ def test_full_disk(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**39, 3 * 2**29))
     check_workdir(tmp_path, 3 * 2**29)
-    with pytest.raises(WorkdirError, match="1.50 GiB are free.* need about 2.00 GiB; make room"):
+    with pytest.raises(WorkdirError, match="1.50 GiB are free.* about 2.00 GiB more; make room"):
         check_workdir(tmp_path, 2**31)
+
+
+def test_what_a_run_has_written_is_not_wanted_again(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**40, 1000))
+    (trained(tmp_path) / "params").mkdir()
+    (tmp_path / "checkpoints" / "5" / "params" / "array").write_bytes(b"x" * 5000)
+    # Of a step that was never whole.
+    (tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp").mkdir()
+    (tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp" / "array").write_bytes(b"x" * 5000)
+    check_workdir(tmp_path, 6000)
+    with pytest.raises(WorkdirError, match="GiB more"):
+        check_workdir(tmp_path, 6001)
 
 
 def test_bytes_of_trees():
@@ -76,8 +97,20 @@ def test_same_config_passes(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
+def test_nothing_is_refused_before_the_first_checkpoint(tmp_path):
+    """A run that failed by its config can be started again with that mended."""
+    check_config(tmp_path, config())
+    other = config(**{"train.lr": 0.2})
+    check_config(tmp_path, other)
+    trained(tmp_path)
+    check_config(tmp_path, other)
+    with pytest.raises(WorkdirError, match="train.lr: 0.2 -> 0.1"):
+        check_config(tmp_path, config())
+
+
 def test_other_config_is_refused_with_all_differences(tmp_path):
     check_config(tmp_path, config())
+    trained(tmp_path)
     before = (tmp_path / "config.json").read_text()
     other = config(**{"model.stages": (1, 3), "train.lr": 0.2})
     with pytest.raises(WorkdirError) as error:
@@ -90,6 +123,7 @@ def test_other_config_is_refused_with_all_differences(tmp_path):
 
 def test_some_fields_may_change(tmp_path):
     check_config(tmp_path, config())
+    trained(tmp_path)
     check_config(tmp_path, config(**{"train.log": 20}), ["train.log"])
     with pytest.raises(WorkdirError, match="train.log: 20 -> 10"):
         check_config(tmp_path, config())
@@ -100,6 +134,7 @@ def test_some_fields_may_change(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
 def test_damaged_config_is_named(tmp_path, text):
+    trained(tmp_path)
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(WorkdirError, match="config.json is damaged"):
         check_config(tmp_path, config())

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from flax import nnx
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 from PIL import Image
 
+from petsam_jax import train
 from petsam_jax.checkpoint import build_model, load_weights
 from petsam_jax.config import ConfigError, load_config
 from petsam_jax.data.shapes import ShapesSource
@@ -187,6 +189,34 @@ def test_batches_must_divide_among_devices():
     spread = NamedSharding(AbstractMesh((2,), ("data",)), PartitionSpec("data"))
     with pytest.raises(ConfigError, match="train.batch_size=3 does not divide among 2 devices"):
         Feed(small("train.batch_size=3"), ShapesSource(4), spread)
+    with pytest.raises(ConfigError, match="train.clip_batch_size=1 does not divide among 2"):
+        Feed(small("train.clip_batch_size=1"), ShapesSource(4), spread)
+    # Nothing is asked of batches that do not occur.
+    for share, odd in ((0.0, "clip_batch_size"), (1.0, "batch_size")):
+        feed = Feed(small(f"train.clip_share={share}", f"train.{odd}=3"), ShapesSource(4), spread)
+        assert list(feed.states()) == ["image" if share == 0 else "clip"]
+        feed.close()
+
+
+def test_a_start_that_failed_by_its_config_can_be_mended(tmp_path):
+    wrong = small("optim.groups.memory.warmup=9 steps")
+    with pytest.raises(ValueError, match="shorten it"):
+        train_and_evaluate(wrong, tmp_path)
+    assert (tmp_path / "config.json").exists()
+    train_and_evaluate(small(), tmp_path, max_steps=1)
+    assert load_weights(tmp_path)[0].optim.groups.memory.warmup == "2 steps"
+
+
+def test_a_resumed_run_does_without_the_checkpoint_it_started_from(straight, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(straight[0], start)
+    config = small(f"train.start_from={start}", "train.checkpoint_every=1")
+    train_and_evaluate(config, tmp_path / "run", max_steps=1)
+    shutil.rmtree(start)
+    train_and_evaluate(config, tmp_path / "run", max_steps=2)
+    assert saved_arrays(tmp_path / "run", 2)
+    with pytest.raises(FileNotFoundError, match="start: no such checkpoint"):
+        train_and_evaluate(config, tmp_path / "another", max_steps=1)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 1.0])
@@ -241,6 +271,38 @@ def test_summary_prints_a_table_and_ends(tmp_path):
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
     assert rows["memory_encoder"][1] == "frozen" and rows["mask_decoder"][1] == "0.002"
     assert not list(tmp_path.iterdir())
+
+
+def test_hosts_are_joined_by_flags_variables_and_launchers(monkeypatch, tmp_path):
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *given: joined.append(given))
+    argv = [*flags(), "--summary"]
+    assert train.main(argv) == 0 and joined == []
+    by_flags = ["--coordinator=a:1", "--num-processes=2", "--process-id=0"]
+    assert train.main([*argv, *by_flags]) == 0 and joined.pop() == ("a:1", 2, 0)
+    variables = {"COORDINATOR_ADDRESS": "b:1", "NUM_PROCESSES": "3", "PROCESS_ID": "2"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"JAX_{name}", value)
+    assert train.main(argv) == 0 and joined.pop() == ("b:1", 3, 2)
+    monkeypatch.delenv("JAX_PROCESS_ID")
+    with pytest.raises(SystemExit):
+        train.main(argv)
+    for name in ("COORDINATOR_ADDRESS", "NUM_PROCESSES"):
+        monkeypatch.delenv(f"JAX_{name}")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert train.main(argv) == 0 and joined == []
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    assert train.main(argv) == 0 and joined.pop() == ()
+
+
+def test_hosts_that_are_not_found_are_told_in_a_line(monkeypatch, capsys):
+    def lost(*_):
+        raise RuntimeError("no answer from b:1")
+
+    monkeypatch.setattr(jax.distributed, "initialize", lost)
+    by_flags = ["--coordinator=b:1", "--num-processes=2", "--process-id=1"]
+    assert train.main([*flags(), "--summary", *by_flags]) == 1
+    assert "other processes were not found: no answer from b:1" in capsys.readouterr().err
 
 
 def test_an_unknown_field_suggests_the_nearest(tmp_path):
