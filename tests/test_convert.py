@@ -1,6 +1,7 @@
 """The official names become ours, all of them or none, and the program says what is wrong."""
 
 import re
+import zipfile
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -196,6 +197,32 @@ def test_half_precision_arrays_become_float32(tmp_path):
     path = tmp_path / "half.safetensors"
     save_file({"no_obj_ptr": np.ones((1, 4), jnp.bfloat16)}, path)
     assert to_ours(read_arrays(path))["no_obj_ptr"].dtype == np.float32
+
+
+def test_a_pytorch_file_is_not_taken_for_npz(tmp_path):
+    """The layout of torch.save's zip files, which are uncompressed."""
+    path = tmp_path / "sam2.1.pt"
+    with zipfile.ZipFile(path, "w") as file:
+        for member in ("data.pkl", ".format_version", "byteorder", "data/0", "version"):
+            file.writestr(f"sam2.1/{member}", b"\x80\x02}q\x00.")
+    with pytest.raises(ValueError, match=r"sam2\.1/data\.pkl in it is no array.*torch\.load\(FILE"):
+        read_arrays(path)
+
+
+def test_an_npz_of_anything_but_arrays_of_numbers_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, model=np.array({"no_obj_ptr": np.zeros((1, 4))}))
+    with pytest.raises(ValueError, match="a.npz: model holds Python objects, not numbers"):
+        read_arrays(path)
+    np.savez(path, model=np.zeros(9))
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("model", file.read("model.npy"))
+    with pytest.raises(ValueError, match="two arrays named model"):
+        read_arrays(path)
+    np.savez(path, model=np.zeros(9))
+    path.write_bytes(path.read_bytes().replace(bytes(72), bytes(71) + b"x"))
+    with pytest.raises(ValueError, match="model .* is damaged .*CRC"):
+        read_arrays(path)
 
 
 def test_the_program_says_what_is_wrong(tmp_path, config_file, capsys):
