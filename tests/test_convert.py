@@ -1,6 +1,7 @@
 """The official names become ours, all of them or none, and the program says what is wrong."""
 
 import re
+import zipfile
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -10,12 +11,13 @@ from flax import nnx
 from golden import golden, golden_config, golden_params
 from safetensors.numpy import save_file
 
+from petsam_jax import reference_names
 from petsam_jax.checkpoint import load_weights, model_shapes
 from petsam_jax.config import load_config
 from petsam_jax.convert import main, read_arrays
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.names import NamesError, shapes
-from petsam_jax.reference_names import DROPPED, our_name, to_ours
+from petsam_jax.reference_names import DROPPED, TO_OURS, official_shapes, our_name, to_ours
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -98,14 +100,76 @@ def test_every_fault_is_listed_at_once(golden_shapes):
         to_ours(arrays, golden_shapes)
     for fault in (
         "unknown: sam_mask_decoder.surprise (3,)",
-        "unknown: image_encoder.trunk.blocks.7.norm1.scale (128,)",
-        "misshapen: no_mem_embed (32,) is not `1 1 c -> c`",
+        "unknown: image_encoder.trunk.blocks.7.norm1.weight (128,)",
+        "misshapen: no_mem_embed (32,), the model has (1, 1, 32)",
         "misshapen: memory_attention.norm.bias (31,), the model has (32,)",
-        "missing: obj_ptr_tpos_proj.kernel (32, 8)",
-        "misshapen: rows [0, 2, 3]",
-        "misshapen: mask_decoder.hypernetworks.bias1 (3, 32), the model has (4, 32)",
+        "missing: obj_ptr_tpos_proj.weight (8, 32)",
+        "missing: sam_prompt_encoder.point_embeddings.1.weight (1, 32)",
+        "missing: sam_mask_decoder.output_hypernetworks_mlps.3.layers.1.bias (32,)",
     ):
         assert fault in str(error.value)
+
+
+def refusal(arrays, shapes):
+    """The lines of the error, without the title."""
+    with pytest.raises(NamesError) as error:
+        to_ours(arrays, shapes)
+    return [line.strip() for line in str(error.value).splitlines()[1:]]
+
+
+def test_a_missing_name_is_called_as_in_the_reference(golden_shapes):
+    theirs = golden("params")
+    for name in theirs.keys() - DROPPED.keys():
+        rest = {other: array for other, array in theirs.items() if other != name}
+        assert refusal(rest, golden_shapes) == [f"missing: {name} {theirs[name].shape}"]
+
+
+def test_a_wrong_shape_is_told_as_in_the_reference(golden_shapes):
+    theirs = golden("params")
+    for name, array in theirs.items():
+        wrong = array[..., None]
+        faults = refusal({**theirs, name: wrong}, golden_shapes)
+        assert faults == [f"misshapen: {name} {wrong.shape}, the model has {array.shape}"]
+
+
+def test_a_second_spelling_of_a_name_is_unknown(golden_shapes):
+    for number in ("01", "\N{ARABIC-INDIC DIGIT ONE}"):
+        name = f"sam_prompt_encoder.point_embeddings.{number}.weight"
+        assert our_name(name) is None
+        faults = refusal({**golden("params"), name: np.zeros((1, 32))}, golden_shapes)
+        assert faults == [f"unknown: {name} (1, 32)"]
+
+
+def test_two_arrays_for_one_of_ours_are_refused(monkeypatch):
+    no_obj_ptr = next(rule for rule in TO_OURS if rule[1] == "no_obj_ptr")
+    monkeypatch.setattr(reference_names, "TO_OURS", [*TO_OURS, (re.compile("x"), *no_obj_ptr[1:])])
+    with pytest.raises(NamesError, match="two arrays for no_obj_ptr"):
+        to_ours({"no_obj_ptr": np.zeros((1, 4)), "x": np.ones((1, 4))})
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e39])
+def test_numbers_that_are_not_finite_are_refused(golden_shapes, number):
+    wrong = ["no_obj_ptr", "sam_prompt_encoder.point_embeddings.1.weight", "no_mem_pos_enc"]
+    arrays = dict(golden("params"))
+    for name in wrong:
+        arrays[name] = arrays[name].astype(np.float64)
+        arrays[name].flat[3] = number
+    assert refusal(arrays, golden_shapes) == [f"not finite in float32: {n}" for n in sorted(wrong)]
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.complex64, str, object])
+def test_only_real_numbers_are_weights(golden_shapes, kind):
+    array = golden("params")["no_obj_ptr"].astype(kind)
+    faults = refusal({**golden("params"), "no_obj_ptr": array}, golden_shapes)
+    assert faults == [f"not floating point: no_obj_ptr {array.dtype}"]
+
+
+def test_a_model_that_the_reference_has_no_names_for_is_refused(golden_shapes):
+    more = {"image_encoder.neck.convs.4.bias": (2,), "extra": (2, 3), "number": ()}
+    with pytest.raises(NamesError) as error:
+        official_shapes({**golden_shapes, **more})
+    for name, shape in more.items():
+        assert f"not in the reference: {name} {shape}" in str(error.value)
 
 
 def test_an_array_that_is_dropped_may_be_absent(golden_shapes):
@@ -135,6 +199,32 @@ def test_half_precision_arrays_become_float32(tmp_path):
     assert to_ours(read_arrays(path))["no_obj_ptr"].dtype == np.float32
 
 
+def test_a_pytorch_file_is_not_taken_for_npz(tmp_path):
+    """The layout of torch.save's zip files, which are uncompressed."""
+    path = tmp_path / "sam2.1.pt"
+    with zipfile.ZipFile(path, "w") as file:
+        for member in ("data.pkl", ".format_version", "byteorder", "data/0", "version"):
+            file.writestr(f"sam2.1/{member}", b"\x80\x02}q\x00.")
+    with pytest.raises(ValueError, match=r"sam2\.1/data\.pkl in it is no array.*torch\.load\(FILE"):
+        read_arrays(path)
+
+
+def test_an_npz_of_anything_but_arrays_of_numbers_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, model=np.array({"no_obj_ptr": np.zeros((1, 4))}))
+    with pytest.raises(ValueError, match="a.npz: model holds Python objects, not numbers"):
+        read_arrays(path)
+    np.savez(path, model=np.zeros(9))
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("model", file.read("model.npy"))
+    with pytest.raises(ValueError, match="two arrays named model"):
+        read_arrays(path)
+    np.savez(path, model=np.zeros(9))
+    path.write_bytes(path.read_bytes().replace(bytes(72), bytes(71) + b"x"))
+    with pytest.raises(ValueError, match="model .* is damaged .*CRC"):
+        read_arrays(path)
+
+
 def test_the_program_says_what_is_wrong(tmp_path, config_file, capsys):
     source, text, out = tmp_path / "a.npz", tmp_path / "a.pt", tmp_path / "out"
     np.savez(source, **golden("params"))
@@ -152,7 +242,7 @@ def test_the_program_says_what_is_wrong(tmp_path, config_file, capsys):
     assert "--config" in failure(source, out)
     assert "no such file" in failure(source, "--config=nowhere.py", out)
     wrong = failure(source, config, "--config.model.d_model=64", out)
-    assert "misshapen: no_obj_ptr (32,), the model has (64,)" in wrong
+    assert "misshapen: no_obj_ptr (1, 32), the model has (1, 64)" in wrong
     assert not out.exists()
 
 
