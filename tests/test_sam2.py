@@ -405,13 +405,31 @@ def test_bfloat16_is_close(model, rng):
     assert float(jnp.abs(rounded - full).mean() / jnp.abs(full).mean()) < 0.05
 
 
+# Adding the same to every score of a query does not change its softmax, so that the biases of the
+# decoder's keys have no gradient but rounding. Those of memory attention turn with the key's place.
+KEY_BIASES = {
+    f"mask_decoder.transformer.{attention}.k_proj.bias"
+    for attention in (
+        "layers.0.self_attn",
+        "layers.0.cross_attn_token_to_image",
+        "layers.0.cross_attn_image_to_token",
+        "layers.1.self_attn",
+        "layers.1.cross_attn_token_to_image",
+        "layers.1.cross_attn_image_to_token",
+        "final_attn_token_to_image",
+    )
+}
+# Of the largest gradient: rounding is a tenth of it, the smallest gradient that is real ten times.
+ROUNDING = 1e-6
+
+
 def untouched(grads):
-    """Names of the parameters without a gradient."""
+    """Names of the parameters that have no gradient, or nothing but rounding."""
     flat = {
         ".".join(map(str, p)): float(jnp.abs(g[...]).max()) for p, g in nnx.to_flat_state(grads)
     }
     assert all(np.isfinite(value) for value in flat.values())
-    return {name for name, value in flat.items() if value == 0}
+    return {name for name, value in flat.items() if value <= ROUNDING * max(flat.values())}
 
 
 def waves(*arrays):
@@ -424,7 +442,7 @@ def waves(*arrays):
 def test_gradients_reach_every_parameter_of_a_clip(rng):
     """Clicks and a box with a mask on one frame, nothing on the next.
 
-    Only `mask_downsample` has none, as nobody gave a mask for an answer.
+    Only `mask_downsample` has none, as nobody gave a mask for an answer, and the biases of keys.
     """
     graph, params, rest = nnx.split(shipped_model(), nnx.Param, ...)
     image = jnp.asarray(rng.normal(size=(1, SIDE, SIDE, 3)), jnp.float32)
@@ -443,7 +461,7 @@ def test_gradients_reach_every_parameter_of_a_clip(rng):
         return waves(*outputs, memory)
 
     found = untouched(jax.jit(jax.grad(loss))(params))
-    assert found == {"mask_downsample.kernel", "mask_downsample.bias"}
+    assert found == {"mask_downsample.kernel", "mask_downsample.bias"} | KEY_BIASES
 
 
 def test_gradients_reach_the_convolution_of_given_masks(rng):
