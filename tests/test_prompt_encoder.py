@@ -57,8 +57,6 @@ def found():
     both = given(np.concatenate([labels, box], 1), np.concatenate([coords, corners], 1), False)
     # Without slots, no token but the appended one, which SAM 2 does not have there.
     mask_only = given(np.zeros((2, 0)), np.zeros((2, 0, 2), np.float32), True)
-    name = "points_mask.dense"
-    assert_close("prompt_encoder", nchw(mask_only.dense_embed), g[name], name)
     # A token is the code of its point, half a pixel on, and its label's embedding.
     some = np.where(labels < 0, 0, labels)
     placed = given(some, coords - 0.5, False).sparse_embed[:, :-1]
@@ -72,6 +70,7 @@ def found():
         "points_mask.sparse": with_mask.sparse_embed,
         "points_mask.dense": nchw(with_mask.dense_embed),
         "mask_only.sparse_shape": mask_only.sparse_embed[:, :-1].shape,
+        "mask_only.dense": nchw(mask_only.dense_embed),
     }
 
 
@@ -84,6 +83,11 @@ def the_same_everywhere(x):
 @pytest.mark.parametrize("name", outputs("prompt_encoder", INPUTS))
 def test_every_array_equals_the_reference(found, name):
     assert_close("prompt_encoder", found[name], golden("prompt_encoder")[name], name)
+
+
+def test_a_mask_alone_is_as_with_points(found):
+    want = golden("prompt_encoder")["points_mask.dense"]
+    assert_close("prompt_encoder", found["mask_only.dense"], want, "mask_only")
 
 
 # Slots
