@@ -8,7 +8,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import numpy as np
 import pytest
-from fabricated import official_folder
+
+from tests.fabricated import official_folder
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -39,7 +40,7 @@ def data_dir(official, tmp_path_factory):
 def browser():
     """A headless Chromium, for tests of the page."""
     # Here, since what imports it skips where there is no browser.
-    from browsing import launched
+    from tests.browsing import launched
 
     with launched() as browser:
         yield browser

@@ -1,7 +1,10 @@
 """Golden arrays of the official SAM 2.1: reading them, loading them into modules, comparing.
 
-The arrays lie in tests/goldens (README.md there), or in the folder that the environment variable
-PETSAM_GOLDENS names: the same files and array names with other numbers.
+Tests of parity compare ours with them: they take what is called golden_..., from the folder that
+the environment variable PETSAM_GOLDENS names (the same files and array names with other numbers),
+or else from tests/goldens (README.md there). Tests of behaviour only need some model and picture:
+they take what is called shipped_..., from tests/goldens always, since what a model sees and where
+depends on its numbers.
 """
 
 import json
@@ -19,6 +22,10 @@ from flax import nnx
 from petsam_jax.names import fill
 from petsam_jax.reference_names import to_ours
 
+if __name__ != "tests.golden":
+    raise ImportError("import tests.golden: by another name, every file would be read once more")
+
+SHIPPED = Path(__file__).parent / "goldens"
 # Largest difference in float32, absolute and relative, per file: 10 to 30 times what two ways to
 # run the official code differ by.
 LIMITS = {
@@ -41,12 +48,28 @@ GLOBAL_NORM_LIMIT, NORM_LIMIT = 2e-3, 1e-2
 
 
 def folder() -> Path:
-    return Path(os.environ.get("PETSAM_GOLDENS") or Path(__file__).parent / "goldens")
+    """Where the goldens of parity tests lie."""
+    return Path(os.environ.get("PETSAM_GOLDENS") or SHIPPED)
 
 
 def golden(name: str) -> Mapping[str, np.ndarray]:
     """The arrays of `name`.npz; FileNotFoundError names the file and the variable to set."""
     return _read(_path(f"{name}.npz"))
+
+
+def shipped(name: str) -> Mapping[str, np.ndarray]:
+    """The arrays of `name`.npz in tests/goldens, whatever PETSAM_GOLDENS names."""
+    return _read(SHIPPED / f"{name}.npz")
+
+
+def outputs(name: str, inputs: set[str]) -> list[str]:
+    """The arrays of `name`.npz that ours have to equal: all but the `inputs`.
+
+    A test that takes its cases from here compares every array, and misses none that is added.
+    """
+    names = golden(name).keys()
+    assert inputs <= names, f"{name}.npz has no {inputs - names}"
+    return [each for each in names if each not in inputs]
 
 
 def golden_json(name: str) -> dict:
@@ -75,7 +98,14 @@ def _read(path: Path) -> Mapping[str, np.ndarray]:
 
 def golden_config() -> dict:
     """The golden model as the `model` section of a config: the keywords of `SAM2`."""
-    theirs = golden_json("config")
+    return _to_config(golden_json("config"))
+
+
+def shipped_config() -> dict:
+    return _to_config(json.loads((SHIPPED / "config.json").read_text()))
+
+
+def _to_config(theirs: dict) -> dict:
     trunk, heads, memory = theirs["trunk"], theirs["sam_heads"], theirs["memory_attention"]
     return {
         "image_encoder": {
@@ -114,35 +144,47 @@ def golden_params() -> dict[str, np.ndarray]:
     return to_ours(golden("params"))
 
 
-def load_part(module: nnx.Module, prefix: str = "", arrays: Mapping | None = None) -> nnx.Module:
-    """Put the arrays below `prefix` into a module's parameters and constants; returns the module.
+def shipped_params() -> dict[str, np.ndarray]:
+    return to_ours(shipped("params"))
 
-    `arrays` default to `golden_params()`. NamesError lists missing, unknown and misshapen names.
+
+def load_part(module: nnx.Module, arrays: Mapping, prefix: str = "") -> nnx.Module:
+    """Put those of `arrays` below `prefix` into a module's parameters and constants; returns it.
+
+    NamesError lists missing, unknown and misshapen names.
     """
-    arrays = golden_params() if arrays is None else arrays
     start = f"{prefix}." if prefix else ""
     part = {name[len(start) :]: array for name, array in arrays.items() if name.startswith(start)}
     fill(module, part)
     return module
 
 
-def tiny_model():
-    """The golden model as `SAM2` with the golden parameters."""
+def golden_model(**changes):
+    """`SAM2` with the golden sizes, or some `changes` of them, and the golden parameters."""
+    return _model(golden_config() | changes, golden_params())
+
+
+def shipped_model(**changes):
+    return _model(shipped_config() | changes, shipped_params())
+
+
+def _model(config, params):
     # Late, so that the parts' own tests need no other part.
     from petsam_jax.models.sam2 import SAM2
 
     # An outline has no random weights: drawing them takes seconds, and they are replaced anyway.
-    return load_part(nnx.eval_shape(lambda: SAM2(**golden_config(), rngs=nnx.Rngs(0))))
+    return load_part(nnx.eval_shape(lambda: SAM2(**config, rngs=nnx.Rngs(0))), params)
 
 
-@partial(jax.jit, static_argnums=0)
-def _run(graph, state, *args):
-    return nnx.merge(graph, state)(*args)
+@partial(jax.jit, static_argnums=(0, 1))
+def _run(graph, static, state, *args):
+    return nnx.merge(graph, state)(*args, **dict(static))
 
 
-def run(module: nnx.Module, *args):
-    """The module called under jit, compiled once for each kind of module and shape."""
-    return _run(*nnx.split(module), *args)
+def run(module: nnx.Module, *args, **static):
+    """The module called under jit, compiled once for each kind of module, shape and keyword."""
+    graph, state = nnx.split(module)
+    return _run(graph, tuple(static.items()), state, *args)
 
 
 def nhwc(x: np.ndarray) -> np.ndarray:
@@ -165,15 +207,11 @@ def hw_b_c(x: jax.Array) -> np.ndarray:
     return rearrange(np.asarray(x), "b hw c -> hw b c")
 
 
-def close(file: str, got, want) -> bool:
-    """Whether `got` equals an array of `file` within the file's limits, in shape too."""
-    got, want = np.asarray(got), np.asarray(want)
-    atol, rtol = LIMITS[file]
-    return got.shape == want.shape and np.allclose(got, want, rtol=rtol, atol=atol)
-
-
 def assert_close(file: str, got, want, what: str = "") -> None:
-    """`close`, with the largest difference and its place in the error."""
+    """`got` equals an array of `file` within the file's limits, and in shape.
+
+    If not, the error has `what`, the largest difference and its place.
+    """
     got, want = np.asarray(got), np.asarray(want)
     assert got.shape == want.shape, f"{file} {what}: shape {got.shape}, want {want.shape}"
     atol, rtol = LIMITS[file]

@@ -6,12 +6,12 @@ import threading
 import time
 
 import uvicorn
-from red_predictor import RedVideo
 
 from petsam_jax.ui.facts import Facts
 from petsam_jax.ui.page import make_app
 from petsam_jax.ui.studio import Studio
 from petsam_jax.ui.video_studio import ClipStudio
+from tests.red_predictor import RedVideo
 
 FACTS = Facts("runs/red", "0.0 M parameters", "IoU 1.00 with a click on red")
 

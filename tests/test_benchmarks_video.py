@@ -7,12 +7,12 @@ import pytest
 
 from benchmarks import video
 from petsam_jax.video_predictor import VideoPredictor
-from tests.golden_video import golden_predictor
+from tests.golden_video import shipped_predictor
 
 
 @pytest.fixture(autouse=True)
 def _tiny_weights(monkeypatch):
-    given = classmethod(lambda cls, directory: golden_predictor())
+    given = classmethod(lambda cls, directory: shipped_predictor())
     monkeypatch.setattr(VideoPredictor, "from_checkpoint", given)
 
 

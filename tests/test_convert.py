@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden import golden, golden_config, golden_params
 from safetensors.numpy import save_file
 
 from petsam_jax import reference_names
@@ -18,34 +17,35 @@ from petsam_jax.convert import main, read_arrays
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.names import NamesError, shapes
 from petsam_jax.reference_names import DROPPED, TO_OURS, official_shapes, our_name, to_ours
+from tests.golden import shipped, shipped_config, shipped_params
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 @pytest.fixture(scope="module")
-def golden_shapes():
-    return shapes(nnx.eval_shape(lambda: SAM2(**golden_config(), rngs=nnx.Rngs(0))))
+def tiny_shapes():
+    return shapes(nnx.eval_shape(lambda: SAM2(**shipped_config(), rngs=nnx.Rngs(0))))
 
 
 @pytest.fixture
 def config_file(tmp_path):
-    """A config file with the golden model's sizes."""
-    path = tmp_path / "golden.py"
+    """A config file with the shipped model's sizes."""
+    path = tmp_path / "sizes.py"
     path.write_text(
         "from ml_collections import ConfigDict\n\n\ndef get_config():\n"
-        f"    return ConfigDict({{'model': {golden_config()!r}}}).lock()\n"
+        f"    return ConfigDict({{'model': {shipped_config()!r}}}).lock()\n"
     )
     return path
 
 
-def test_every_array_of_the_model_comes_from_the_reference(golden_shapes):
-    ours = to_ours(golden("params"), golden_shapes)
-    assert {name: array.shape for name, array in ours.items()} == golden_shapes
+def test_every_array_of_the_model_comes_from_the_reference(tiny_shapes):
+    ours = to_ours(shipped("params"), tiny_shapes)
+    assert {name: array.shape for name, array in ours.items()} == tiny_shapes
     assert all(array.dtype == np.float32 for array in ours.values())
 
 
 def test_no_number_is_lost_or_used_twice():
-    theirs, ours = golden("params"), golden_params()
+    theirs, ours = shipped("params"), shipped_params()
     kept = [array for name, array in theirs.items() if name not in DROPPED]
     assert sum(map(np.size, kept)) == sum(map(np.size, ours.values()))
     names = [our_name(name) for name in theirs if name not in DROPPED]
@@ -84,11 +84,11 @@ PLACES = [
 
 @pytest.mark.parametrize(("ours", "index", "theirs", "their_index"), PLACES)
 def test_single_numbers_land_where_they_should(ours, index, theirs, their_index):
-    assert golden_params()[ours][index] == golden("params")[theirs][their_index]
+    assert shipped_params()[ours][index] == shipped("params")[theirs][their_index]
 
 
-def test_every_fault_is_listed_at_once(golden_shapes):
-    arrays = dict(golden("params"))
+def test_every_fault_is_listed_at_once(tiny_shapes):
+    arrays = dict(shipped("params"))
     arrays["sam_mask_decoder.surprise"] = np.zeros(3)
     arrays["image_encoder.trunk.blocks.7.norm1.weight"] = np.zeros(128)
     arrays["no_mem_embed"] = np.zeros(32)
@@ -97,7 +97,7 @@ def test_every_fault_is_listed_at_once(golden_shapes):
     del arrays["sam_prompt_encoder.point_embeddings.1.weight"]
     del arrays["sam_mask_decoder.output_hypernetworks_mlps.3.layers.1.bias"]
     with pytest.raises(NamesError) as error:
-        to_ours(arrays, golden_shapes)
+        to_ours(arrays, tiny_shapes)
     for fault in (
         "unknown: sam_mask_decoder.surprise (3,)",
         "unknown: image_encoder.trunk.blocks.7.norm1.weight (128,)",
@@ -117,26 +117,26 @@ def refusal(arrays, shapes):
     return [line.strip() for line in str(error.value).splitlines()[1:]]
 
 
-def test_a_missing_name_is_called_as_in_the_reference(golden_shapes):
-    theirs = golden("params")
+def test_a_missing_name_is_called_as_in_the_reference(tiny_shapes):
+    theirs = shipped("params")
     for name in theirs.keys() - DROPPED.keys():
         rest = {other: array for other, array in theirs.items() if other != name}
-        assert refusal(rest, golden_shapes) == [f"missing: {name} {theirs[name].shape}"]
+        assert refusal(rest, tiny_shapes) == [f"missing: {name} {theirs[name].shape}"]
 
 
-def test_a_wrong_shape_is_told_as_in_the_reference(golden_shapes):
-    theirs = golden("params")
+def test_a_wrong_shape_is_told_as_in_the_reference(tiny_shapes):
+    theirs = shipped("params")
     for name, array in theirs.items():
         wrong = array[..., None]
-        faults = refusal({**theirs, name: wrong}, golden_shapes)
+        faults = refusal({**theirs, name: wrong}, tiny_shapes)
         assert faults == [f"misshapen: {name} {wrong.shape}, the model has {array.shape}"]
 
 
-def test_a_second_spelling_of_a_name_is_unknown(golden_shapes):
+def test_a_second_spelling_of_a_name_is_unknown(tiny_shapes):
     for number in ("01", "\N{ARABIC-INDIC DIGIT ONE}"):
         name = f"sam_prompt_encoder.point_embeddings.{number}.weight"
         assert our_name(name) is None
-        faults = refusal({**golden("params"), name: np.zeros((1, 32))}, golden_shapes)
+        faults = refusal({**shipped("params"), name: np.zeros((1, 32))}, tiny_shapes)
         assert faults == [f"unknown: {name} (1, 32)"]
 
 
@@ -148,45 +148,45 @@ def test_two_arrays_for_one_of_ours_are_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e39])
-def test_numbers_that_are_not_finite_are_refused(golden_shapes, number):
+def test_numbers_that_are_not_finite_are_refused(tiny_shapes, number):
     wrong = ["no_obj_ptr", "sam_prompt_encoder.point_embeddings.1.weight", "no_mem_pos_enc"]
-    arrays = dict(golden("params"))
+    arrays = dict(shipped("params"))
     for name in wrong:
         arrays[name] = arrays[name].astype(np.float64)
         arrays[name].flat[3] = number
-    assert refusal(arrays, golden_shapes) == [f"not finite in float32: {n}" for n in sorted(wrong)]
+    assert refusal(arrays, tiny_shapes) == [f"not finite in float32: {n}" for n in sorted(wrong)]
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.complex64, str, object])
-def test_only_real_numbers_are_weights(golden_shapes, kind):
-    array = golden("params")["no_obj_ptr"].astype(kind)
-    faults = refusal({**golden("params"), "no_obj_ptr": array}, golden_shapes)
+def test_only_real_numbers_are_weights(tiny_shapes, kind):
+    array = shipped("params")["no_obj_ptr"].astype(kind)
+    faults = refusal({**shipped("params"), "no_obj_ptr": array}, tiny_shapes)
     assert faults == [f"not floating point: no_obj_ptr {array.dtype}"]
 
 
-def test_a_model_that_the_reference_has_no_names_for_is_refused(golden_shapes):
+def test_a_model_that_the_reference_has_no_names_for_is_refused(tiny_shapes):
     more = {"image_encoder.neck.convs.4.bias": (2,), "extra": (2, 3), "number": ()}
     with pytest.raises(NamesError) as error:
-        official_shapes({**golden_shapes, **more})
+        official_shapes({**tiny_shapes, **more})
     for name, shape in more.items():
         assert f"not in the reference: {name} {shape}" in str(error.value)
 
 
-def test_an_array_that_is_dropped_may_be_absent(golden_shapes):
-    arrays = {name: array for name, array in golden("params").items() if name not in DROPPED}
-    assert to_ours(arrays, golden_shapes).keys() == golden_shapes.keys()
+def test_an_array_that_is_dropped_may_be_absent(tiny_shapes):
+    arrays = {name: array for name, array in shipped("params").items() if name not in DROPPED}
+    assert to_ours(arrays, tiny_shapes).keys() == tiny_shapes.keys()
 
 
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
 def test_the_program_makes_a_checkpoint(tmp_path, config_file, capsys, suffix):
     source, out = tmp_path / f"weights.{suffix}", tmp_path / "out"
     save = save_file if suffix == "safetensors" else lambda arrays, path: np.savez(path, **arrays)
-    save(dict(golden("params")), source)
+    save(dict(shipped("params")), source)
     main([str(source), f"--config={config_file}", str(out)])
     assert re.search(r"out: 337 arrays, 625,850 numbers", capsys.readouterr().out)
     config, params = load_weights(out)
     assert config.model.d_model == 32
-    for name, array in golden_params().items():
+    for name, array in shipped_params().items():
         np.testing.assert_array_equal(params[name], array)
     with pytest.raises(SystemExit):
         main([str(source), f"--config={config_file}", str(out)])
@@ -227,7 +227,7 @@ def test_an_npz_of_anything_but_arrays_of_numbers_is_refused(tmp_path):
 
 def test_the_program_says_what_is_wrong(tmp_path, config_file, capsys):
     source, text, out = tmp_path / "a.npz", tmp_path / "a.pt", tmp_path / "out"
-    np.savez(source, **golden("params"))
+    np.savez(source, **shipped("params"))
     text.write_text("no weights")
 
     def failure(*args):

@@ -6,13 +6,13 @@ import time
 
 import numpy as np
 import pytest
-from browsing import Visitor
-from live_page import serving
 from PIL import Image
-from red_predictor import RedPredictor, red_picture
 
 from petsam_jax.outputs.rle import decode_rle
 from petsam_jax.ui.studio import Studio
+from tests.browsing import Visitor
+from tests.live_page import serving
+from tests.red_predictor import RedPredictor, red_picture
 
 # Red box of each picture: x0 y0 x1 y1, sides included.
 RED = (300, 100, 420, 220)

@@ -6,13 +6,13 @@ import time
 import av
 import numpy as np
 import pytest
-from browsing import Visitor
-from live_page import serving
 from PIL import Image
-from red_predictor import RedPredictor, RedVideo, red_clip
 
 from petsam_jax.ui.studio import Studio
 from petsam_jax.ui.video_studio import ClipStudio
+from tests.browsing import Visitor
+from tests.live_page import serving
+from tests.red_predictor import RedPredictor, RedVideo, red_clip
 
 CLIP, BOXES = red_clip()
 COUNT = len(BOXES)

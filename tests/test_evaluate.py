@@ -5,12 +5,12 @@ import json
 
 import numpy as np
 import pytest
-from fabricated import GOOD
 from PIL import Image
 
 from petsam_jax import evaluate
 from petsam_jax.checkpoint import model_shapes, save_weights
 from petsam_jax.config import load_config
+from tests.fabricated import GOOD
 
 FILES = ["best.jpg", "clicks.png", "metrics.json", "pictures.csv", "timings.json", "worst.jpg"]
 

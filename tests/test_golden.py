@@ -3,41 +3,61 @@
 import numpy as np
 import pytest
 from flax import nnx
-from golden import (
+
+from petsam_jax.models.layers import LayerNorm, Linear
+from petsam_jax.names import NamesError, weights
+from tests.golden import (
     LIMITS,
+    SHIPPED,
     assert_close,
-    close,
-    folder,
     golden,
     golden_config,
+    golden_model,
     golden_params,
     load_part,
     nchw,
     nhwc,
-    tiny_model,
+    outputs,
+    shipped,
+    shipped_model,
+    shipped_params,
 )
-
-from petsam_jax.models.layers import LayerNorm, Linear
-from petsam_jax.names import NamesError, weights
 
 
 def test_every_file_is_readable_and_has_limits():
     for name in LIMITS:
-        assert len(golden(name)) > 0
-    assert sum(array.size for array in golden("params").values()) == 625_882
+        assert len(shipped(name)) > 0
+    assert sum(array.size for array in shipped("params").values()) == 625_882
+
+
+@pytest.mark.parametrize("name", [*LIMITS, "params"])
+def test_another_folder_has_the_same_arrays_of_other_numbers(name):
+    """So that no test has less to compare there."""
+    assert golden(name).keys() == shipped(name).keys()
 
 
 def test_the_repository_keeps_less_than_6_mb():
-    if folder().parent.name == "tests":
-        assert sum(file.stat().st_size for file in folder().iterdir()) < 6e6
+    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 6e6
 
 
-def test_the_environment_variable_points_elsewhere(tmp_path, monkeypatch):
+def test_the_environment_variable_points_elsewhere_but_for_what_is_shipped(tmp_path, monkeypatch):
     np.savez(tmp_path / "ops.npz", made_up=np.arange(3.0))
     monkeypatch.setenv("PETSAM_GOLDENS", str(tmp_path))
     assert list(golden("ops")) == ["made_up"]
+    assert "gelu.in" in shipped("ops")
     with pytest.raises(FileNotFoundError, match=r"hiera\.npz.*PETSAM_GOLDENS"):
         golden("hiera")
+    with pytest.raises(FileNotFoundError, match=r"config\.json.*PETSAM_GOLDENS"):
+        golden_model()
+    assert shipped_model().mask_decoder.mask_tokens.shape == (4, 32)
+
+
+def test_outputs_are_all_but_the_inputs(tmp_path, monkeypatch):
+    np.savez(tmp_path / "ops.npz", a=np.arange(3.0), b=np.arange(3.0), new=np.arange(3.0))
+    monkeypatch.setenv("PETSAM_GOLDENS", str(tmp_path))
+    assert outputs("ops", {"a"}) == ["b", "new"]
+    with pytest.raises(AssertionError, match=r"ops\.npz has no {'c'}"):
+        outputs("ops", {"a", "c"})
 
 
 def test_arrays_are_read_only():
@@ -54,15 +74,18 @@ def test_the_config_has_the_sizes_of_the_arrays():
 
 
 def test_load_part_fills_a_module():
-    norm = load_part(LayerNorm(32, eps=1e-5), "memory_attention.norm")
-    want = golden("params")["memory_attention.norm.weight"]
+    norm = load_part(LayerNorm(32, eps=1e-5), shipped_params(), "memory_attention.norm")
+    want = shipped("params")["memory_attention.norm.weight"]
     np.testing.assert_array_equal(weights(norm)["scale"], want)
 
 
-def test_the_tiny_model_has_the_golden_parameters_only():
-    arrays = weights(tiny_model())
-    assert arrays.keys() == golden_params().keys()
-    for name, array in golden_params().items():
+@pytest.mark.parametrize(
+    "build, read", [(golden_model, golden_params), (shipped_model, shipped_params)]
+)
+def test_a_model_has_the_parameters_of_its_folder_only(build, read):
+    arrays, want = weights(build()), read()
+    assert arrays.keys() == want.keys()
+    for name, array in want.items():
         np.testing.assert_array_equal(arrays[name], array)
 
 
@@ -70,7 +93,7 @@ def test_load_part_lists_every_fault():
     module = LayerNorm(31, eps=1e-5)
     module.extra = Linear(2, 3, rngs=nnx.Rngs(0))
     with pytest.raises(NamesError) as error:
-        load_part(module, "mask_decoder.upscale1")
+        load_part(module, shipped_params(), "mask_decoder.upscale1")
     for fault in (
         "missing: scale (31,)",
         "missing: extra.kernel (2, 3)",
@@ -85,12 +108,12 @@ def test_layouts_round_trip(rng):
     np.testing.assert_array_equal(nchw(nhwc(x)), x)
 
 
-def test_close_is_the_limit_of_the_file():
+def test_what_is_close_depends_on_the_file():
     want = np.array([0.0, 100.0], np.float32)
-    assert close("hiera", want + np.array([0.9e-4, 0.9e-2]), want)
-    assert not close("hiera", want + np.array([1.2e-4, 0]), want)
-    assert not close("ops", want + np.array([0.9e-4, 0]), want)
-    assert not close("hiera", want[None], want)
+    assert_close("hiera", want + np.array([0.9e-4, 0.9e-2]), want)
+    for file, difference in (("hiera", 1.2e-4), ("ops", 0.9e-4)):
+        with pytest.raises(AssertionError, match=file):
+            assert_close(file, want + np.array([difference, 0]), want)
     with pytest.raises(AssertionError, match="shape"):
         assert_close("hiera", want[None], want)
     with pytest.raises(AssertionError, match="block3"):

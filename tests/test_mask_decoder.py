@@ -1,13 +1,10 @@
 """The mask decoder equals the reference's; a masked token is none; functions choose the mask."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden import assert_close, golden, golden_config, load_part, nhwc
 
 from petsam_jax.models.mask_decoder import (
     DecoderOutput,
@@ -19,29 +16,24 @@ from petsam_jax.models.mask_decoder import (
     stability,
     stable_mask,
 )
-from petsam_jax.models.prompt_encoder import PromptEncoder
+from tests.golden import (
+    assert_close,
+    golden,
+    golden_config,
+    golden_params,
+    load_part,
+    nhwc,
+    outputs,
+    run,
+    shipped_config,
+)
 
 H, W, CHANNELS, TOKENS = 3, 5, 32, 4
 
 
 def decoder(dtype="float32"):
-    config = golden_config()["mask_decoder"]
+    config = shipped_config()["mask_decoder"]
     return MaskDecoder(CHANNELS, **config, dtype=dtype, rngs=nnx.Rngs(0))
-
-
-@pytest.fixture(scope="module")
-def reference():
-    return load_part(decoder(), "mask_decoder")
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    return load_part(PromptEncoder(CHANNELS, 16, rngs=nnx.Rngs(0)), "prompt_encoder")
-
-
-@pytest.fixture(scope="module")
-def g():
-    return golden("mask_decoder")
 
 
 @pytest.fixture
@@ -54,13 +46,43 @@ def inputs(rng):
     return image, image_pe, sparse, mask, dense, tuple(fine)
 
 
-@partial(jax.jit, static_argnums=0)
-def run(graph, params, *inputs):
-    return nnx.merge(graph, params)(*inputs)
-
-
 def decode(model, *inputs) -> DecoderOutput:
-    return run(*nnx.split(model), *jax.tree.map(jnp.asarray, inputs))
+    return run(model, *jax.tree.map(jnp.asarray, inputs))
+
+
+def assert_same(got: DecoderOutput, want: DecoderOutput, atol=2e-5):
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=atol, rtol=1e-5)
+
+
+# Parity
+
+INPUTS = {"image_embeddings", "feat_s0", "feat_s1", "sparse", "dense", "image_pe", "repeat.sparse"}
+INPUTS |= {"stability.logits_in", "stability.ious_in"}
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What ours computes, under the names of the golden arrays."""
+    g, params = golden("mask_decoder"), golden_params()
+    config = golden_config()["mask_decoder"]
+    reference = MaskDecoder(CHANNELS, **config, rngs=nnx.Rngs(0))
+    load_part(reference, params, "mask_decoder")
+    raw = decode(reference, *golden_inputs(g))
+    return (
+        named("raw", raw, "masks_all4", "ious_all4", "mask_tokens_all4")
+        | named("eval.multimask_True", multimask_masks(raw))
+        | named("eval.multimask_False", stable_mask(raw))
+        | named("train.multimask_False", single_mask(raw))
+        | transformer_steps(reference, g)
+        | named("repeat", multimask_masks(three_prompts(reference, params, g)))
+        | stability_alone(g)
+    )
+
+
+@pytest.mark.parametrize("name", outputs("mask_decoder", INPUTS))
+def test_every_array_equals_the_reference(found, name):
+    assert_close("mask_decoder", found[name], golden("mask_decoder")[name], name)
 
 
 def golden_inputs(g):
@@ -71,129 +93,44 @@ def golden_inputs(g):
     return image, pe[0], g["sparse"], np.ones(g["sparse"].shape[:2], bool), dense, tuple(fine)
 
 
-def assert_output(got: DecoderOutput, g, prefix, masks, ious, tokens):
-    for value, name in [
-        (got.mask_logits, masks),
-        (got.iou_pred, ious),
-        (got.mask_tokens, tokens),
-        (got.object_logit, "object_score_logits"),
-    ]:
-        assert_close("mask_decoder", value, g[f"{prefix}.{name}"], f"{prefix}.{name}")
+def named(case, output: DecoderOutput, masks="masks", ious="ious", tokens="sam_tokens"):
+    return {
+        f"{case}.{masks}": output.mask_logits,
+        f"{case}.{ious}": output.iou_pred,
+        f"{case}.{tokens}": output.mask_tokens,
+        f"{case}.object_score_logits": output.object_logit,
+    }
 
 
-def assert_same(got: DecoderOutput, want: DecoderOutput, atol=2e-5):
-    for a, b in zip(got, want, strict=True):
-        np.testing.assert_allclose(a, b, atol=atol, rtol=1e-5)
-
-
-# Parity
-
-
-def test_all_four_masks_equal_the_reference(reference, g):
-    got = decode(reference, *golden_inputs(g))
-    assert_output(got, g, "raw", "masks_all4", "ious_all4", "mask_tokens_all4")
-
-
-@pytest.mark.parametrize(
-    "case, choose",
-    [
-        ("eval.multimask_True", multimask_masks),
-        ("eval.multimask_False", stable_mask),
-        ("train.multimask_False", single_mask),
-    ],
-)
-def test_choice_of_masks_equals_the_reference(reference, g, case, choose):
-    got = choose(decode(reference, *golden_inputs(g)))
-    assert_output(got, g, case, "masks", "ious", "sam_tokens")
-
-
-def test_transformer_equals_the_reference(reference, g):
+def transformer_steps(reference, g):
     image, pe, sparse, mask, dense = map(jnp.asarray, golden_inputs(g)[:5])
     tokens, token_mask = reference.all_tokens(sparse, mask)
-    assert_close("mask_decoder", tokens, g["transformer.tokens_in"], "tokens_in")
-
     transformer = reference.transformer
     image, pe = (image + dense).reshape(2, -1, CHANNELS), pe.reshape(1, -1, CHANNELS)
-    got = jax.jit(lambda *x: transformer.layers[0](*x))(tokens, tokens, token_mask, image, pe)
-    for value, name in zip(got, ["layer0.queries", "layer0.keys"], strict=True):
-        assert_close("mask_decoder", value, g[f"transformer.{name}"], name)
-    got = jax.jit(lambda *x: transformer(*x))(tokens, token_mask, image, pe)
-    for value, name in zip(got, ["tokens_out", "image_out_b_hw_c"], strict=True):
-        assert_close("mask_decoder", value, g[f"transformer.{name}"], name)
+    layer = run(transformer.layers[0], tokens, tokens, token_mask, image, pe)
+    out = run(transformer, tokens, token_mask, image, pe)
+    names = ["tokens_in", "layer0.queries", "layer0.keys", "tokens_out", "image_out_b_hw_c"]
+    arrays = tokens, *layer, *out
+    return {f"transformer.{name}": array for name, array in zip(names, arrays, strict=True)}
 
 
-def test_one_image_serves_several_prompts_as_in_the_reference(reference, encoder, g):
+def three_prompts(reference, params, g):
+    """One image serves several prompts; they have no mask."""
     image, pe, _, _, dense, fine = golden_inputs(g)
     sparse = g["repeat.sparse"]
-    # Prompts without a mask.
-    dense = np.broadcast_to(encoder.no_mask_embed[...], (3, *dense.shape[1:]))
+    dense = np.broadcast_to(params["prompt_encoder.no_mask_embed"], (3, *dense.shape[1:]))
     one = image[:1], pe, sparse, np.ones((3, 2), bool), dense, tuple(f[:1] for f in fine)
-    got = decode(reference, *one)
-    assert_output(multimask_masks(got), g, "repeat", "masks", "ious", "sam_tokens")
+    return decode(reference, *one)
 
 
-def test_stability_fallback_equals_the_reference(g):
+def stability_alone(g):
     logits, ious = jnp.asarray(g["stability.logits_in"]), jnp.asarray(g["stability.ious_in"])
     got = stable_mask(DecoderOutput(logits, ious, jnp.zeros((4, 1)), jnp.zeros((4, 4, 2))))
-    assert_close("mask_decoder", stability(logits[:, :1], 0.05), g["stability.scores"], "scores")
-    assert_close("mask_decoder", got.mask_logits, g["stability.masks_out"], "masks_out")
-    assert_close("mask_decoder", got.iou_pred, g["stability.ious_out"], "ious_out")
-
-
-@pytest.mark.parametrize(
-    "case, points, mask",
-    [
-        ("click_multimask", "1", None),
-        ("two_points_single", "2", None),
-        ("click_lowmask_single", "2", "mask_low_res_logits"),
-        ("no_point_fullmask", None, "mask_full_res"),
-        ("no_prompt_multimask", None, None),
-    ],
-)
-def test_prompt_encoder_and_decoder_equal_the_reference(reference, encoder, case, points, mask):
-    """Through our fixed slots: three pictures, 18 slots, of which two are used at most."""
-    heads = golden("sam_heads")
-    given = points and (heads[f"point_coords_{points}"], heads[f"point_labels_{points}"])
-    slots, labels = np.zeros((3, 18, 2), np.float32), np.full((3, 18), -1, np.int32)
-    if given:
-        # In the last slots of all, since their place must not matter.
-        slots[:, -given[1].shape[1] :], labels[:, -given[1].shape[1] :] = given
-    mask_input = jnp.zeros((3, 32, 32, 1))
-    if mask:
-        mask_input = jnp.asarray(nhwc(heads[mask]), jnp.float32)
-        mask_input = jax.image.resize(mask_input, (3, 32, 32, 1), "bilinear", antialias=True)
-    prompt = run(*nnx.split(encoder), slots, labels, mask_input, np.full(3, bool(mask)))
-    fine = tuple(nhwc(heads[name]) for name in ["feat_s0", "feat_s1"])
-    pe = encoder.dense_pe(128, 128)
-    output = decode(reference, nhwc(heads["backbone_features"]), pe, *prompt, fine)
-
-    got = multimask_masks(output) if "multimask" in case else stable_mask(output)
-    present = np.asarray(output.object_logit > 0)[..., None, None]
-    masks = np.where(present, got.mask_logits, -1024.0)
-    assert_close("sam_heads", masks, heads[f"{case}.low_res_multimasks"], case)
-    assert_close("sam_heads", got.iou_pred, heads[f"{case}.ious"], case)
-    score = heads[f"{case}.object_score_logits"]
-    assert_close("sam_heads", output.object_logit, score, case)
-    if "multimask" in case:
-        best = np.where(present, best_mask(got).mask_logits, -1024.0)
-        assert_close("sam_heads", best, heads[f"{case}.low_res_masks"], case)
-
-
-@pytest.mark.parametrize(
-    "ours, theirs",
-    [
-        ("transformer.norm_final_attn", "transformer.norm_final_attn"),
-        ("transformer.layers.0.norm1", "transformer.layers.0.norm1"),
-        ("upscale_norm", "output_upscaling.1"),
-    ],
-)
-def test_norms_have_the_reference_epsilon(reference, ours, theirs):
-    ops, name = golden("ops"), f"eps.sam_mask_decoder.{theirs}"
-    norm = reference
-    for step in ours.split("."):
-        norm = norm[int(step)] if step.isdigit() else getattr(norm, step)
-    x, want = (a if a.ndim == 3 else nhwc(a) for a in (ops[f"{name}.in"], ops[f"{name}.out"]))
-    assert_close("ops", norm(jnp.asarray(x)), want, name)
+    return {
+        "stability.scores": stability(logits[:, :1], 0.05),
+        "stability.masks_out": got.mask_logits,
+        "stability.ious_out": got.iou_pred,
+    }
 
 
 # Tokens and images

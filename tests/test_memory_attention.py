@@ -14,7 +14,18 @@ from petsam_jax.models.memory_attention import (
     rotate_halves,
 )
 from petsam_jax.models.position import axial_rope, rotate
-from tests.golden import assert_close, b_hw_c, golden, load_part
+from tests.golden import (
+    assert_close,
+    b_hw_c,
+    golden,
+    golden_params,
+    hw_b_c,
+    load_part,
+    outputs,
+    run,
+    shipped,
+    shipped_params,
+)
 
 CHANNELS, MEMORY = 32, 8
 SIZE = (8, 8)
@@ -24,33 +35,24 @@ def rope(heads=1, seed=0, **options):
     return RopeAttention(CHANNELS, heads, rngs=nnx.Rngs(seed), **options)
 
 
-def memory_attention(dtype="float32", drop=0.0):
+def memory_attention(params, dtype="float32", drop=0.0):
     model = MemoryAttention(
         CHANNELS, MEMORY, num_layers=2, mlp_dim=64, dropout=drop, dtype=dtype, rngs=nnx.Rngs(0)
     )
-    return load_part(model, "memory_attention")
+    return load_part(model, params, "memory_attention")
+
+
+def shipped_attention(dtype="float32", drop=0.0):
+    return memory_attention(shipped_params(), dtype, drop)
 
 
 @pytest.fixture(scope="module")
 def g():
-    return golden("memory_attention")
+    return shipped("memory_attention")
 
 
-@pytest.fixture(scope="module")
-def r():
-    return golden("rope_attention")
-
-
-@nnx.jit(static_argnames=("num_pointers",))
-def run(model, image_embed, position, memory, memory_position, mask=None, num_pointers=8, key=None):
-    return model(
-        image_embed, position, memory, memory_position, mask, num_pointers=num_pointers, key=key
-    )
-
-
-@nnx.jit(static_argnames=("size", "num_pointers"))
-def attend(model, q, k, v, size=SIZE, num_pointers=0, mask=None):
-    return model(q, k, v, size, num_pointers, mask)
+def attend(model, q, k, v, size=SIZE, num_pointers=0):
+    return run(model, q, k, v, size=size, num_pointers=num_pointers)
 
 
 def inputs(g):
@@ -61,62 +63,84 @@ def inputs(g):
     return tuple(jnp.asarray(array) for array in arrays)
 
 
-def test_rotation_factors_equal_reference(r):
+# Parity
+
+ROPE_INPUTS = {"self.q", "self.k", "self.v", "cross.k", "cross.v"}
+ROPE_INPUTS |= {"twohead.q", "twohead.k", "twohead.v"}
+ROPE_INPUTS |= {
+    f"twohead.param.{part}_proj.{name}" for part in "qkv" for name in ("weight", "bias")
+}
+ROPE_INPUTS |= {"twohead.param.out_proj.weight", "twohead.param.out_proj.bias"}
+
+
+@pytest.fixture(scope="module")
+def rope_found():
+    """What ours computes, under the names of the golden arrays."""
+    r, params = golden("rope_attention"), golden_params()
+    alone = load_part(rope(), params, "memory_attention.layers.0.self_attn")
+    cross = rope(kv_features=MEMORY)
+    load_part(cross, params, "memory_attention.layers.0.cross_attn_image")
+    q, k, v = r["self.q"], r["cross.k"], r["cross.v"]
+    return rotations() | {
+        "self.out": attend(alone, q, r["self.k"], r["self.v"]),
+        "cross.out_3frames_plus_8_excluded": attend(cross, q, k, v, num_pointers=8),
+        "cross.out_first_2frames_none_excluded": attend(cross, q, k[:, :128], v[:, :128]),
+        "twohead.out_3_excluded": two_heads(r),
+    }
+
+
+def rotations():
+    found = {}
     for name, size, features in (("cis32_8x8", (8, 8), 32), ("cis8_endx4_endy3", (3, 4), 8)):
-        cos, sin = axial_rope(*size, features)
-        assert_close("rope_attention", cos, r[f"{name}_real"], name)
-        assert_close("rope_attention", sin, r[f"{name}_imag"], name)
+        found[f"{name}_real"], found[f"{name}_imag"] = axial_rope(*size, features)
+    return found
 
 
-def test_self_attention_equals_reference(r):
-    model = load_part(rope(), "memory_attention.layers.0.self_attn")
-    got = attend(model, r["self.q"], r["self.k"], r["self.v"])
-    assert_close("rope_attention", got, r["self.out"])
-
-
-@pytest.mark.parametrize(
-    "array, keys, num_pointers",
-    [
-        ("cross.out_3frames_plus_8_excluded", 200, 8),
-        ("cross.out_first_2frames_none_excluded", 128, 0),
-    ],
-)
-def test_cross_attention_equals_reference(r, array, keys, num_pointers):
-    model = load_part(rope(kv_features=MEMORY), "memory_attention.layers.0.cross_attn_image")
-    k, v = r["cross.k"][:, :keys], r["cross.v"][:, :keys]
-    got = attend(model, r["self.q"], k, v, num_pointers=num_pointers)
-    assert_close("rope_attention", got, r[array], array)
-
-
-def test_several_heads_equal_reference(r):
+def two_heads(r):
+    """An attention with parameters of its own, on a map of 4 x 4."""
     names = [name for name in r if name.startswith("twohead.param.")]
     arrays = {
         name.removeprefix("twohead.param.").replace("weight", "kernel"): r[name].T for name in names
     }
-    model = load_part(rope(2, inner=16, kv_features=MEMORY), arrays=arrays)
-    q, k, v = (r[f"twohead.{name}"] for name in "qkv")
-    got = attend(model, q, k, v, size=(4, 4), num_pointers=3)
-    assert_close("rope_attention", got, r["twohead.out_3_excluded"])
+    model = load_part(rope(2, inner=16, kv_features=MEMORY), arrays)
+    return attend(model, *(r[f"twohead.{name}"] for name in "qkv"), size=(4, 4), num_pointers=3)
 
 
-def test_memory_attention_equals_reference(g):
-    got = run(memory_attention(), *inputs(g))
-    want = b_hw_c(g["out_8_ptr_tokens"])
-    assert_close("memory_attention", rearrange(got, "b h w c -> b (h w) c"), want)
+@pytest.mark.parametrize("name", outputs("rope_attention", ROPE_INPUTS))
+def test_every_array_of_one_attention_equals_the_reference(rope_found, name):
+    assert_close("rope_attention", rope_found[name], golden("rope_attention")[name], name)
 
 
-def test_parts_of_a_layer_equal_reference(g):
-    layer = memory_attention().layers[0]
-    image, position, memory, memory_position = inputs(g)
+@pytest.fixture(scope="module")
+def found():
+    g, model = golden("memory_attention"), memory_attention(golden_params())
+    out = run(model, *inputs(g), num_pointers=8)
+    out = hw_b_c(rearrange(out, "b h w c -> b (h w) c"))
+    return {"out_8_ptr_tokens": out} | layer_steps(model.layers[0], *inputs(g))
+
+
+def layer_steps(layer, image, position, memory, memory_position):
     x = rearrange(image + 0.1 * position, "b h w c -> b (h w) c")
     normed = layer.norm1(x)
-    x = x + attend(layer.self_attn, normed, normed, normed)
-    assert_close("memory_attention", x, g["layer0.after_self_attn_batch_first"])
-    placed = memory + memory_position
-    x = x + attend(layer.cross_attn_image, layer.norm2(x), placed, memory, num_pointers=8)
-    assert_close("memory_attention", x, g["layer0.after_cross_attn_batch_first"])
-    x = x + layer.linear2(jax.nn.relu(layer.linear1(layer.norm3(x))))
-    assert_close("memory_attention", x, g["layer0.out_batch_first"])
+    after_self = x + attend(layer.self_attn, normed, normed, normed)
+    q, placed = layer.norm2(after_self), memory + memory_position
+    after_cross = after_self + attend(layer.cross_attn_image, q, placed, memory, num_pointers=8)
+    hidden = jax.nn.relu(layer.linear1(layer.norm3(after_cross)))
+    return {
+        "layer0.after_self_attn_batch_first": after_self,
+        "layer0.after_cross_attn_batch_first": after_cross,
+        "layer0.out_batch_first": after_cross + layer.linear2(hidden),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", outputs("memory_attention", {"curr", "curr_pos", "memory", "memory_pos"})
+)
+def test_every_array_of_the_whole_equals_the_reference(found, name):
+    assert_close("memory_attention", found[name], golden("memory_attention")[name], name)
+
+
+# Behaviour
 
 
 def test_halves_turn_as_neighbours_do(rng):
@@ -141,21 +165,8 @@ def test_rope_breaks_permutation_symmetry(rng):
     )
 
 
-def test_scores_depend_on_offsets_only(rng):
-    """A query and a key moved by the same way score the same, in x and in y."""
-    height, width, channels = 6, 9, 16
-    cos, sin = axial_rope(height, width, channels)
-    q, k = rng.normal(size=(2, channels)).astype(np.float32)
-    everywhere = np.broadcast_to(q, (1, 1, height * width, channels))
-    placed_q = rotate_halves(jnp.asarray(everywhere), cos, sin)[0, 0]
-    placed_k = rotate_halves(jnp.broadcast_to(k, everywhere.shape), cos, sin)[0, 0]
-    scores = np.asarray(placed_q @ placed_k.T).reshape(height, width, height, width)
-    np.testing.assert_allclose(scores[1:, 2:, 1:, 2:], scores[:-1, :-2, :-1, :-2], atol=1e-4)
-    assert scores[0, 0].std() > 0.1 and abs(scores[0, 0, 0, 3] - scores[0, 0, 3, 0]) > 0.01
-
-
 def test_masked_keys_are_as_good_as_none(rng, g):
-    model = memory_attention()
+    model = shipped_attention()
     image, position, memory, memory_position = inputs(g)
     junk = 50 * rng.normal(size=(2, 64, MEMORY)).astype(np.float32)
     more, more_position = (
@@ -163,8 +174,8 @@ def test_masked_keys_are_as_good_as_none(rng, g):
     )
     mask = np.ones((2, more.shape[1]), bool)
     mask[:, 64:128] = False
-    got = run(model, image, position, more, more_position, mask)
-    want = run(model, image, position, memory, memory_position)
+    got = run(model, image, position, more, more_position, mask, num_pointers=8)
+    want = run(model, image, position, memory, memory_position, num_pointers=8)
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
@@ -178,10 +189,11 @@ def test_rectangle_and_keys_that_make_no_map(rng):
 
 
 def test_dropout_by_key(g):
-    model = memory_attention(drop=0.1)
-    still = run(model, *inputs(g))
+    model = shipped_attention(drop=0.1)
+    still = run(model, *inputs(g), num_pointers=8)
     keys = jax.random.split(jax.random.key(0))
-    one, same, other = (run(model, *inputs(g), key=key) for key in (keys[0], keys[0], keys[1]))
+    dropping = jax.jit(lambda key, *given: model(*given, num_pointers=8, key=key))
+    one, same, other = (dropping(key, *inputs(g)) for key in (keys[0], keys[0], keys[1]))
     np.testing.assert_array_equal(one, same)
     assert np.abs(one - still).mean() > 0.01 and np.abs(one - other).mean() > 0.01
     x = dropout(jnp.ones((100, 100)), 0.1, keys[0])
@@ -190,7 +202,7 @@ def test_dropout_by_key(g):
 
 
 def test_gradients_reach_every_parameter(g):
-    graph, params = nnx.split(memory_attention())
+    graph, params = nnx.split(shipped_attention())
 
     @jax.jit
     def gradients(params):
@@ -210,6 +222,9 @@ def test_gradients_reach_every_parameter(g):
 
 
 def test_bfloat16_is_close(g):
-    full, half = (run(memory_attention(dtype), *inputs(g)) for dtype in ("float32", "bfloat16"))
+    full, half = (
+        run(shipped_attention(dtype), *inputs(g), num_pointers=8)
+        for dtype in ("float32", "bfloat16")
+    )
     assert half.dtype == jnp.float32
     assert float(jnp.abs(half - full).mean() / jnp.abs(full).mean()) < 0.05

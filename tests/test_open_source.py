@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fabricated import GOOD, archives
 from PIL import Image
 
 from petsam_jax.data.official import LayoutError
 from petsam_jax.data.open_source import SPLITS, SourceError, open_mix, open_source
 from petsam_jax.data.pets import MissingData
 from petsam_jax.data.sources import Source
+from tests.fabricated import GOOD, archives
 
 
 def pictures(root, count, start=0):

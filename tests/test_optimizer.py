@@ -28,7 +28,7 @@ from petsam_jax.optimizer import (
     unflatten,
 )
 from petsam_jax.reference_names import DROPPED, our_name
-from tests.golden import golden_config, golden_json
+from tests.golden import golden_json, shipped_config
 
 VISION = dict(lr=3e-6, weight_decay=0.1, layer_decay=0.9, warmup="0 steps")
 BASE = dict(lr=5e-6, weight_decay=0.1, layer_decay=1.0, warmup="0 steps")
@@ -41,8 +41,8 @@ RECIPE = {
 
 @pytest.fixture(scope="module")
 def model_params():
-    """The outline of the golden model's parameters, as training keeps them."""
-    model = nnx.eval_shape(lambda: SAM2(**golden_config(), rngs=nnx.Rngs(0)))
+    """The outline of the shipped model's parameters, as training keeps them."""
+    model = nnx.eval_shape(lambda: SAM2(**shipped_config(), rngs=nnx.Rngs(0)))
     return nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
@@ -143,7 +143,7 @@ def test_names_and_trees_are_inverse(model_params):
     assert flat["image_encoder.trunk.blocks.0.norm1.scale"].shape == (16,)
     assert jax.tree.structure(unflatten(flat)) == jax.tree.structure(model_params)
     assert flatten(flat) == flat
-    model = nnx.eval_shape(lambda: SAM2(**golden_config(), rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: SAM2(**shipped_config(), rngs=nnx.Rngs(0)))
     assert set(shapes(model)) - set(flat) == {"prompt_encoder.gaussian"}
 
 

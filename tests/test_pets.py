@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fabricated import FAULTS, GOOD, TEST_FAULT, archives, picture, trimap
 
 from petsam_jax.data.official import LayoutError, OfficialArchives, OfficialTree, breed
 from petsam_jax.data.pets import MissingData, OfficialFolder, PetsSource, species
 from petsam_jax.data.pictures import decode_picture
 from petsam_jax.data.sources import Source
+from tests.fabricated import FAULTS, GOOD, TEST_FAULT, archives, picture, trimap
 
 
 @pytest.mark.parametrize("split", ["train", "test", "all"])

@@ -1,10 +1,8 @@
-"""Positions: equal to the official numbers, and what they promise on any size."""
+"""Positions: what they promise on any size, and parity; test_ops_golden.py has more of it."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import assert_close, golden, nhwc
 
 from petsam_jax.models.position import (
     axial_rope,
@@ -14,15 +12,8 @@ from petsam_jax.models.position import (
     resize_bicubic,
     rotate,
     sine_map,
-    sine_time,
 )
-
-
-@pytest.mark.parametrize("size", [(16, 16), (32, 32), (12, 20), (64, 64)])
-def test_bicubic_equals_the_reference(size):
-    ops = golden("ops")
-    got = resize_bicubic(jnp.asarray(nhwc(ops["bicubic.in"])[0]), *size)
-    assert_close("ops", got[None], nhwc(ops[f"bicubic.to_{size[0]}x{size[1]}"]))
+from tests.golden import assert_close, golden, nhwc, shipped
 
 
 @pytest.mark.parametrize(("old", "new"), [(7, 16), (7, 7), (14, 9), (5, 64)])
@@ -37,15 +28,11 @@ def test_bicubic_to_the_same_size_changes_nothing(rng):
     np.testing.assert_allclose(resize_bicubic(x, 7, 5), x, atol=1e-6)
 
 
-def test_sine_time_equals_the_reference():
-    ops = golden("ops")
-    assert_close("ops", sine_time(jnp.asarray(ops["sine1d.in"]), 32), ops["sine1d.out_dim32"])
-
-
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
 def test_sine_map_equals_the_reference(level):
-    want = nhwc(golden("image_encoder")[f"neck.pos{level}"])
-    assert_close("image_encoder", sine_map(*want.shape[1:])[None], want)
+    name = f"neck.pos{level}"
+    want = nhwc(golden("image_encoder")[name])
+    assert_close("image_encoder", sine_map(*want.shape[1:])[None], want, name)
 
 
 def test_sine_map_turns_y_in_the_first_half_and_x_in_the_second():
@@ -54,17 +41,6 @@ def test_sine_map_turns_y_in_the_first_half_and_x_in_the_second():
     np.testing.assert_array_equal(x[:, :1, :8].repeat(7, axis=1), x[:, :, :8])
     np.testing.assert_array_equal(x[:1, :, 8:].repeat(5, axis=0), x[:, :, 8:])
     assert len(np.unique(x[:, 0, 0])) == 5
-
-
-@pytest.mark.parametrize(
-    ("name", "height", "width", "features"),
-    [("cis32_8x8", 8, 8, 32), ("cis8_endx4_endy3", 3, 4, 8)],
-)
-def test_rotations_equal_the_reference(name, height, width, features):
-    rope = golden("rope_attention")
-    cos, sin = axial_rope(height, width, features)
-    assert_close("rope_attention", cos, rope[f"{name}_real"])
-    assert_close("rope_attention", sin, rope[f"{name}_imag"])
 
 
 def test_a_product_of_rotated_tokens_depends_on_their_offset_only(rng):
@@ -90,19 +66,21 @@ def test_rotation_keeps_lengths_and_leaves_the_first_token(rng):
 
 
 def test_fourier_equals_the_reference():
-    prompt, gaussian = golden("prompt_encoder"), _gaussian()
+    prompt, gaussian = golden("prompt_encoder"), _gaussian(golden("params"))
     got = fourier(jnp.asarray(prompt["coords"]), gaussian, 128, 128)
-    assert_close("prompt_encoder", got, prompt["coord_pe_of_coords_no_half_pixel_shift"])
-    assert_close("prompt_encoder", fourier_map(gaussian, 8, 8)[None], nhwc(prompt["dense_pe"]))
+    name = "coord_pe_of_coords_no_half_pixel_shift"
+    assert_close("prompt_encoder", got, prompt[name], name)
+    got = fourier_map(gaussian, 8, 8)[None]
+    assert_close("prompt_encoder", got, nhwc(prompt["dense_pe"]), "dense_pe")
 
 
-def _gaussian():
+def _gaussian(params):
     name = "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
-    return jnp.asarray(golden("params")[name])
+    return jnp.asarray(params[name])
 
 
 def test_fourier_map_is_fourier_at_the_centre_of_each_cell():
-    gaussian, height, width = _gaussian(), 6, 10
+    gaussian, height, width = _gaussian(shipped("params")), 6, 10
     cells = fourier_map(gaussian, height, width)
     centre = jnp.array([7.5 * 16, 2.5 * 16])
     at = fourier(centre, gaussian, 16 * height, 16 * width)
@@ -110,17 +88,6 @@ def test_fourier_map_is_fourier_at_the_centre_of_each_cell():
 
 
 def test_fourier_tells_x_from_y():
-    at = [fourier(jnp.array(p), _gaussian(), 64, 128) for p in ([10.0, 40.0], [40.0, 10.0])]
+    gaussian = _gaussian(shipped("params"))
+    at = [fourier(jnp.array(p), gaussian, 64, 128) for p in ([10.0, 40.0], [40.0, 10.0])]
     assert jnp.abs(at[0] - at[1]).max() > 0.1
-
-
-@pytest.mark.parametrize("antialias", [True, False])
-def test_bilinear_of_jax_equals_the_reference(antialias):
-    ops = golden("ops")
-    cases = [("aa.in", "aa.bilinear_antialias_to_8x8"), ("aa.in", "aa.bilinear_antialias_to_20x12")]
-    if not antialias:
-        cases = [("aa.in", "aa.bilinear_no_antialias_to_8x8"), ("bilinear.in", "bilinear.to_32x32")]
-    for source, target in cases:
-        x, want = nhwc(ops[source]), nhwc(ops[target])
-        got = jax.image.resize(jnp.asarray(x), want.shape, "linear", antialias=antialias)
-        assert_close("ops", got, want, target)

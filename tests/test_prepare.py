@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from fabricated import FAULTS, GOOD, TEST_FAULT, archives, encoded, picture, trimap
 from PIL import Image
 
 from petsam_jax.data import pets_builder, prepare
 from petsam_jax.data.official import LayoutError
 from petsam_jax.data.pets import DamagedData, PetsSource
 from petsam_jax.data.pets_builder import PrepareError
+from tests.fabricated import FAULTS, GOOD, TEST_FAULT, archives, encoded, picture, trimap
 
 NAME = "oxford_iiit_pet"
 

@@ -1,32 +1,20 @@
 """The prompt encoder equals the reference's, and an empty slot is as good as none."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden import assert_close, golden, load_part, nchw, nhwc
 
 from petsam_jax.models.prompt_encoder import Constant, PromptEncoder
 from petsam_jax.prompts import add_click, empty_prompts, set_box
+from tests.golden import assert_close, golden, golden_params, load_part, nchw, nhwc, outputs, run
 
 HEIGHT, WIDTH, CHANNELS = 64, 96, 32
 
 
 def encoder(dtype="float32"):
     return PromptEncoder(CHANNELS, 16, dtype=dtype, rngs=nnx.Rngs(0))
-
-
-@pytest.fixture(scope="module")
-def reference():
-    return load_part(encoder(), "prompt_encoder")
-
-
-@pytest.fixture(scope="module")
-def g():
-    return golden("prompt_encoder")
 
 
 @pytest.fixture
@@ -38,13 +26,8 @@ def prompt(rng):
     return points, labels, mask, np.array([True, False])
 
 
-@partial(jax.jit, static_argnums=0)
-def run(graph, params, *prompt):
-    return nnx.merge(graph, params)(*prompt)
-
-
 def embed(model, *prompt):
-    return run(*nnx.split(model), *map(jnp.asarray, prompt))
+    return run(model, *map(jnp.asarray, prompt))
 
 
 def counting(embed):
@@ -53,57 +36,58 @@ def counting(embed):
     return [t[m][np.lexsort(t[m].T)] for t, m in zip(tokens, mask, strict=True)]
 
 
-def parity_prompt(g, labels, points, has_mask):
-    mask = nhwc(g["mask_logits"])
-    return points, labels.astype(np.int32), mask, np.full(2, has_mask)
-
-
 # Parity
 
-
-@pytest.mark.parametrize("has_mask", [False, True])
-def test_points_equal_the_reference(reference, g, has_mask):
-    got = embed(reference, *parity_prompt(g, g["labels"], g["coords"], has_mask))
-    sparse = "points_mask.sparse" if has_mask else "points.sparse"
-    assert_close("prompt_encoder", got.sparse_embed, g[sparse], sparse)
-    dense = g["points_mask.dense"]
-    if not has_mask:
-        dense = np.broadcast_to(g["points.dense_one_pixel"][:, :, None, None], dense.shape)
-    assert_close("prompt_encoder", nchw(got.dense_embed), dense, "dense")
+INPUTS = {"coords", "labels", "boxes", "mask_logits"}
 
 
-def test_boxes_equal_the_reference_as_two_points(reference, g):
-    corners = g["boxes"].reshape(2, 2, 2)
-    labels = np.broadcast_to(np.array([[2, 3]]), (2, 2))
-    got = embed(reference, *parity_prompt(g, labels, corners, False))
-    assert_close("prompt_encoder", got.sparse_embed[:, :2], g["boxes.sparse"], "boxes")
-    labels = np.concatenate([g["labels"], labels], axis=1)
-    points = np.concatenate([g["coords"], corners], axis=1)
-    got = embed(reference, *parity_prompt(g, labels, points, False))
-    assert_close("prompt_encoder", got.sparse_embed[:, :7], g["points_boxes.sparse"], "both")
+@pytest.fixture(scope="module")
+def found():
+    """What ours computes, under the names of the golden arrays."""
+    g, model = golden("prompt_encoder"), load_part(encoder(), golden_params(), "prompt_encoder")
+    labels, coords, corners = g["labels"], g["coords"], g["boxes"].reshape(2, 2, 2)
+    # A box is two points: its corners.
+    box = np.broadcast_to(np.array([[2, 3]]), (2, 2))
 
+    def given(labels, coords, has_mask):
+        mask = nhwc(g["mask_logits"])
+        return embed(model, coords, labels.astype(np.int32), mask, np.full(2, has_mask))
 
-def test_mask_without_slots_gives_no_token_but_the_appended_one(reference, g):
-    none = np.zeros((2, 0, 2), np.float32), np.zeros((2, 0), np.int32)
-    got = embed(reference, *parity_prompt(g, none[1], none[0], True))
-    assert got.sparse_embed[:, :-1].shape == tuple(g["mask_only.sparse_shape"])
-    assert_close("prompt_encoder", nchw(got.dense_embed), g["points_mask.dense"], "dense")
-
-
-def test_codes_of_grid_and_points_equal_the_reference(reference, g):
-    code = nchw(reference.dense_pe(128, 128)[None])
-    assert_close("prompt_encoder", code, g["dense_pe"], "dense_pe")
+    points, with_mask = given(labels, coords, False), given(labels, coords, True)
+    both = given(np.concatenate([labels, box], 1), np.concatenate([coords, corners], 1), False)
+    # Without slots, no token but the appended one, which SAM 2 does not have there.
+    mask_only = given(np.zeros((2, 0)), np.zeros((2, 0, 2), np.float32), True)
     # A token is the code of its point, half a pixel on, and its label's embedding.
-    labels = np.where(g["labels"] < 0, 0, g["labels"])
-    prompt = parity_prompt(g, labels, g["coords"] - 0.5, False)
-    code = embed(reference, *prompt).sparse_embed[:, :-1] - reference.point_embed[...][labels]
-    assert_close("prompt_encoder", code, g["coord_pe_of_coords_no_half_pixel_shift"], "code")
+    some = np.where(labels < 0, 0, labels)
+    placed = given(some, coords - 0.5, False).sparse_embed[:, :-1]
+    return {
+        "dense_pe": nchw(model.dense_pe(128, 128)[None]),
+        "coord_pe_of_coords_no_half_pixel_shift": placed - model.point_embed[...][some],
+        "points.sparse": points.sparse_embed,
+        "points.dense_one_pixel": the_same_everywhere(points.dense_embed),
+        "boxes.sparse": given(box, corners, False).sparse_embed[:, :2],
+        "points_boxes.sparse": both.sparse_embed[:, :7],
+        "points_mask.sparse": with_mask.sparse_embed,
+        "points_mask.dense": nchw(with_mask.dense_embed),
+        "mask_only.sparse_shape": mask_only.sparse_embed[:, :-1].shape,
+        "mask_only.dense": nchw(mask_only.dense_embed),
+    }
 
 
-def test_norm_of_masks_has_the_reference_epsilon(reference):
-    ops, name = golden("ops"), "eps.sam_prompt_encoder.mask_downscaling.1"
-    got = reference.mask_norm1(jnp.asarray(nhwc(ops[f"{name}.in"])))
-    assert_close("ops", got, nhwc(ops[f"{name}.out"]), name)
+def the_same_everywhere(x):
+    """A map's one vector."""
+    np.testing.assert_array_equal(x, np.broadcast_to(x[:, :1, :1], x.shape))
+    return x[:, 0, 0]
+
+
+@pytest.mark.parametrize("name", outputs("prompt_encoder", INPUTS))
+def test_every_array_equals_the_reference(found, name):
+    assert_close("prompt_encoder", found[name], golden("prompt_encoder")[name], name)
+
+
+def test_a_mask_alone_is_as_with_points(found):
+    want = golden("prompt_encoder")["points_mask.dense"]
+    assert_close("prompt_encoder", found["mask_only.dense"], want, "mask_only")
 
 
 # Slots

@@ -19,16 +19,16 @@ from petsam_jax.video import clip_files
 from petsam_jax.video.frames import ClipError, Pictures, open_clip
 from petsam_jax.video.writer import VideoWriter
 from petsam_jax.video_predictor import VideoPredictor
-from tests.golden import golden_config, tiny_model
-from tests.golden_video import SIDE, golden_frame, golden_predictor
+from tests.golden import shipped_config, shipped_model
+from tests.golden_video import SIDE, shipped_frame, shipped_predictor
 
 COUNT = 8
 POINT = ["--point", "60,60"]
 
 
 @pytest.fixture(autouse=True)
-def _golden_weights(monkeypatch):
-    given = classmethod(lambda cls, directory, *, step, dtype: golden_predictor())
+def _shipped_weights(monkeypatch):
+    given = classmethod(lambda cls, directory, *, step, dtype: shipped_predictor())
     monkeypatch.setattr(VideoPredictor, "from_checkpoint", given)
 
 
@@ -37,7 +37,7 @@ def clip(tmp_path):
     folder = tmp_path / "clip"
     folder.mkdir()
     for number in range(COUNT):
-        Image.fromarray(golden_frame(number)).save(folder / f"{number}.png")
+        Image.fromarray(shipped_frame(number)).save(folder / f"{number}.png")
     return folder
 
 
@@ -46,7 +46,7 @@ def pictures(folder):
 
 
 def expected(clip, *say):
-    session = golden_predictor().open(clip)
+    session = shipped_predictor().open(clip)
     for name, *given in say:
         getattr(session, name)(*given)
     return session
@@ -97,7 +97,7 @@ def test_a_cut_out_is_one_transparent_file_where_that_can_be(clip, tmp_path, cap
 
 def test_frames_of_a_gif_last_as_long_as_they_did(tmp_path):
     lasting = [40, 200, 80, 500]
-    first, *rest = [Image.fromarray(golden_frame(number)) for number in range(4)]
+    first, *rest = [Image.fromarray(shipped_frame(number)) for number in range(4)]
     first.save(tmp_path / "clip.gif", save_all=True, append_images=rest, duration=lasting)
     for name in ("out.gif", "out.webp"):
         flags = [str(tmp_path / "clip.gif"), "--out", str(tmp_path / name), *POINT]
@@ -131,7 +131,7 @@ def test_a_mask_file_and_no_prompt_at_all(clip, tmp_path, capsys, rng):
     np.testing.assert_array_equal(pictures(tmp_path / "a-masks")[0] > 0, mask)
     assert not (tmp_path / "a.mp4").exists()
 
-    pet = golden_predictor().open(clip).add_pet(0, 1)
+    pet = shipped_predictor().open(clip).add_pet(0, 1)
     code = track.main([str(clip), "--out", str(tmp_path / "b.mp4"), "--format", "masks"])
     if pet.any():
         assert code == 0 and (pictures(tmp_path / "b-masks")[0] > 0).sum() == pet.sum()
@@ -164,10 +164,10 @@ def test_ctrl_c_leaves_what_is_done(clip, tmp_path, capsys, monkeypatch, frame, 
 
 def test_a_program_that_is_ended_leaves_a_video_that_plays(tmp_path):
     """The command itself, with weights from a file, on a clip that it could not finish in time."""
-    config = golden_predictor().config.copy_and_resolve_references()
+    config = shipped_predictor().config.copy_and_resolve_references()
     with config.unlocked():
-        config.model = ConfigDict(golden_config())
-    save_weights(tmp_path / "ckpt", weights(tiny_model()), config)
+        config.model = ConfigDict(shipped_config())
+    save_weights(tmp_path / "ckpt", weights(shipped_model()), config)
     with VideoWriter(tmp_path / "clip.mp4", (48, 64), 24) as video:
         for _ in range(5000):
             video.write(np.zeros((48, 64, 3), np.uint8))

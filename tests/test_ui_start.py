@@ -9,7 +9,6 @@ import sys
 
 import httpx
 import pytest
-from red_predictor import red_picture
 
 from petsam_jax import demo
 from petsam_jax.checkpoint import build_model, save_weights
@@ -17,6 +16,7 @@ from petsam_jax.config import load_config
 from petsam_jax.names import weights
 from petsam_jax.ui.facts import measured_quality
 from petsam_jax.ui.limits import Limits
+from tests.red_predictor import red_picture
 
 
 def test_a_missing_checkpoint_says_how_to_get_one(tmp_path, capsys, monkeypatch):

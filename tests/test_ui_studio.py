@@ -7,7 +7,6 @@ import threading
 import numpy as np
 import pytest
 from PIL import Image
-from red_predictor import CELLS, RedPredictor, red_picture
 from scipy import special
 
 from petsam_jax.data.pictures import UnfitPicture
@@ -22,6 +21,7 @@ from petsam_jax.ui.results import make_result
 from petsam_jax.ui.shelf import Gone
 from petsam_jax.ui.studio import Studio, runs, shown_size
 from petsam_jax.ui.telling import percent
+from tests.red_predictor import CELLS, RedPredictor, red_picture
 
 RED = (300, 100, 420, 220)
 PIXELS = 640 * 360

@@ -9,9 +9,7 @@ import av
 import httpx
 import numpy as np
 import pytest
-from live_page import serving
 from PIL import Image, ImageSequence
-from red_predictor import RedPredictor, RedVideo, red_clip
 
 from petsam_jax.ui.fields import BadRequest
 from petsam_jax.ui.limits import Limits
@@ -19,7 +17,9 @@ from petsam_jax.ui.shelf import Gone
 from petsam_jax.ui.studio import Studio
 from petsam_jax.ui.video_state import KINDS, read_clip_state, read_film, read_tracking
 from petsam_jax.ui.video_studio import ClipStudio
-from tests.golden_video import SIDE, golden_frame, golden_predictor
+from tests.golden_video import SIDE, shipped_frame, shipped_predictor
+from tests.live_page import serving
+from tests.red_predictor import RedPredictor, RedVideo, red_clip
 
 CLIP, BOXES = red_clip()
 COUNT, WIDTH, HEIGHT = len(BOXES), 160, 90
@@ -459,10 +459,10 @@ def _picture():
 def test_the_tab_shows_what_the_predictor_finds(tmp_path):
     from petsam_jax.video.writer import VideoWriter
 
-    predictor = golden_predictor()
+    predictor = shipped_predictor()
     with VideoWriter(tmp_path / "clip.mp4", (SIDE, SIDE), 8) as writer:
         for number in range(4):
-            writer.write(golden_frame(number))
+            writer.write(shipped_frame(number))
     studio = ClipStudio(predictor)
     opened(studio, file=(tmp_path / "clip.mp4").read_bytes())
     said = {"0": {"clicks": [[60, 60, "pet"], [64, 30, "background"]]}}

@@ -11,14 +11,14 @@ import httpx
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
-from live_page import serving
 from PIL import Image
-from red_predictor import RedPredictor, red_picture
 
 from petsam_jax.outputs.rle import decode_rle
 from petsam_jax.ui.guard import is_local
 from petsam_jax.ui.limits import Limits
 from petsam_jax.ui.studio import Studio
+from tests.live_page import serving
+from tests.red_predictor import RedPredictor, red_picture
 
 RED = (30, 10, 42, 22)
 FILE = red_picture(64, 36, RED)

@@ -21,8 +21,8 @@ from petsam_jax.prompts import EMPTY, POSITIVE
 from petsam_jax.training import Fixed
 from petsam_jax.validation import Validation, answers, follow
 from petsam_jax.video_predictor import VideoPredictor
-from tests.golden import tiny_model
-from tests.golden_video import golden_frame
+from tests.golden import shipped_model
+from tests.golden_video import shipped_frame
 
 SIZE = 64
 
@@ -134,9 +134,9 @@ def test_a_clip_is_followed_as_the_video_predictor_does_it():
     with config.unlocked():
         # With it a cell that differs, as below, is handed from frame to frame.
         config.prompts.carried = False
-    model = tiny_model()
+    model = shipped_model()
     rng = np.random.default_rng(0)
-    image = np.stack([golden_frame(number) for number in range(3)])
+    image = np.stack([shipped_frame(number) for number in range(3)])
     y, x = np.mgrid[: image.shape[1], : image.shape[2]]
     mask = np.stack([np.hypot(y - 60 - 3 * t, x - 60 - 2 * t) < 30 for t in range(3)])
     mask = mask.astype(np.uint8)

@@ -13,7 +13,7 @@ from petsam_jax.video.frames import ClipError
 from petsam_jax.video.state import HOLES
 from petsam_jax.video.views import whole
 from petsam_jax.video.writer import VideoWriter
-from tests.golden_video import SIDE, golden_frame, golden_predictor
+from tests.golden_video import SIDE, shipped_frame, shipped_predictor
 
 COUNT, MOMENT = 12, 8
 POINT = dict(points=[(60, 60)], labels=[1])
@@ -21,12 +21,12 @@ POINT = dict(points=[(60, 60)], labels=[1])
 
 @pytest.fixture(scope="module")
 def predictor():
-    return golden_predictor()
+    return shipped_predictor()
 
 
 @pytest.fixture(scope="module")
 def frames():
-    return [golden_frame(number) for number in range(COUNT)]
+    return [shipped_frame(number) for number in range(COUNT)]
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_long_stream_keeps_little(predictor):
 
     def camera():
         for number in range(end):
-            yield golden_frame(number)
+            yield shipped_frame(number)
 
     session = predictor.open(camera())
     session.add_points(0, 1, **POINT)
@@ -140,7 +140,7 @@ def test_a_video_that_is_damaged_within_is_tracked_up_to_there(predictor, tmp_pa
     path = tmp_path / "clip.mp4"
     with VideoWriter(path, (SIDE, SIDE), 5) as video:
         for number in range(30):
-            video.write(golden_frame(number))
+            video.write(shipped_frame(number))
     whole = path.read_bytes()
     # Pictures, in the middle of the file; the tables that say where they are stay.
     middle = slice(len(whole) // 2, len(whole) * 6 // 10)

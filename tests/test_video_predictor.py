@@ -11,23 +11,23 @@ from petsam_jax.video.frames import Clip, ClipError
 from petsam_jax.video.overlaps import apart
 from petsam_jax.video.saving import SessionError
 from petsam_jax.video_predictor import VideoPredictor
-from tests.golden import tiny_model
-from tests.golden_video import SIDE, golden_frame, golden_predictor
+from tests.golden import shipped_model
+from tests.golden_video import SIDE, shipped_frame, shipped_predictor
 
 COUNT = 24
-# Where the golden model sees something there and on all frames after it.
+# Where the shipped model sees something there and on all frames after it.
 POINT = dict(points=[(60, 60)], labels=[1])
 OTHER = dict(points=[(64, 30)], labels=[1])
 
 
 @pytest.fixture(scope="module")
 def predictor():
-    return golden_predictor()
+    return shipped_predictor()
 
 
 @pytest.fixture(scope="module")
 def frames():
-    return [golden_frame(number) for number in range(COUNT)]
+    return [shipped_frame(number) for number in range(COUNT)]
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_masks_are_carried_on_where_the_model_was_trained_so(predictor, frames):
     config = predictor.config.copy_and_resolve_references()
     with config.unlocked():
         config.prompts.carried = True
-    carrying = VideoPredictor(config, tiny_model(), binarise=False)
+    carrying = VideoPredictor(config, shipped_model(), binarise=False)
     told, tracker = [], carrying._tracker
     step = tracker.step
 
@@ -270,7 +270,7 @@ def test_a_stream_takes_little_and_is_not_read_ahead(predictor):
     def camera():
         for number in range(150):
             next(read)
-            yield golden_frame(number % COUNT)
+            yield shipped_frame(number % COUNT)
 
     session = predictor.open(camera())
     session.add_points(0, 1, **POINT)
@@ -363,7 +363,7 @@ def test_frames_before_a_damaged_one_are_tracked(predictor):
         def _read(self, frame):
             if frame == 4:
                 raise ClipError("frame 4 is damaged")
-            return golden_frame(frame)
+            return shipped_frame(frame)
 
     session = predictor.open(Damaged("clip", COUNT))
     session.add_points(0, 1, **POINT)

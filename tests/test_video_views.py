@@ -16,8 +16,8 @@ from petsam_jax.video.views import (
     whole,
 )
 from petsam_jax.video_predictor import VideoPredictor
-from tests.golden import tiny_model
-from tests.golden_video import SIDE, golden_frame, golden_predictor
+from tests.golden import shipped_model
+from tests.golden_video import SIDE, shipped_frame, shipped_predictor
 
 SIZE = 300, 460
 COUNT = 10
@@ -189,14 +189,14 @@ def test_masks_are_placed_where_they_were_seen(rng):
 
 @pytest.fixture(scope="module")
 def predictor():
-    return golden_predictor()
+    return shipped_predictor()
 
 
 @pytest.fixture(scope="module")
 def frames():
-    """The golden frames, enlarged, and in them the object that the golden model takes as one."""
+    """The shipped frames, enlarged, and in them the object that the shipped model takes as one."""
     large = [
-        Image.fromarray(golden_frame(number)).resize(SIZE[::-1], Image.Resampling.BICUBIC)
+        Image.fromarray(shipped_frame(number)).resize(SIZE[::-1], Image.Resampling.BICUBIC)
         for number in range(COUNT)
     ]
     return [np.array(each) for each in large]
@@ -245,7 +245,9 @@ def test_what_is_tracked_is_looked_at_from_near(predictor, session, monkeypatch)
 
 
 def test_without_zoom_whole_frames_are_looked_at(frames, monkeypatch):
-    predictor = VideoPredictor(golden_predictor().config, tiny_model(), binarise=False, zoom=False)
+    predictor = VideoPredictor(
+        shipped_predictor().config, shipped_model(), binarise=False, zoom=False
+    )
     shapes = listen(monkeypatch, predictor)
     session = predictor.open(frames)
     session.add_mask(0, 1, mask_at(PLACES[0]))
