@@ -16,8 +16,8 @@ from petsam_jax.models.layers import (
     depthwise,
     gelu,
     layer_norm,
-    like,
     max_pool,
+    per_channel,
     upsample_nearest,
 )
 
@@ -32,7 +32,7 @@ def normal(rng, *shape):
 
 def plain_dense(x, kernel, bias):
     y = jnp.einsum("...i,io->...o", x, kernel, precision="highest")
-    return y + like(bias, y)
+    return y + per_channel(bias, y)
 
 
 def plain_attention(q, k, v, mask):
@@ -48,7 +48,7 @@ def plain_conv(x, kernel, bias, stride, padding, groups=1):
     y = lax.conv_general_dilated(
         x, kernel, (stride, stride), padding, None, None, axes, groups, precision="highest"
     )
-    return y + like(bias, y)
+    return y + per_channel(bias, y)
 
 
 def plain_depthwise(x, kernel):
@@ -155,7 +155,7 @@ def test_up_conv(rng, dtype, limit):
     def plain(x, kernel, bias):
         cells = jnp.einsum("bhwi,iyxo->bhywxo", x, kernel, precision="highest")
         y = rearrange(cells, "b h y w x o -> b (h y) (w x) o")
-        return y + like(bias, y)
+        return y + per_channel(bias, y)
 
     arrays = normal(rng, 2, 3, 5, 3), normal(rng, 3, 2, 2, 5), normal(rng, 5)
     assert_same_gradients(fast, plain, *arrays, limit=limit)
@@ -181,7 +181,7 @@ def test_gelu(rng):
 def test_layer_norm(rng, shape):
     def plain(x, scale, bias):
         y = (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True) + 1e-3)
-        return y * like(scale, x) + like(bias, x)
+        return y * per_channel(scale, x) + per_channel(bias, x)
 
     # A mean far from zero, as the trunk's later blocks have it.
     arrays = normal(rng, *shape) + 3, normal(rng, shape[-1]), normal(rng, shape[-1])

@@ -19,8 +19,8 @@ from petsam_jax.models.layers import (
     Linear,
     attention,
     dense,
-    like,
     merge_heads,
+    per_channel,
     split_heads,
 )
 from petsam_jax.models.position import axial_rope
@@ -151,7 +151,7 @@ class RopeAttention(Attention):
             return dense(mixed[:, 0], kernel, bias, self.dtype)
         kernel = rearrange(kernel, "e (k d) -> k e d", k=self.num_heads)
         values = merge_heads(jnp.einsum("bkne,ked->bknd", mixed, kernel))
-        return values + like(bias, values)
+        return values + per_channel(bias, values)
 
     def _project(self, proj: Linear, x, size, maps, num_pointers):
         kernel, bias = proj.kernel[...], proj.bias[...]

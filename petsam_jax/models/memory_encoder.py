@@ -9,7 +9,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from petsam_jax.models.layers import Conv, Depthwise, LayerNorm, Linear, gelu, like
+from petsam_jax.models.layers import Conv, Depthwise, LayerNorm, Linear, gelu, per_channel
 
 EPS = 1e-6
 # Each of the four convolutions halves the sides and has room for what it gathers.
@@ -81,4 +81,4 @@ class CXBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float32[Array, "b h w c"]:
         fused = self.pwconv2(gelu(self.pwconv1(self.norm(self.dwconv(x)))))
-        return x + like(self.gamma[...], x) * fused
+        return x + per_channel(self.gamma[...], x) * fused

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from petsam_jax.models.layers import Conv, LayerNorm, Linear, gelu, like
+from petsam_jax.models.layers import Conv, LayerNorm, Linear, gelu, per_channel
 from petsam_jax.models.position import fourier, fourier_map
 
 # Labels 0 to 3: negative, positive, top left, bottom right.
@@ -88,7 +88,7 @@ class PromptEncoder(nnx.Module):
         height, width = (MASK_STRIDE * side for side in mask_input.shape[1:3])
         sparse_embed, sparse_mask = self.embed_points(points, labels, height, width)
         mask_embed = self.embed_mask(mask_input)
-        no_mask = like(self.no_mask_embed[...], mask_embed)
+        no_mask = per_channel(self.no_mask_embed[...], mask_embed)
         dense_embed = jnp.where(has_mask[:, None, None, None], mask_embed, no_mask)
         return PromptEmbed(sparse_embed, sparse_mask, dense_embed)
 

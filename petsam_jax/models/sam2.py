@@ -25,7 +25,7 @@ from petsam_jax.models.decoded import (
     where_object,
 )
 from petsam_jax.models.image_encoder import ImageEncoder, ImageFeatures
-from petsam_jax.models.layers import Conv, Linear, Mlp, like
+from petsam_jax.models.layers import Conv, Linear, Mlp, per_channel
 from petsam_jax.models.mask_decoder import DecoderOutput, MaskDecoder
 from petsam_jax.models.memory_attention import MemoryAttention
 from petsam_jax.models.memory_bank import MemoryBank, Scalar, Selection
@@ -114,7 +114,7 @@ class SAM2(nnx.Module):
         on. In training (not `evaluation`) pointers of frames to come are read too, and a key turns
         dropout on.
         """
-        alone = image_embed + like(self.no_mem_embed[...], image_embed)
+        alone = image_embed + per_channel(self.no_mem_embed[...], image_embed)
         if bank is None:
             return alone
         seen = memory_bank.select(
@@ -213,7 +213,7 @@ class SAM2(nnx.Module):
         )
 
     def _pointer(self, obj_ptr, present):
-        return jnp.where(present, obj_ptr, like(self.no_obj_ptr[...], obj_ptr))
+        return jnp.where(present, obj_ptr, per_channel(self.no_obj_ptr[...], obj_ptr))
 
     def decode_mask(
         self,
@@ -265,7 +265,7 @@ class SAM2(nnx.Module):
         prob = (logits > 0).astype(jnp.float32) if binarise else jax.nn.sigmoid(logits)
         memory = self.memory_encoder(image_embed, prob)
         absent = (object_logit <= 0)[..., None, None]
-        return memory + jnp.where(absent, like(self.no_obj_embed_spatial[...], memory), 0.0)
+        return memory + jnp.where(absent, per_channel(self.no_obj_embed_spatial[...], memory), 0.0)
 
     def track_step(
         self,
