@@ -137,6 +137,39 @@ def test_conv(rng, size, stride, padding, height, width, dtype, limit):
     )
 
 
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "height", "width", "fault"),
+    [
+        (3, 1, 0, 6, 6, "that is 4 x 4 patches"),
+        (3, 2, 0, 8, 8, "that is 3 x 3 patches"),
+        (3, 2, 1, 7, 8, "stride divide both sides"),
+        (3, 2, 1, 8, 7, "stride divide both sides"),
+    ],
+)
+def test_conv_refuses_what_has_not_one_patch_a_cell(size, stride, padding, height, width, fault):
+    x, kernel = jnp.zeros((1, height, width, 2)), jnp.zeros((size, size, 2, 3))
+    with pytest.raises(ValueError, match=fault):
+        conv(x, kernel, jnp.zeros(3), stride, padding, FLOAT)
+
+
+@pytest.mark.parametrize("block", ["dense", "attention"])
+def test_transposes_that_are_really_made_are_for_cpus_alone(rng, block):
+    """By what other platforms would be given to compile, which asks for no such machine."""
+    if block == "dense":
+        arrays = normal(rng, 64, 9), normal(rng, 9, 4), normal(rng, 4)
+    else:
+        arrays = [normal(rng, 1, 2, 64, 4) for _ in range(3)]
+
+    def loss(*arrays):
+        fast = dense if block == "dense" else lambda *qkv: attention(*qkv[:3], None, qkv[3])
+        return fast(*arrays, HALF).sum()
+
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*arrays)
+    for platform, made in (("cpu", True), ("cuda", False), ("tpu", False)):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert ("optimization_barrier" in text) == made, platform
+
+
 @pytest.mark.parametrize(("size", "height", "width"), [(7, 5, 9), (3, 1, 4), (5, 8, 3)])
 def test_depthwise(rng, size, height, width):
     arrays = normal(rng, 2, height, width, 6), normal(rng, size, size, 6)

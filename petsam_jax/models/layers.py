@@ -83,7 +83,7 @@ class LayerNorm(nnx.Module):
 
 
 class Conv(nnx.Module):
-    """A strided convolution without overlap tricks: `kernel` h w i o, zero padding on all sides."""
+    """A convolution with zeros on all sides, `kernel` h w i o; what sizes it takes `conv` says."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(out_features))
         self.stride, self.padding, self.dtype = stride, padding, jnp.dtype(dtype)
 
-    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b rows columns o"]:
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         return conv(x, self.kernel[...], self.bias[...], self.stride, self.padding, self.dtype)
 
 

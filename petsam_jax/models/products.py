@@ -18,18 +18,17 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Float32
 
 from petsam_jax.models.elementwise import per_channel
 
 # Finite, so that a row of nothing but masked keys is an even mix and not NaN.
 MASKED = -1e30
+# Rows that a transpose is made of at a time; any number from 8 to 256 takes as long.
 TRANSPOSE_CHUNK = 64
-
-
-# Products whose gradients need no copy
 
 
 def _dot(a, b, contract_a, contract_b, dtype, batch=0):
@@ -42,8 +41,11 @@ def _dot(a, b, contract_a, contract_b, dtype, batch=0):
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def dense(
-    x: Float[Array, "*b i"], kernel: Float[Array, "i o"], bias: Float[Array, " o"], dtype
-) -> Float[Array, "*b o"]:
+    x: Float[Array, "*b i"],
+    kernel: Float[Array, "i o"],
+    bias: Float[Array, " o"],
+    dtype: np.dtype,
+) -> Float32[Array, "*b o"]:
     """`x @ kernel + bias`. Its weight gradient comes in the kernel's own layout.
 
     The derivative that JAX would make asks for it transposed, and XLA on a CPU then copies the
@@ -61,30 +63,9 @@ def _dense_backward(dtype, saved, grad):
     x, kernel, bias = saved
     leading = tuple(range(x.ndim - 1))
     grad_x = _dot(grad, kernel, (grad.ndim - 1,), (1,), dtype)
-    grad_kernel = _weight_gradient(*(z.reshape(-1, z.shape[-1]) for z in (x, grad)), dtype)
+    x, rows = (z.reshape(-1, z.shape[-1]) for z in (x, grad))
+    grad_kernel = _swapped_product(x, rows, dtype, swap_y=rows.shape[1] < x.shape[1])
     return grad_x, grad_kernel.astype(kernel.dtype), grad.sum(leading).astype(bias.dtype)
-
-
-def _weight_gradient(x, grad, dtype):
-    """x' grad for n x i and n x o, by way of the transpose of the narrower of the two."""
-    if x.shape[1] <= grad.shape[1] or dtype == jnp.float32:
-        return _dot(_swap_last(x, dtype), grad, (1,), (0,), dtype)
-    product = _dot(_swap_last(grad, dtype), x, (1,), (0,), dtype)
-    # XLA would fold the transpose into the product, which is slow or, on a CPU, not implemented.
-    return rearrange(lax.optimization_barrier(product), "o i -> i o")
-
-
-def _swap_last(x, dtype):
-    """The transpose of the last two axes, really made where dtype is narrow.
-
-    In bfloat16 XLA's product on a CPU is two to four times as fast on rows as on columns, but it
-    would undo a plain transpose; it does not see through one in two steps.
-    """
-    chunk = math.gcd(x.shape[-2], TRANSPOSE_CHUNK)
-    if dtype == jnp.float32 or chunk == 1:
-        return rearrange(x, "... n i -> ... i n")
-    x = rearrange(x, "... (n chunk) i -> ... i n chunk", chunk=chunk)
-    return rearrange(lax.optimization_barrier(x), "... i n chunk -> ... i (n chunk)")
 
 
 dense.defvjp(_dense_forward, _dense_backward)
@@ -96,8 +77,8 @@ def attention(
     k: Float[Array, "b k s d"],
     v: Float[Array, "b k s e"],
     mask: Bool[Array, "b s"] | None,
-    dtype,
-) -> Float[Array, "b k n e"]:
+    dtype: np.dtype,
+) -> Float32[Array, "b k n e"]:
     """softmax(q k' / sqrt(d)) v, over the keys where `mask` is true; softmax in float32."""
     return _attention_forward(q, k, v, mask, dtype)[0]
 
@@ -120,26 +101,66 @@ def _attention_backward(dtype, saved, grad):
     q, k, v, weights, inverse, out = saved
     # Rows of `weights` were not divided by their sum, so the gradient is.
     scaled = (grad * inverse).astype(dtype)
-    grad_v = _swapped_product(weights, scaled, dtype)
+    grad_v = _swapped_product(weights, scaled, dtype, swap_y=_many_keys(weights, scaled))
     shift = (grad * out).sum(-1, keepdims=True) * inverse
     grad_scores = weights * (_dot(scaled, v, (3,), (3,), dtype, batch=2) - shift)
     grad_scores = grad_scores.astype(dtype)
     grad_q = _dot(grad_scores, k, (3,), (2,), dtype, batch=2) * q.shape[-1] ** -0.5
-    grad_k = _swapped_product(grad_scores, q, dtype)
+    grad_k = _swapped_product(grad_scores, q, dtype, swap_y=_many_keys(grad_scores, q))
     return grad_q, grad_k, grad_v, None
 
 
-def _swapped_product(x, y, dtype):
-    """x' y for b k n s and b k n d, by way of the transposes that hold fewer numbers."""
-    s, d = x.shape[-1], y.shape[-1]
-    if dtype == jnp.float32 or s < 2 * d:
-        return _dot(_swap_last(x, dtype), y, (3,), (2,), dtype, batch=2)
-    product = _dot(_swap_last(y, dtype), x, (3,), (2,), dtype, batch=2)
-    # As in `_weight_gradient`, XLA would fold the transpose into the product.
-    return rearrange(lax.optimization_barrier(product), "b k d s -> b k s d")
+def _many_keys(scores, tokens):
+    """Whether b k n s is so much larger than b k n d that the latter is the one to transpose."""
+    return scores.shape[-1] >= 2 * tokens.shape[-1]
 
 
 attention.defvjp(_attention_forward, _attention_backward)
+
+
+# Gradients that are products of columns
+
+
+def _swapped_product(x, y, dtype, *, swap_y):
+    """x' y over the last two axes, for x of shape ... n i and y of shape ... n o.
+
+    In bfloat16 XLA's product on a CPU is two to four times as fast on rows as on columns: there x,
+    or y if `swap_y`, is transposed first. Which of them is worth it the caller knows.
+    """
+    plain = partial(_by_columns, dtype=dtype)
+    if dtype == jnp.float32:
+        return plain(x, y)
+    by_rows = partial(_by_rows, dtype=dtype, swap_y=swap_y)
+    return lax.platform_dependent(x, y, cpu=by_rows, default=plain)
+
+
+def _by_columns(x, y, dtype):
+    batch = x.ndim - 2
+    return _dot(rearrange(x, "... n i -> ... i n"), y, (batch + 1,), (batch,), dtype, batch)
+
+
+def _by_rows(x, y, dtype, swap_y):
+    batch = x.ndim - 2
+    if not swap_y:
+        return _dot(_transposed(x), y, (batch + 1,), (batch,), dtype, batch)
+    product = _dot(_transposed(y), x, (batch + 1,), (batch,), dtype, batch)
+    # XLA would fold the transpose into the product, which is slow or, on a CPU, not implemented.
+    return rearrange(lax.optimization_barrier(product), "... o i -> ... i o")
+
+
+def _transposed(x):
+    """The transpose of the last two axes, really made.
+
+    XLA would undo a plain one; it does not see through one in two steps.
+    """
+    chunk = math.gcd(x.shape[-2], TRANSPOSE_CHUNK)
+    if chunk == 1:
+        return rearrange(x, "... n i -> ... i n")
+    x = rearrange(x, "... (n chunk) i -> ... i n chunk", chunk=chunk)
+    return rearrange(lax.optimization_barrier(x), "... i n chunk -> ... i (n chunk)")
+
+
+# A convolution as one product
 
 
 def conv(
@@ -148,20 +169,22 @@ def conv(
     bias: Float[Array, " o"],
     stride: int,
     padding: int,
-    dtype,
-) -> Float[Array, "b rows columns o"]:
-    """A convolution of a stride that divides the sides, as one matrix product.
+    dtype: np.dtype,
+) -> Float32[Array, "b h//{stride} w//{stride} o"]:
+    """A convolution of a square kernel, zeros on all sides, as one matrix product.
 
     Pixels are gathered in cells of stride x stride, and the kernel is filled up with zeros to
-    whole cells: a patch is then a few neighbouring cells, each a contiguous run of memory.
+    whole cells: a patch is then a few neighbouring cells, each a contiguous run of memory. Raises
+    ValueError unless stride divides the sides and there is a patch for each cell.
     """
+    _check_conv(x.shape[1:3], kernel.shape[:2], stride, padding)
     cells = math.ceil(kernel.shape[0] / stride)
     fill = cells * stride - kernel.shape[0]
     kernel = jnp.pad(kernel, ((0, fill), (0, fill), (0, 0), (0, 0)))
     kernel = rearrange(
         kernel, "(my y) (mx x) i o -> (my mx y x i) o", my=cells, mx=cells, y=stride, x=stride
     )
-    b, h, w, i = x.shape
+    h, w = x.shape[1:3]
     rows, columns = h // stride, w // stride
     after = [(n + cells - 1) * stride - side - padding for n, side in ((rows, h), (columns, w))]
     x = lax.pad(
@@ -175,3 +198,17 @@ def conv(
     ]
     patches = shifted[0] if cells == 1 else jnp.concatenate(shifted, axis=-1)
     return dense(patches, kernel, bias, dtype)
+
+
+def _check_conv(sides, kernel, stride, padding):
+    patches = [(side + 2 * padding - kernel[0]) // stride + 1 for side in sides]
+    if kernel[0] != kernel[1] or any(side % stride for side in sides):
+        fault = "the kernel must be square, and the stride divide both sides"
+    elif patches != [side // stride for side in sides]:
+        fault = f"that is {patches[0]} x {patches[1]} patches, and there must be one to each cell"
+    else:
+        return
+    raise ValueError(
+        f"conv: kernel {kernel[0]} x {kernel[1]}, stride {stride}, padding {padding} on "
+        f"{sides[0]} x {sides[1]} pixels: {fault}"
+    )
