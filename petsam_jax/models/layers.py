@@ -35,7 +35,9 @@ __all__ = [
     "Depthwise",
     "LayerNorm",
     "Linear",
+    "MAP_EPS",
     "Mlp",
+    "TOKEN_EPS",
     "UpConv",
     "attention",
     "conv",
@@ -51,6 +53,9 @@ __all__ = [
     "upsample_nearest",
 ]
 
+# What norms add to the variance, as in the reference: over maps (the trunk, convolutions), and over
+# tokens.
+MAP_EPS, TOKEN_EPS = 1e-6, 1e-5
 # Numbers drawn at once: a large kernel takes some dozens of pieces, and what is drawn in vain for a
 # small one takes no time.
 PIECE = 1 << 16
@@ -71,7 +76,7 @@ class Linear(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-    """Normalise the last axis; eps is 1e-6 in trunk, neck and convolutions, 1e-5 elsewhere."""
+    """Normalise the last axis; `eps`, which is added to the variance, is one of the two above."""
 
     def __init__(self, features: int, *, eps: float):
         self.scale = nnx.Param(jnp.ones(features))
@@ -101,7 +106,9 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(out_features))
         self.stride, self.padding, self.dtype = stride, padding, jnp.dtype(dtype)
 
-    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+    def __call__(
+        self, x: Float[Array, "b h w i"]
+    ) -> Float[Array, "b h//{self.stride} w//{self.stride} o"]:
         return conv(x, self.kernel[...], self.bias[...], self.stride, self.padding, self.dtype)
 
 
@@ -159,7 +166,12 @@ class Mlp(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head attention with separate projections, `inner` channels wide over all heads."""
+    """Multi-head attention with separate projections, `inner` channels wide over all heads.
+
+    Projections round to `dtype`; the attention itself is of dtype float32. It is for few queries or
+    few keys, whose products are so small that to round their inputs would take longer than it
+    saves.
+    """
 
     def __init__(
         self,
@@ -189,12 +201,9 @@ class Attention(nnx.Module):
         mask: Bool[Array, "b s"] | None = None,
     ) -> Float[Array, "b n c"]:
         """`mask` is true for the keys that count."""
-        q, k, v = self.q_proj(q), self.k_proj(k), self.v_proj(v)
-        return self.attend(*(split_heads(x, self.num_heads) for x in (q, k, v)), mask)
-
-    def attend(self, q, k, v, mask):
-        """Attention over projected and split q, k, v, then the output projection."""
-        return self.out_proj(merge_heads(attention(q, k, v, mask, self.dtype)))
+        projected = self.q_proj(q), self.k_proj(k), self.v_proj(v)
+        q, k, v = (split_heads(x, self.num_heads) for x in projected)
+        return self.out_proj(merge_heads(attention(q, k, v, mask, jnp.dtype("float32"))))
 
 
 def fresh_kernel(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> Float[Array, "*shape"]:
@@ -219,10 +228,12 @@ def _draw(key):
 
 
 def split_heads(x: Float[Array, "b n c"], num_heads: int) -> Float[Array, "b k n d"]:
+    """Channels as k heads of d each, heads before tokens."""
     return rearrange(x, "b n (k d) -> b k n d", k=num_heads)
 
 
 def merge_heads(x: Float[Array, "b k n d"]) -> Float[Array, "b n c"]:
+    """The channels that `split_heads` parted."""
     return rearrange(x, "b k n d -> b n (k d)")
 
 

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from petsam_jax.models.layers import Conv, LayerNorm, Linear, gelu, per_channel
+from petsam_jax.models.layers import MAP_EPS, Conv, LayerNorm, Linear, gelu, per_channel
 from petsam_jax.models.position import fourier, fourier_map
 
 # Labels 0 to 3: negative, positive, top left, bottom right.
@@ -67,9 +67,9 @@ class PromptEncoder(nnx.Module):
         self.mask_conv1.bias[...] = jax.random.uniform(
             rngs.params(), (narrow,), minval=-0.5, maxval=0.5
         )
-        self.mask_norm1 = LayerNorm(narrow, eps=1e-6)
+        self.mask_norm1 = LayerNorm(narrow, eps=MAP_EPS)
         self.mask_conv2 = Conv(narrow, mask_channels, 2, stride=2, **options)
-        self.mask_norm2 = LayerNorm(mask_channels, eps=1e-6)
+        self.mask_norm2 = LayerNorm(mask_channels, eps=MAP_EPS)
         self.mask_conv3 = Linear(mask_channels, d_model, **options)
         self.mask_conv3.kernel[...] = MASK_GAIN * self.mask_conv3.kernel[...]
 
@@ -109,7 +109,8 @@ class PromptEncoder(nnx.Module):
         slot = jnp.arange(labels.shape[1])[None]
         return tokens, given | (says_none & (slot == 0)) | (slot == labels.shape[1] - 1)
 
-    def embed_mask(self, mask_input: Float[Array, "b h w 1"]) -> Float[Array, "b h/4 w/4 c"]:
+    def embed_mask(self, mask_input: Float[Array, "b h w 1"]) -> Float32[Array, "b h/4 w/4 c"]:
+        """Mask logits at stride 4 as a map at stride 16."""
         x = gelu(self.mask_norm1(self.mask_conv1(mask_input)))
         x = gelu(self.mask_norm2(self.mask_conv2(x)))
         return self.mask_conv3(x)
