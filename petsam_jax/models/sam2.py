@@ -26,7 +26,7 @@ from petsam_jax.models.decoded import (
 )
 from petsam_jax.models.image_encoder import ImageEncoder, ImageFeatures
 from petsam_jax.models.layers import Conv, Linear, Mlp, per_channel
-from petsam_jax.models.mask_decoder import DecoderOutput, MaskDecoder
+from petsam_jax.models.mask_decoder import MASKS, MaskDecoder, chosen_mask
 from petsam_jax.models.memory_attention import MemoryAttention
 from petsam_jax.models.memory_bank import MemoryBank, Scalar, Selection
 from petsam_jax.models.memory_encoder import MemoryEncoder
@@ -196,7 +196,7 @@ class SAM2(nnx.Module):
         output = self.mask_decoder(pix_feat, image_pe, *prompt, fine)
         if multimask is None:
             multimask = (labels != EMPTY).sum(axis=1) <= 1
-        chosen: DecoderOutput = self.mask_decoder.select(output, multimask, evaluation=evaluation)
+        chosen = chosen_mask(output, multimask, evaluation=evaluation)
         present = output.object_logit > 0
         obj_ptr = self._pointer(self.obj_ptr_proj(chosen.mask_tokens[:, 0]), present)
         masks = chosen.mask_logits, output.mask_logits
@@ -243,8 +243,8 @@ class SAM2(nnx.Module):
             iou_pred=jnp.ones((b, 1)),
             object_logit=mask_to_logits(present.astype(jnp.float32)),
             obj_ptr=self._pointer(decoded.obj_ptr, present),
-            all_logits=repeat(logits, "b 1 h w -> b 4 h w"),
-            all_ious=jnp.ones((b, 4)),
+            all_logits=repeat(logits, "b 1 h w -> b m h w", m=MASKS),
+            all_ious=jnp.ones((b, MASKS)),
             multimask=~given,
         )
 
