@@ -10,6 +10,7 @@ from flax import nnx
 from golden import assert_close, golden, load_part, nchw, nhwc
 
 from petsam_jax.models.prompt_encoder import Constant, PromptEncoder
+from petsam_jax.names import weights
 from petsam_jax.prompts import add_click, empty_prompts, set_box
 
 HEIGHT, WIDTH, CHANNELS = 64, 96, 32
@@ -56,6 +57,13 @@ def counting(embed):
 def parity_prompt(g, labels, points, has_mask):
     mask = nhwc(g["mask_logits"])
     return points, labels.astype(np.int32), mask, np.full(2, has_mask)
+
+
+def test_the_gain_is_of_the_last_weights_of_a_mask_prompt_alone():
+    loud = weights(PromptEncoder(CHANNELS, 16, mask_gain=3.0, rngs=nnx.Rngs(0)))
+    for name, array in weights(encoder()).items():
+        gain = 3.0 if name == "mask_conv3.kernel" else 1.0
+        np.testing.assert_array_equal(loud[name], gain * array)
 
 
 # Parity
