@@ -34,7 +34,7 @@ class Block(NamedTuple):
 
 def plain_dense(x, kernel, bias, dtype):
     y = jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
-    return y + layers.like(bias, y)
+    return y + layers.per_channel(bias, y)
 
 
 def plain_attention(q, k, v, dtype):
@@ -49,7 +49,7 @@ def plain_attention(q, k, v, dtype):
 def plain_layer_norm(x, scale, bias):
     mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
     y = (x - mean) * lax.rsqrt(variance + 1e-6)
-    return y * layers.like(scale, x) + layers.like(bias, x)
+    return y * layers.per_channel(scale, x) + layers.per_channel(bias, x)
 
 
 def plain_conv(x, kernel, bias, dtype, stride=4, padding=3):
@@ -60,7 +60,7 @@ def plain_conv(x, kernel, bias, dtype, stride=4, padding=3):
         [(padding, padding)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return y.astype(jnp.float32) + layers.like(bias, y)
+    return y.astype(jnp.float32) + layers.per_channel(bias, y)
 
 
 def plain_depthwise(x, kernel):
@@ -87,7 +87,7 @@ def plain_up_conv(x, kernel, bias, dtype):
     y = lax.conv_transpose(
         x.astype(dtype), kernel.astype(dtype), (2, 2), "VALID", dimension_numbers=axes
     )
-    return y.astype(jnp.float32) + layers.like(bias, y)
+    return y.astype(jnp.float32) + layers.per_channel(bias, y)
 
 
 def plain_max_pool(x):

@@ -7,7 +7,8 @@ With `--config.model.dtype=bfloat16` a picture takes 0.55 s on 2 cores of an AMD
 made to its end: what it reaches is not known.
 
 `configs/pets256.py:seed` is that system as it was published, its attention windows included; where
-nothing was published, it is SAM 2's training.
+nothing was published, it is SAM 2's training. Only where fresh weights start is not its own in all
+(README.md, "How it works").
 """
 
 from ml_collections import ConfigDict
@@ -63,6 +64,10 @@ def _model() -> ConfigDict:
     model.prompt_encoder = ConfigDict()
     # Channels of a mask prompt before it has d_model of them.
     model.prompt_encoder.mask_channels = 16
+    # How much larger than SAM 2's the last weights of a mask prompt start. Its map is added to the
+    # image embedding, over which it would vary ten times less: a fresh model then takes thousands
+    # of pictures to hear it (IoU from a box after 1,400 pets 0.31, with the gain 0.55).
+    model.prompt_encoder.mask_gain = 10.0
 
     model.mask_decoder = ConfigDict()
     # Layers of the two-way transformer.
@@ -106,6 +111,7 @@ def _seed(config: ConfigDict) -> None:
     config.optim.update(schedule="constant", clip_norm=0.1, b2=0.999)
     # There learned vectors and the norms of convolutions decay, too.
     config.optim.no_decay = REFERENCE_NO_DECAY
+    config.model.prompt_encoder.mask_gain = 1.0
     # Whole pictures, varied as in SAM 2's training.
     augment = config.data.augment
     augment.update(crop=0.0, zoom_out=0.0, aspect=0.0, rotation=25.0, blur_prob=0.0)

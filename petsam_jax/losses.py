@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, UInt8
 
-from petsam_jax.models.mask_decoder import enlarge as enlarge_by
+from petsam_jax.models.decoded import enlarge
 
 PET, IGNORED = 1, 2
 MASK_KINDS = ("focal", "cross_entropy", "balanced")
@@ -158,15 +158,6 @@ def read_mask(mask: UInt8[Array, "b h w"], *, balanced: bool = False) -> Truth:
 def _even(weight):
     total = weight.sum((1, 2), keepdims=True)
     return weight / jnp.where(total > 0, total, 1.0)
-
-
-def enlarge(logits: Float[Array, "b m _ _"], h: int, w: int) -> Float32[Array, "b m {h} {w}"]:
-    """Bilinear, pixel centres kept; logits of that size stay as they are."""
-    logits = logits.astype(jnp.float32)
-    rows, columns = logits.shape[2:]
-    if h % rows == 0 and h // rows == w / columns:
-        return enlarge_by(logits, h // rows)
-    return jax.image.resize(logits, logits.shape[:2] + (h, w), "bilinear")
 
 
 # Terms for each mask

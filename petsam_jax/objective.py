@@ -18,10 +18,10 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, UInt8
 from ml_collections import ConfigDict
 
 from petsam_jax.image import normalise
-from petsam_jax.losses import PET, Losses, enlarge, prompt_losses, trained_masks
+from petsam_jax.losses import PET, Losses, prompt_losses, trained_masks
 from petsam_jax.metrics import iou
 from petsam_jax.models import memory_bank
-from petsam_jax.models.decoded import Decoded, mask_to_logits, where_object
+from petsam_jax.models.decoded import Decoded, enlarge, mask_to_logits, where_object
 from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.prompts import (

@@ -42,12 +42,14 @@ from petsam_jax.validation import Validation
 # What may change when a run is taken up again: nothing that is learned depends on it.
 MAY_DIFFER = ("train.log_every", "train.grad_parts_every", "train.checkpoint_every", "train.keep")
 MAY_DIFFER += ("eval.*", "data.num_threads")
+# Fresh weights alone depend on it.
+MAY_DIFFER += ("model.prompt_encoder.mask_gain",)
 # What a model may have otherwise than the one its first weights are from: none of it changes what a
 # weight means. Windows that tile smaller pictures make a short run on those, before one at full
 # size, possible.
 MAY_DIFFER_FROM_START = ("dtype", "image_encoder.trunk.window_sizes", "max_cond_frames")
 MAY_DIFFER_FROM_START += ("image_encoder.trunk.drop_path_rate", "memory_attention.dropout")
-MAY_DIFFER_FROM_START += ("max_obj_ptrs",)
+MAY_DIFFER_FROM_START += ("max_obj_ptrs", "prompt_encoder.mask_gain")
 
 
 # What a config says

@@ -22,8 +22,9 @@ from petsam_jax.data.pipeline import make_eval_iterator, make_train_iterator
 from petsam_jax.data.sheet import RED, YELLOW, judged, outlined
 from petsam_jax.data.sources import PET, Source, Subset
 from petsam_jax.image import normalise
-from petsam_jax.losses import enlarge, prompt_losses
+from petsam_jax.losses import prompt_losses
 from petsam_jax.metrics import iou
+from petsam_jax.models.decoded import enlarge
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.objective import (
     Objective,

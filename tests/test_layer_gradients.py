@@ -16,8 +16,8 @@ from petsam_jax.models.layers import (
     depthwise,
     gelu,
     layer_norm,
-    like,
     max_pool,
+    per_channel,
     upsample_nearest,
 )
 
@@ -32,7 +32,7 @@ def normal(rng, *shape):
 
 def plain_dense(x, kernel, bias):
     y = jnp.einsum("...i,io->...o", x, kernel, precision="highest")
-    return y + like(bias, y)
+    return y + per_channel(bias, y)
 
 
 def plain_attention(q, k, v, mask):
@@ -48,7 +48,7 @@ def plain_conv(x, kernel, bias, stride, padding, groups=1):
     y = lax.conv_general_dilated(
         x, kernel, (stride, stride), padding, None, None, axes, groups, precision="highest"
     )
-    return y + like(bias, y)
+    return y + per_channel(bias, y)
 
 
 def plain_depthwise(x, kernel):
@@ -137,6 +137,39 @@ def test_conv(rng, size, stride, padding, height, width, dtype, limit):
     )
 
 
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "height", "width", "fault"),
+    [
+        (3, 1, 0, 6, 6, "that is 4 x 4 patches"),
+        (3, 2, 0, 8, 8, "that is 3 x 3 patches"),
+        (3, 2, 1, 7, 8, "stride divide both sides"),
+        (3, 2, 1, 8, 7, "stride divide both sides"),
+    ],
+)
+def test_conv_refuses_what_has_not_one_patch_a_cell(size, stride, padding, height, width, fault):
+    x, kernel = jnp.zeros((1, height, width, 2)), jnp.zeros((size, size, 2, 3))
+    with pytest.raises(ValueError, match=fault):
+        conv(x, kernel, jnp.zeros(3), stride, padding, FLOAT)
+
+
+@pytest.mark.parametrize("block", ["dense", "attention"])
+def test_transposes_that_are_really_made_are_for_cpus_alone(rng, block):
+    """By what other platforms would be given to compile, which asks for no such machine."""
+    if block == "dense":
+        arrays = normal(rng, 64, 9), normal(rng, 9, 4), normal(rng, 4)
+    else:
+        arrays = [normal(rng, 1, 2, 64, 4) for _ in range(3)]
+
+    def loss(*arrays):
+        fast = dense if block == "dense" else lambda *qkv: attention(*qkv[:3], None, qkv[3])
+        return fast(*arrays, HALF).sum()
+
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*arrays)
+    for platform, made in (("cpu", True), ("cuda", False), ("tpu", False)):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert ("optimization_barrier" in text) == made, platform
+
+
 @pytest.mark.parametrize(("size", "height", "width"), [(7, 5, 9), (3, 1, 4), (5, 8, 3)])
 def test_depthwise(rng, size, height, width):
     arrays = normal(rng, 2, height, width, 6), normal(rng, size, size, 6)
@@ -155,7 +188,7 @@ def test_up_conv(rng, dtype, limit):
     def plain(x, kernel, bias):
         cells = jnp.einsum("bhwi,iyxo->bhywxo", x, kernel, precision="highest")
         y = rearrange(cells, "b h y w x o -> b (h y) (w x) o")
-        return y + like(bias, y)
+        return y + per_channel(bias, y)
 
     arrays = normal(rng, 2, 3, 5, 3), normal(rng, 3, 2, 2, 5), normal(rng, 5)
     assert_same_gradients(fast, plain, *arrays, limit=limit)
@@ -181,7 +214,7 @@ def test_gelu(rng):
 def test_layer_norm(rng, shape):
     def plain(x, scale, bias):
         y = (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True) + 1e-3)
-        return y * like(scale, x) + like(bias, x)
+        return y * per_channel(scale, x) + per_channel(bias, x)
 
     # A mean far from zero, as the trunk's later blocks have it.
     arrays = normal(rng, *shape) + 3, normal(rng, shape[-1]), normal(rng, shape[-1])

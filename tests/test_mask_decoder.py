@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from petsam_jax.models.decoded import enlarge
 from petsam_jax.models.mask_decoder import (
     DecoderOutput,
     MaskDecoder,
     best_mask,
-    enlarge,
+    chosen_mask,
     multimask_masks,
     single_mask,
     stability,
@@ -199,7 +200,7 @@ def output(rng):
 def test_each_prompt_gets_its_own_choice_of_mask(output):
     """A stable single mask, the best of three, the best of three by fallback with token 0."""
     multimask = jnp.array([False, True, False, True])
-    select = jax.jit(decoder().select, static_argnames="evaluation")
+    select = jax.jit(chosen_mask, static_argnames="evaluation")
     got = select(output, multimask, evaluation=True)
     for prompt, (mask, token) in enumerate([(0, 0), (2, 2), (2, 0), (1, 1)]):
         np.testing.assert_array_equal(got.mask_logits[prompt, 0], output.mask_logits[prompt, mask])
@@ -222,7 +223,7 @@ def test_empty_single_mask_is_stable(output):
 def test_enlarging_is_bilinear_resizing(rng, factor):
     x = jnp.asarray(rng.normal(size=(2, 3, 5, 8)), jnp.float32)
     want = jax.image.resize(x, (2, 3, 5 * factor, 8 * factor), "bilinear")
-    np.testing.assert_allclose(enlarge(x, factor), want, atol=5e-6)
+    np.testing.assert_allclose(enlarge(x, 5 * factor, 8 * factor), want, atol=5e-6)
 
 
 # Training and speed
@@ -261,7 +262,7 @@ def test_no_choice_of_prompt_or_mask_compiles_anything_anew(inputs):
 
     @jax.jit
     def click(multimask, *inputs):
-        return model.select(model(*inputs), multimask, evaluation=True)
+        return chosen_mask(model(*inputs), multimask, evaluation=True)
 
     image, pe, sparse, mask, *rest = jax.tree.map(jnp.asarray, inputs)
     for count in range(TOKENS + 1):

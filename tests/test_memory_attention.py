@@ -13,7 +13,7 @@ from petsam_jax.models.memory_attention import (
     dropout,
     rotate_halves,
 )
-from petsam_jax.models.position import axial_rope, rotate
+from petsam_jax.models.position import axial_rope
 from tests.golden import (
     assert_close,
     b_hw_c,
@@ -143,12 +143,19 @@ def test_every_array_of_the_whole_equals_the_reference(found, name):
 # Behaviour
 
 
+def rotate(x, cos, sin):
+    """The plain formula: pairs of neighbouring channels (2i, 2i+1) turn."""
+    first, second = rearrange(x, "b k n (f two) -> two b k n f", two=2)
+    turned = jnp.stack([first * cos - second * sin, first * sin + second * cos], axis=-1)
+    return rearrange(turned, "b k n f two -> b k n (f two)")
+
+
 def test_halves_turn_as_neighbours_do(rng):
     x = jnp.asarray(rng.normal(size=(2, 3, 12, 8)), jnp.float32)
     cos, sin = axial_rope(3, 4, 8)
     halves = rotate_halves(rearrange(x, "b k n (f two) -> b k n (two f)", two=2), cos, sin)
     got = rearrange(halves, "b k n (two f) -> b k n (f two)", two=2)
-    np.testing.assert_allclose(got, rotate(x, *map(jnp.asarray, (cos, sin))), atol=1e-6)
+    np.testing.assert_allclose(got, rotate(x, cos[None, None], sin[None, None]), atol=1e-6)
 
 
 def test_rope_breaks_permutation_symmetry(rng):

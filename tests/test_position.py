@@ -4,13 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from petsam_jax.models.memory_attention import rotate_halves
 from petsam_jax.models.position import (
     axial_rope,
     bicubic_matrix,
     fourier,
     fourier_map,
     resize_bicubic,
-    rotate,
     sine_map,
 )
 from tests.golden import assert_close, golden, nhwc, shipped
@@ -47,7 +47,7 @@ def test_a_product_of_rotated_tokens_depends_on_their_offset_only(rng):
     height, width, features = 5, 7, 16
     cos, sin = map(jnp.asarray, axial_rope(height, width, features))
     q, k = (np.tile(rng.normal(size=(1, 1, 1, features)), (1, 1, 35, 1)) for _ in range(2))
-    turned = [rotate(jnp.asarray(x, jnp.float32), cos, sin)[0, 0] for x in (q, k)]
+    turned = [rotate_halves(jnp.asarray(x, jnp.float32), cos, sin)[0, 0] for x in (q, k)]
     scores = np.asarray(turned[0] @ turned[1].T).reshape(height, width, height, width)
     base = scores[1, 2, 3, 5]
     for dy, dx in [(1, 1), (0, -2), (-1, 0)]:
@@ -60,7 +60,7 @@ def test_a_product_of_rotated_tokens_depends_on_their_offset_only(rng):
 def test_rotation_keeps_lengths_and_leaves_the_first_token(rng):
     cos, sin = map(jnp.asarray, axial_rope(3, 4, 8))
     x = jnp.asarray(rng.normal(size=(2, 3, 12, 8)), jnp.float32)
-    turned = rotate(x, cos, sin)
+    turned = rotate_halves(x, cos, sin)
     np.testing.assert_allclose(jnp.square(turned).sum(-1), jnp.square(x).sum(-1), rtol=1e-5)
     np.testing.assert_array_equal(turned[:, :, 0], x[:, :, 0])
 

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from petsam_jax.models.prompt_encoder import Constant, PromptEncoder
+from petsam_jax.names import weights
 from petsam_jax.prompts import add_click, empty_prompts, set_box
 from tests.golden import assert_close, golden, golden_params, load_part, nchw, nhwc, outputs, run
 
@@ -34,6 +35,13 @@ def counting(embed):
     """The tokens that count, of each picture, in an order that does not depend on theirs."""
     tokens, mask = np.asarray(embed.sparse_embed), np.asarray(embed.sparse_mask)
     return [t[m][np.lexsort(t[m].T)] for t, m in zip(tokens, mask, strict=True)]
+
+
+def test_the_gain_is_of_the_last_weights_of_a_mask_prompt_alone():
+    loud = weights(PromptEncoder(CHANNELS, 16, mask_gain=3.0, rngs=nnx.Rngs(0)))
+    for name, array in weights(encoder()).items():
+        gain = 3.0 if name == "mask_conv3.kernel" else 1.0
+        np.testing.assert_array_equal(loud[name], gain * array)
 
 
 # Parity

@@ -34,6 +34,17 @@ def test_without_a_checkpoint_they_are_drawn_from_the_seed(saved):
     np.testing.assert_array_equal(fresh[name], saved[1][name])
 
 
+def test_weights_of_a_config_from_before_the_gain_of_mask_prompts_start_a_run(saved, tmp_path):
+    """As those that ship are: the gain is of fresh weights alone."""
+    old = load_config("configs/tiny.py").copy_and_resolve_references()
+    with old.unlocked():
+        del old.model.prompt_encoder.mask_gain
+    save_weights(tmp_path / "old", saved[1], old)
+    model = first_model(load_config("configs/tiny.py", (f"train.start_from={tmp_path / 'old'}",)))
+    name = "prompt_encoder.mask_conv3.kernel"
+    np.testing.assert_array_equal(weights(model)[name], saved[1][name])
+
+
 def test_another_model_is_refused_with_what_differs(saved):
     config = load_config(
         "configs/tiny.py", (f"train.start_from={saved[0]}", "model.mask_decoder.num_heads=4")

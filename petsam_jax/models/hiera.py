@@ -11,12 +11,14 @@ from itertools import accumulate
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from petsam_jax.models.layers import (
+    MAP_EPS,
     Conv,
     LayerNorm,
     Linear,
@@ -131,11 +133,11 @@ class MultiScaleBlock(nnx.Module):
         rngs: nnx.Rngs,
     ):
         hidden = int(out_features * mlp_ratio)
-        self.norm1 = LayerNorm(features, eps=1e-6)
+        self.norm1 = LayerNorm(features, eps=MAP_EPS)
         self.attn = WindowAttention(
             features, out_features, num_heads, pool=pool, window=window, dtype=dtype, rngs=rngs
         )
-        self.norm2 = LayerNorm(out_features, eps=1e-6)
+        self.norm2 = LayerNorm(out_features, eps=MAP_EPS)
         self.mlp = Mlp(out_features, hidden, out_features, activation=gelu, dtype=dtype, rngs=rngs)
         if pool:
             self.proj = Linear(features, out_features, dtype=dtype, rngs=rngs)
@@ -213,7 +215,7 @@ def split_qkv(
     window: tuple[int, int],
     grid: tuple[int, int],
     num_heads: int,
-    dtype: DTypeLike,
+    dtype: np.dtype,
 ) -> tuple[Float[Array, "n k l d"], Float[Array, "n k l d"], Float[Array, "n k l d"]]:
     """Queries, keys and values as windows of heads; `grid` counts the windows of a map.
 

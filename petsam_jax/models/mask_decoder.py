@@ -10,14 +10,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32
 
-from petsam_jax.models.layers import LayerNorm, Mlp, UpConv, gelu
+from petsam_jax.models.decoded import where_object
+from petsam_jax.models.layers import MAP_EPS, LayerNorm, Mlp, UpConv, gelu
 from petsam_jax.models.two_way import TwoWayTransformer
+
+# One for a clear prompt, and three for one that can mean several things.
+MASKS = 4
+# A mask is stable where those of logits above and below 0 by so much have such an IoU.
+STABILITY_DELTA, STABILITY_THRESH = 0.05, 0.98
 
 
 class DecoderOutput(NamedTuple):
@@ -32,8 +37,10 @@ class DecoderOutput(NamedTuple):
 class Hypernetworks(nnx.Module):
     """An MLP of three layers for each mask token, all in one product a layer.
 
-    In float32 whatever the compute dtype: it is a hundredth of the work, and XLA for CPUs does not
-    have every product in bfloat16 with a batch axis.
+    Of dtype float32 whatever the model's: it is a hundredth of the work, and XLA for CPUs does not
+    have every product in bfloat16 with a batch axis. Weights start with a variance of 1 / fan_in,
+    three times the reference's and that of all other layers; it is the one that models were
+    trained from.
     """
 
     def __init__(self, tokens: int, features: int, out: int, *, rngs: nnx.Rngs):
@@ -62,15 +69,10 @@ class MaskDecoder(nnx.Module):
         self,
         d_model: int,
         *,
-        num_multimask: int = 3,
         depth: int = 2,
         num_heads: int = 8,
         mlp_dim: int = 2048,
-        downsample: int = 2,
         iou_hidden: int = 256,
-        iou_depth: int = 3,
-        stability_delta: float = 0.05,
-        stability_thresh: float = 0.98,
         dtype: DTypeLike = "float32",
         rngs: nnx.Rngs,
     ):
@@ -78,20 +80,17 @@ class MaskDecoder(nnx.Module):
         if d_model % 8:
             raise ValueError(f"d_model: {d_model} is not a multiple of 8; set it to one that is")
         options = dict(dtype=dtype, rngs=rngs)
-        normal, masks = nnx.initializers.normal(1.0), num_multimask + 1
-        self.transformer = TwoWayTransformer(
-            d_model, depth, num_heads, mlp_dim, downsample, **options
-        )
+        normal = nnx.initializers.normal(1.0)
+        self.transformer = TwoWayTransformer(d_model, depth, num_heads, mlp_dim, **options)
         self.obj_score_token = nnx.Param(normal(rngs.params(), (1, d_model)))
         self.iou_token = nnx.Param(normal(rngs.params(), (1, d_model)))
-        self.mask_tokens = nnx.Param(normal(rngs.params(), (masks, d_model)))
+        self.mask_tokens = nnx.Param(normal(rngs.params(), (MASKS, d_model)))
         self.upscale1 = UpConv(d_model, d_model // 4, **options)
-        self.upscale_norm = LayerNorm(d_model // 4, eps=1e-6)
+        self.upscale_norm = LayerNorm(d_model // 4, eps=MAP_EPS)
         self.upscale2 = UpConv(d_model // 4, d_model // 8, **options)
-        self.hypernetworks = Hypernetworks(masks, d_model, d_model // 8, rngs=rngs)
-        self.iou_head = Mlp(d_model, iou_hidden, masks, iou_depth, **options)
+        self.hypernetworks = Hypernetworks(MASKS, d_model, d_model // 8, rngs=rngs)
+        self.iou_head = Mlp(d_model, iou_hidden, MASKS, 3, **options)
         self.object_score_head = Mlp(d_model, d_model, 1, 3, **options)
-        self.stability_delta, self.stability_thresh = stability_delta, stability_thresh
 
     def __call__(
         self,
@@ -113,8 +112,7 @@ class MaskDecoder(nnx.Module):
         positions = rearrange(image_pe, "h w c -> 1 (h w) c")
         tokens, image = self.transformer(tokens, token_mask, image, positions)
 
-        masks = self.mask_tokens.shape[0]
-        mask_tokens = tokens[:, 2 : 2 + masks]
+        mask_tokens = tokens[:, 2 : 2 + MASKS]
         image = rearrange(image, "b (h w) c -> b h w c", h=h, w=w)
         # Pixels before masks: the other way round, XLA would transpose all of `upscaled`.
         upscaled = rearrange(self.upscale(image, high_res_feats), "b h w e -> b (h w) e")
@@ -149,39 +147,19 @@ class MaskDecoder(nnx.Module):
         image = gelu(self.upscale_norm(self.upscale1(image) + stride8))
         return gelu(self.upscale2(image) + stride4)
 
-    def select(
-        self, output: DecoderOutput, multimask: Bool[Array, " b"], *, evaluation: bool
-    ) -> DecoderOutput:
-        """One mask for each prompt: the best of three where `multimask`, else the single one.
-
-        In evaluation a single mask that is not stable gives way to the best of three.
-        """
-        one = single_mask(output)
-        if evaluation:
-            one = stable_mask(output, self.stability_delta, self.stability_thresh)
-        return where_prompt(multimask, best_mask(multimask_masks(output)), one)
-
-
-def enlarge(
-    mask_logits: Float[Array, "b m h w"], factor: int = 4
-) -> Float32[Array, "b m {factor}*h {factor}*w"]:
-    """Bilinear, `factor` times as high and wide, as `jax.image.resize` does it, but faster."""
-    if factor == 1:
-        return mask_logits
-    h, w = mask_logits.shape[2:]
-    # Where the pixels of the result lie, in pixels of the logits; beyond the border is the border.
-    at = np.clip((np.arange(factor * w) + 0.5) / factor - 0.5, 0, w - 1)
-    weights = np.maximum(1 - np.abs(at - np.arange(w)[:, None]), 0).astype(np.float32)
-    wide = jnp.matmul(mask_logits, weights, precision="highest")
-    # Every `factor`-th row is the same mix of neighbouring rows.
-    padded = jnp.pad(wide, ((0, 0), (0, 0), (1, 1), (0, 0)), "edge")
-    above, here, below = padded[:, :, :h], padded[:, :, 1:-1], padded[:, :, 2:]
-    offsets = [(row + 0.5) / factor - 0.5 for row in range(factor)]
-    rows = [(1 - abs(at)) * here + abs(at) * (above if at < 0 else below) for at in offsets]
-    return rearrange(jnp.stack(rows, axis=3), "b m h f w -> b m (h f) w")
-
 
 # Which of the four masks
+
+
+def chosen_mask(
+    output: DecoderOutput, multimask: Bool[Array, " b"], *, evaluation: bool
+) -> DecoderOutput:
+    """One mask for each prompt: the best of three where `multimask`, else the single one.
+
+    In evaluation a single mask that is not stable gives way to the best of three.
+    """
+    one = stable_mask(output) if evaluation else single_mask(output)
+    return where_object(multimask, best_mask(multimask_masks(output)), one)
 
 
 def multimask_masks(output: DecoderOutput) -> DecoderOutput:
@@ -204,15 +182,15 @@ def best_mask(output: DecoderOutput) -> DecoderOutput:
     )
 
 
-def stable_mask(output: DecoderOutput, delta: float = 0.05, thresh: float = 0.98) -> DecoderOutput:
+def stable_mask(output: DecoderOutput) -> DecoderOutput:
     """The single mask where it is stable, else the best of the three; the token stays token 0's.
 
     For evaluation only.
     """
     one = single_mask(output)
     best = best_mask(multimask_masks(output))
-    stable = stability(one.mask_logits, delta)[:, 0] >= thresh
-    return where_prompt(stable, one, best)._replace(mask_tokens=one.mask_tokens)
+    stable = stability(one.mask_logits, STABILITY_DELTA)[:, 0] >= STABILITY_THRESH
+    return where_object(stable, one, best)._replace(mask_tokens=one.mask_tokens)
 
 
 def stability(mask_logits: Float[Array, "b m h w"], delta: float) -> Float32[Array, "b m"]:
@@ -220,17 +198,6 @@ def stability(mask_logits: Float[Array, "b m h w"], delta: float) -> Float32[Arr
     inner = (mask_logits > delta).sum((2, 3))
     outer = (mask_logits > -delta).sum((2, 3))
     return jnp.where(outer > 0, inner / jnp.maximum(outer, 1), 1.0)
-
-
-def where_prompt(
-    condition: Bool[Array, " b"], yes: DecoderOutput, no: DecoderOutput
-) -> DecoderOutput:
-    """For each prompt one output or the other, of the same number of masks."""
-
-    def choose(a, b):
-        return jnp.where(condition.reshape((-1,) + (1,) * (a.ndim - 1)), a, b)
-
-    return jax.tree.map(choose, yes, no)
 
 
 def _tokens(output: DecoderOutput, which: slice) -> DecoderOutput:

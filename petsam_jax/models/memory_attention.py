@@ -14,18 +14,18 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, PRNGKeyArray
 
 from petsam_jax.models.layers import (
+    TOKEN_EPS,
     Attention,
     LayerNorm,
     Linear,
     attention,
     dense,
-    like,
     merge_heads,
+    per_channel,
     split_heads,
 )
 from petsam_jax.models.position import axial_rope
 
-EPS = 1e-5
 # How much of the position encoding is added to the image embedding before the first layer.
 POSITION_SHARE = 0.1
 
@@ -51,7 +51,7 @@ class MemoryAttention(nnx.Module):
             )
             for _ in range(num_layers)
         )
-        self.norm = LayerNorm(d_model, eps=EPS)
+        self.norm = LayerNorm(d_model, eps=TOKEN_EPS)
 
     def __call__(
         self,
@@ -98,12 +98,25 @@ class MemoryAttentionLayer(nnx.Module):
         self.cross_attn_image = RopeAttention(d_model, num_heads, kv_features=memory_dim, **options)
         self.linear1 = Linear(d_model, mlp_dim, **options)
         self.linear2 = Linear(mlp_dim, d_model, **options)
-        self.norm1 = LayerNorm(d_model, eps=EPS)
-        self.norm2 = LayerNorm(d_model, eps=EPS)
-        self.norm3 = LayerNorm(d_model, eps=EPS)
+        self.norm1 = LayerNorm(d_model, eps=TOKEN_EPS)
+        self.norm2 = LayerNorm(d_model, eps=TOKEN_EPS)
+        self.norm3 = LayerNorm(d_model, eps=TOKEN_EPS)
         self.dropout = dropout
 
-    def __call__(self, x, placed_memory, memory, memory_mask, size, num_pointers, key):
+    def __call__(
+        self,
+        x: Float[Array, "b l c"],
+        placed_memory: Float[Array, "b s e"],
+        memory: Float[Array, "b s e"],
+        memory_mask: Bool[Array, "b s"] | None,
+        size: tuple[int, int],
+        num_pointers: int,
+        key: PRNGKeyArray | None,
+    ) -> Float32[Array, "b l c"]:
+        """`x` is a map of `size`, height and width; `placed_memory` the memory with its position.
+
+        The last three, and `memory_mask`, are as for `MemoryAttention` and `RopeAttention`.
+        """
         keys = (None,) * 4 if key is None else jax.random.split(key, 4)
         normed = self.norm1(x)
         x = x + dropout(self.self_attn(normed, normed, normed, size), self.dropout, keys[0])
@@ -120,6 +133,7 @@ class RopeAttention(Attention):
 
     Pairs of neighbouring channels (2i, 2i+1) turn, as in SAM 2. To turn them fast, the projections
     put all first members before all second ones; scores are the same in any order of channels.
+    Products are of `dtype`, but of float32 where the values of several heads are projected.
     """
 
     def __call__(
@@ -145,13 +159,13 @@ class RopeAttention(Attention):
         v = jnp.broadcast_to(v[:, None], (v.shape[0], self.num_heads) + v.shape[1:])
         return self.out_proj(self._project_values(attention(q, k, v, mask, self.dtype)))
 
-    def _project_values(self, mixed: Float[Array, "b k n e"]) -> Float32[Array, "b n c"]:
+    def _project_values(self, mixed: Float[Array, "b k n e"]) -> Float32[Array, "b n d"]:
         kernel, bias = self.v_proj.kernel[...], self.v_proj.bias[...]
         if self.num_heads == 1:
             return dense(mixed[:, 0], kernel, bias, self.dtype)
         kernel = rearrange(kernel, "e (k d) -> k e d", k=self.num_heads)
         values = merge_heads(jnp.einsum("bkne,ked->bknd", mixed, kernel))
-        return values + like(bias, values)
+        return values + per_channel(bias, values)
 
     def _project(self, proj: Linear, x, size, maps, num_pointers):
         kernel, bias = proj.kernel[...], proj.bias[...]

@@ -30,6 +30,8 @@ class Slots(NamedTuple):
 
 
 class MemoryBank(NamedTuple):
+    """All that is remembered of each of b objects."""
+
     conditioning: Slots  # frames with a prompt
     recent: Slots  # tracked frames: frame t is in slot t mod s
 

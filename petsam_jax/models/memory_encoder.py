@@ -9,9 +9,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from petsam_jax.models.layers import Conv, Depthwise, LayerNorm, Linear, gelu, like
+from petsam_jax.models.layers import MAP_EPS, Conv, Depthwise, LayerNorm, Linear, gelu, per_channel
 
-EPS = 1e-6
 # Each of the four convolutions halves the sides and has room for what it gathers.
 MASK_WIDTHS = (1, 4, 16, 64, 256)
 
@@ -60,7 +59,7 @@ class MaskDownsampler(nnx.Module):
         self.convs = nnx.List(
             Conv(i, o, 3, stride=2, padding=1, dtype=dtype, rngs=rngs) for i, o in widths
         )
-        self.norms = nnx.List(LayerNorm(width, eps=EPS) for width in MASK_WIDTHS[1:])
+        self.norms = nnx.List(LayerNorm(width, eps=MAP_EPS) for width in MASK_WIDTHS[1:])
         self.proj = Linear(MASK_WIDTHS[-1], d_model, dtype=dtype, rngs=rngs)
 
     def __call__(self, mask: Float[Array, "b h w 1"]) -> Float32[Array, "b h/16 w/16 c"]:
@@ -74,11 +73,11 @@ class CXBlock(nnx.Module):
 
     def __init__(self, features: int, layer_scale: float, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.dwconv = Depthwise(features, rngs=rngs)
-        self.norm = LayerNorm(features, eps=EPS)
+        self.norm = LayerNorm(features, eps=MAP_EPS)
         self.pwconv1 = Linear(features, 4 * features, dtype=dtype, rngs=rngs)
         self.pwconv2 = Linear(4 * features, features, dtype=dtype, rngs=rngs)
         self.gamma = nnx.Param(jnp.full(features, layer_scale))
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float32[Array, "b h w c"]:
         fused = self.pwconv2(gelu(self.pwconv1(self.norm(self.dwconv(x)))))
-        return x + like(self.gamma[...], x) * fused
+        return x + per_channel(self.gamma[...], x) * fused

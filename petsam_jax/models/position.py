@@ -92,16 +92,6 @@ def axial_rope(
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
-def rotate(
-    x: Float[Array, "b k n d"], cos: Float[Array, "n f"], sin: Float[Array, "n f"]
-) -> Float[Array, "b k n d"]:
-    """Turn the pairs of neighbouring channels (2i, 2i+1) by the angles of `axial_rope`."""
-    pairs = rearrange(x, "b k n (f two) -> two b k n f", two=2)
-    cos, sin = jnp.asarray(cos)[None, None], jnp.asarray(sin)[None, None]
-    turned = jnp.stack([pairs[0] * cos - pairs[1] * sin, pairs[0] * sin + pairs[1] * cos], axis=-1)
-    return rearrange(turned, "b k n f two -> b k n (f two)")
-
-
 def bicubic_matrix(old: int, new: int, a: float = -0.75) -> Float32[np.ndarray, "new old"]:
     """Cubic convolution (Keys 1981) from `old` to `new` samples, borders clamped, no antialias.
 
@@ -121,6 +111,7 @@ def bicubic_matrix(old: int, new: int, a: float = -0.75) -> Float32[np.ndarray, 
 
 def resize_bicubic(
     x: Float[Array, "h w c"], height: int, width: int
-) -> Float[Array, "height width c"]:
+) -> Float[Array, "{height} {width} c"]:
+    """A map resized by `bicubic_matrix` on both axes."""
     rows, columns = bicubic_matrix(x.shape[0], height), bicubic_matrix(x.shape[1], width)
     return jnp.einsum("yh,hwc,xw->yxc", rows, x, columns, precision="highest")

@@ -25,8 +25,8 @@ from petsam_jax.models.decoded import (
     where_object,
 )
 from petsam_jax.models.image_encoder import ImageEncoder, ImageFeatures
-from petsam_jax.models.layers import Conv, Linear, Mlp, like
-from petsam_jax.models.mask_decoder import DecoderOutput, MaskDecoder
+from petsam_jax.models.layers import Conv, Linear, Mlp, per_channel
+from petsam_jax.models.mask_decoder import MASKS, MaskDecoder, chosen_mask
 from petsam_jax.models.memory_attention import MemoryAttention
 from petsam_jax.models.memory_bank import MemoryBank, Scalar, Selection
 from petsam_jax.models.memory_encoder import MemoryEncoder
@@ -114,7 +114,7 @@ class SAM2(nnx.Module):
         on. In training (not `evaluation`) pointers of frames to come are read too, and a key turns
         dropout on.
         """
-        alone = image_embed + like(self.no_mem_embed[...], image_embed)
+        alone = image_embed + per_channel(self.no_mem_embed[...], image_embed)
         if bank is None:
             return alone
         seen = memory_bank.select(
@@ -196,7 +196,7 @@ class SAM2(nnx.Module):
         output = self.mask_decoder(pix_feat, image_pe, *prompt, fine)
         if multimask is None:
             multimask = (labels != EMPTY).sum(axis=1) <= 1
-        chosen: DecoderOutput = self.mask_decoder.select(output, multimask, evaluation=evaluation)
+        chosen = chosen_mask(output, multimask, evaluation=evaluation)
         present = output.object_logit > 0
         obj_ptr = self._pointer(self.obj_ptr_proj(chosen.mask_tokens[:, 0]), present)
         masks = chosen.mask_logits, output.mask_logits
@@ -213,7 +213,7 @@ class SAM2(nnx.Module):
         )
 
     def _pointer(self, obj_ptr, present):
-        return jnp.where(present, obj_ptr, like(self.no_obj_ptr[...], obj_ptr))
+        return jnp.where(present, obj_ptr, per_channel(self.no_obj_ptr[...], obj_ptr))
 
     def decode_mask(
         self,
@@ -243,8 +243,8 @@ class SAM2(nnx.Module):
             iou_pred=jnp.ones((b, 1)),
             object_logit=mask_to_logits(present.astype(jnp.float32)),
             obj_ptr=self._pointer(decoded.obj_ptr, present),
-            all_logits=repeat(logits, "b 1 h w -> b 4 h w"),
-            all_ious=jnp.ones((b, 4)),
+            all_logits=repeat(logits, "b 1 h w -> b m h w", m=MASKS),
+            all_ious=jnp.ones((b, MASKS)),
             multimask=~given,
         )
 
@@ -265,7 +265,7 @@ class SAM2(nnx.Module):
         prob = (logits > 0).astype(jnp.float32) if binarise else jax.nn.sigmoid(logits)
         memory = self.memory_encoder(image_embed, prob)
         absent = (object_logit <= 0)[..., None, None]
-        return memory + jnp.where(absent, like(self.no_obj_embed_spatial[...], memory), 0.0)
+        return memory + jnp.where(absent, per_channel(self.no_obj_embed_spatial[...], memory), 0.0)
 
     def track_step(
         self,

@@ -5,24 +5,14 @@ tokens and image, updated. Segment Anything (Kirillov et al. 2023), appendix A, 
 """
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from petsam_jax.models.layers import Attention, LayerNorm, Mlp, attention, merge_heads
+from petsam_jax.models.layers import TOKEN_EPS, Attention, LayerNorm, Mlp
 
-EPS = 1e-5
-
-
-class TokenAttention(Attention):
-    """Attention with few keys or few queries, projected in the compute dtype, done in float32.
-
-    Its products are so small that rounding their inputs would take longer than it saves.
-    """
-
-    def attend(self, q, k, v, mask):
-        return self.out_proj(merge_heads(attention(q, k, v, mask, jnp.dtype("float32"))))
+# How much narrower than the tokens attention between tokens and image is.
+DOWNSAMPLE = 2
 
 
 class TwoWayLayer(nnx.Module):
@@ -40,14 +30,14 @@ class TwoWayLayer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         options = dict(dtype=dtype, rngs=rngs)
-        self.self_attn = TokenAttention(d_model, num_heads, **options)
-        self.norm1 = LayerNorm(d_model, eps=EPS)
-        self.cross_attn_token_to_image = TokenAttention(d_model, num_heads, inner=inner, **options)
-        self.norm2 = LayerNorm(d_model, eps=EPS)
+        self.self_attn = Attention(d_model, num_heads, **options)
+        self.norm1 = LayerNorm(d_model, eps=TOKEN_EPS)
+        self.cross_attn_token_to_image = Attention(d_model, num_heads, inner=inner, **options)
+        self.norm2 = LayerNorm(d_model, eps=TOKEN_EPS)
         self.mlp = Mlp(d_model, mlp_dim, d_model, activation=jax.nn.relu, **options)
-        self.norm3 = LayerNorm(d_model, eps=EPS)
-        self.cross_attn_image_to_token = TokenAttention(d_model, num_heads, inner=inner, **options)
-        self.norm4 = LayerNorm(d_model, eps=EPS)
+        self.norm3 = LayerNorm(d_model, eps=TOKEN_EPS)
+        self.cross_attn_image_to_token = Attention(d_model, num_heads, inner=inner, **options)
+        self.norm4 = LayerNorm(d_model, eps=TOKEN_EPS)
         self.first = first
 
     def __call__(
@@ -85,19 +75,18 @@ class TwoWayTransformer(nnx.Module):
         depth: int,
         num_heads: int,
         mlp_dim: int,
-        downsample: int,
         *,
         dtype: DTypeLike = "float32",
         rngs: nnx.Rngs,
     ):
         options = dict(dtype=dtype, rngs=rngs)
-        inner = d_model // downsample
+        inner = d_model // DOWNSAMPLE
         self.layers = nnx.List(
             TwoWayLayer(d_model, num_heads, mlp_dim, inner, first=index == 0, **options)
             for index in range(depth)
         )
-        self.final_attn_token_to_image = TokenAttention(d_model, num_heads, inner=inner, **options)
-        self.norm_final_attn = LayerNorm(d_model, eps=EPS)
+        self.final_attn_token_to_image = Attention(d_model, num_heads, inner=inner, **options)
+        self.norm_final_attn = LayerNorm(d_model, eps=TOKEN_EPS)
 
     def __call__(
         self,
