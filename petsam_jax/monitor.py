@@ -20,11 +20,13 @@ from petsam_jax.feed import Fed
 from petsam_jax.logbook import Logbook, Progress, SilentLogbook, duration
 from petsam_jax.run_guard import TrainingDiverged, find_fault
 from petsam_jax.run_state import Keeper
-from petsam_jax.training import Metrics
+from petsam_jax.training import PARTS, Metrics
 from petsam_jax.validation import Validation
 
 # Losses of each kind of step that are watched for divergence.
 WATCHED = 5000
+# On the progress line, the foremost first: a narrow terminal cuts off the others.
+SHOWN = ("loss", "iou_last", *PARTS)
 
 
 class Monitor:
@@ -81,12 +83,14 @@ class Monitor:
         self._losses[kind].append(values["loss"])
         if fault := find_fault(self._losses[kind], values):
             raise TrainingDiverged(step, f"{kind} {fault}", names, self._keeper.last)
-        values |= {"iou_first": float(metrics.ious[0]), "iou_last": float(metrics.ious[-1])}
+        ious = {"iou_first": metrics.ious.mean(0), "iou_last": metrics.ious.mean(-1)}
+        # A last frame that all were prompted on has none.
+        values |= {name: iou for name, iou in ious.items() if iou is not None}
         values |= {f"grad_norm_{part}": float(norm) for part, norm in norms.items()}
         for name, value in values.items():
             self._sums.setdefault(f"{kind}/{name}", []).append(value)
         self._images += len(names)
-        shown = {f"{kind} {name}": values[name] for name in ("loss", "iou_last")}
+        shown = {f"{kind} {name}": values[name] for name in SHOWN if name in values}
         self._progress.update(step, len(names), shown)
         if step % self._log_every == 0:
             means = {name: float(np.mean(values)) for name, values in self._sums.items()}
