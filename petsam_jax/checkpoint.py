@@ -81,7 +81,7 @@ def weight_items(config: ConfigDict, params: Weights, ema: Weights | None = None
     trees = {"params": host(dict(params))} | ({} if ema is None else {"ema": host(dict(ema))})
     meta = {
         "config": to_json(config),
-        "arrays": {item: _describe(tree) for item, tree in trees.items()},
+        "arrays": {item: describe(tree) for item, tree in trees.items()},
     }
     saved = {item: ocp.args.StandardSave(tree) for item, tree in trees.items()}
     return {"meta": ocp.args.JsonSave(meta), **saved}
@@ -96,7 +96,7 @@ def host(tree):
     return jax.tree.map(lambda array: np.array(array), tree)
 
 
-def _describe(tree: Weights) -> dict[str, dict]:
+def describe(tree: Weights) -> dict[str, dict]:
     """Shape, type and checksum of each array: Orbax itself does not notice a flipped bit."""
     described = {}
     for name, array in tree.items():
@@ -226,9 +226,11 @@ def _read_arrays(path: Path, described: Mapping[str, Mapping]) -> dict[str, jax.
     # Not within `except`: the cause is pages long, and holds on to all reads that were under way.
     if fault is not None:
         raise CheckpointError(f"{path}: damaged or incomplete: {fault}")
-    found = _describe(arrays)
-    check(
-        f"{path}: damaged, checksums are wrong",
-        [name for name in found if found[name]["crc32"] != described[name]["crc32"]],
-    )
+    check(f"{path}: damaged, checksums are wrong", wrong_sums(arrays, described))
     return arrays
+
+
+def wrong_sums(arrays: Weights, described: Mapping[str, Mapping]) -> list[str]:
+    """The names of arrays whose checksum is not the one that `describe` found."""
+    found = describe(arrays)
+    return [name for name in found if found[name]["crc32"] != described[name]["crc32"]]

@@ -84,6 +84,9 @@ class SilentLogbook(contextlib.nullcontext):
     def picture(self, step: int, name: str, picture: UInt8[np.ndarray, "h w 3"]) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
 
 def _told(error: OSError, path: Path) -> OSError:
     hint = f"the log cannot be written ({error.strerror}); make room, then start again to resume"
@@ -183,15 +186,20 @@ class Progress:
         if self._terminal:
             filled = int(20 * min(done, 1.0))
             parts.append(f"[{'#' * filled}{'.' * (20 - filled)}]")
-        parts += [f"{name} {mean:.4g}" for name, mean in self.averages.means().items()]
+        losses = [f"{name} {mean:.4g}" for name, mean in self.averages.means().items()]
+        pace = []
         seconds, steps, images = 0.0, 0, 0
         if self._pace:
             (then, step, before), (now, _, after) = self._pace[0], self._pace[-1]
             seconds, steps, images = now - then, self.step - step, after - before
         if seconds > 0 and steps > 0:
             left = (self.total - self.step) * seconds / steps
-            parts += [f"{images / seconds:.3g} images/s", f"{duration(left)} left"]
-        return "  ".join(parts)
+            pace = [f"{images / seconds:.3g} images/s", f"{duration(left)} left"]
+        if self._terminal and losses:
+            # What is cut off are the last losses, rather than the time left.
+            room = shutil.get_terminal_size().columns - 1 - len("  ".join(parts + pace))
+            losses = ["  ".join(losses)[: max(room - 2, 0)]]
+        return "  ".join(parts + losses + pace)
 
     def say(self, text: str) -> None:
         """A line of its own, above the progress line."""

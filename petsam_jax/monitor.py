@@ -5,7 +5,9 @@ TrainingDiverged where losses go wrong. In all processes of a run but the first 
 nothing, but reads and validates as the first does, so that all of them stop at the same step.
 """
 
+import contextlib
 import io
+import math
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -18,13 +20,15 @@ from ml_collections import ConfigDict
 
 from petsam_jax.feed import Fed
 from petsam_jax.logbook import Logbook, Progress, SilentLogbook, duration
-from petsam_jax.run_guard import TrainingDiverged, find_fault
+from petsam_jax.run_guard import WINDOW, TrainingDiverged, find_fault
 from petsam_jax.run_state import Keeper
-from petsam_jax.training import Metrics
+from petsam_jax.training import PARTS, Metrics
 from petsam_jax.validation import Validation
 
 # Losses of each kind of step that are watched for divergence.
 WATCHED = 5000
+# On the progress line, the foremost first: a narrow terminal cuts off the others.
+SHOWN = ("loss", "iou_last", *PARTS)
 
 
 class Monitor:
@@ -41,16 +45,24 @@ class Monitor:
         self._keeper, self._sheets = keeper, workdir / "sheets"
         self._log_every = config.train.log_every
         self._waiting = None
-        self._losses = {"image": deque(maxlen=WATCHED), "clip": deque(maxlen=WATCHED)}
-        self._sums: dict[str, list[float]] = {}
+        # Steps and losses of each kind.
+        self._watched = {"image": deque(maxlen=WATCHED), "clip": deque(maxlen=WATCHED)}
+        self._read_step, self._values = step, {}
         self._images, self._since = 0, time.monotonic()
 
     def __enter__(self) -> "Monitor":
         self._logbook.__enter__()
         return self
 
-    def __exit__(self, *error) -> None:
-        self._logbook.__exit__(*error)
+    def __exit__(self, kind, *_) -> None:
+        """Write what was read since the last line of the log, too."""
+        self._progress.close()
+        # An error that is on its way is worth more than one of writing.
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(OSError):
+            try:
+                self._write_means()
+            finally:
+                self._logbook.close()
 
     def say(self, text: str) -> None:
         """A line on the terminal."""
@@ -78,21 +90,41 @@ class Monitor:
         values = {name: float(value) for name, value in metrics.losses._asdict().items()}
         values["loss"] = values.pop("total")
         values["grad_norm"] = float(metrics.grad_norm)
-        self._losses[kind].append(values["loss"])
-        if fault := find_fault(self._losses[kind], values):
-            raise TrainingDiverged(step, f"{kind} {fault}", names, self._keeper.last)
-        values |= {"iou_first": float(metrics.ious[0]), "iou_last": float(metrics.ious[-1])}
+        self._watch(step, kind, values, names)
+        ious = {"iou_first": metrics.ious.mean(0), "iou_last": metrics.ious.mean(-1)}
+        # A last frame that all were prompted on has none.
+        values |= {name: iou for name, iou in ious.items() if iou is not None}
         values |= {f"grad_norm_{part}": float(norm) for part, norm in norms.items()}
         for name, value in values.items():
-            self._sums.setdefault(f"{kind}/{name}", []).append(value)
-        self._images += len(names)
-        shown = {f"{kind} {name}": values[name] for name in ("loss", "iou_last")}
-        self._progress.update(step, len(names), shown)
+            self._values.setdefault(f"{kind}/{name}", []).append(value)
+        # Of all processes; each has the names of its own pictures only.
+        images = len(fed.image)
+        self._images, self._read_step = self._images + images, step
+        shown = {f"{kind} {name}": values[name] for name in SHOWN if name in values}
+        self._progress.update(step, images, shown)
         if step % self._log_every == 0:
-            means = {name: float(np.mean(values)) for name, values in self._sums.items()}
-            pace = self._images / max(time.monotonic() - self._since, 1e-9)
-            self._logbook.write(step, means | {"images_per_second": pace})
-            self._sums, self._images, self._since = {}, 0, time.monotonic()
+            self._write_means()
+
+    def _watch(self, step, kind, values, names) -> None:
+        watched = self._watched[kind]
+        watched.append((step, values["loss"]))
+        fault = find_fault([loss for _, loss in watched], values)
+        if not fault:
+            return
+        # Losses that diverge did so somewhere in the window; one that is not finite does so now.
+        finite = all(map(math.isfinite, values.values()))
+        since = watched[-WINDOW][0] if finite else step
+        raise TrainingDiverged(
+            step, f"{kind} {fault}", names, self._keeper.last_before(since), self._keeper.best
+        )
+
+    def _write_means(self) -> None:
+        if not self._values:
+            return
+        means = {name: float(np.mean(values)) for name, values in self._values.items()}
+        pace = self._images / max(time.monotonic() - self._since, 1e-9)
+        self._logbook.write(self._read_step, means | {"images_per_second": pace})
+        self._values, self._images, self._since = {}, 0, time.monotonic()
 
     def validate(
         self, step: int, validation: Validation, weights: Mapping[str, Array]

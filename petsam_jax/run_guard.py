@@ -4,13 +4,14 @@ A run calls `check_workdir` and `check_config` before anything that takes time, 
 `StopSignal.requested` after each step, and gives recent losses to `find_fault`.
 """
 
+import contextlib
 import math
 import os
 import shutil
 import signal
 import statistics
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import SupportsFloat
@@ -23,9 +24,18 @@ from ml_collections import ConfigDict
 from petsam_jax.checkpoint import finished_steps
 from petsam_jax.config import differences, from_json, to_json
 
+try:
+    import fcntl
+except ImportError:  # Windows.
+    fcntl = None
+
 CONFIG = "config.json"
+# Never removed: a run that waits to open it would lock a file that nobody else sees.
+LOCK = ".lock"
 # Steps after which the processes of a run ask each other whether to stop.
 AGREE_EVERY = 8
+# Steps of one kind by whose losses it is judged whether they diverge.
+WINDOW = 100
 
 
 class WorkdirError(RuntimeError):
@@ -33,14 +43,24 @@ class WorkdirError(RuntimeError):
 
 
 class TrainingDiverged(RuntimeError):
-    """A loss that is not finite or grows: step, pictures and last good checkpoint."""
+    """A loss that is not finite or grows: step, pictures, and checkpoints from before it."""
 
-    def __init__(self, step: int, fault: str, names: Sequence[str], checkpoint: str | Path | None):
-        saved = "no checkpoint was written yet"
+    def __init__(
+        self,
+        step: int,
+        fault: str,
+        names: Sequence[str],
+        checkpoint: str | Path | None,
+        best: str | Path | None = None,
+    ):
+        """`checkpoint` is the last one that is older than the fault, `best` that in validation."""
+        saved = "no checkpoint was written before it"
         advice = "start again in a new --workdir with lower optim.groups.*.lr or a longer warmup"
         if checkpoint is not None:
             saved = f"the last good checkpoint is {checkpoint}"
             advice += f", from there if you like: --config.train.start_from={checkpoint}"
+        if best is not None:
+            saved += f", the best in validation {best}"
         super().__init__(
             f"step {step}: {fault}\n  pictures of this batch: {', '.join(names)}\n  {saved}\n  "
             f"{advice}"
@@ -82,6 +102,31 @@ def check_workdir(workdir: str | Path, needed_bytes: int) -> None:
 def tree_bytes(*trees) -> int:
     """The size of all arrays, or outlines of arrays, in the trees."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(trees))
+
+
+@contextlib.contextmanager
+def locked(workdir: str | Path) -> Iterator[None]:
+    """Raise WorkdirError if another run is in the workdir, else let none in until this is over.
+
+    A second run would take the first one's unfinished checkpoint for what a kill left, and remove
+    it. The system lifts the lock of a process that ends in whatever way. Of several processes of a
+    run the first one holds it.
+    """
+    if fcntl is None or jax.process_index() != 0:
+        yield
+        return
+    path = Path(workdir) / LOCK
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WorkdirError(
+                f"--workdir={workdir} is in use: another run holds {path}; wait for its end, stop "
+                "it, or choose another directory"
+            ) from None
+        except OSError:
+            pass  # Some disks of a network have no locks.
+        yield
 
 
 def check_config(workdir: str | Path, config: ConfigDict, may_differ: Iterable[str] = ()) -> None:
@@ -171,7 +216,7 @@ def find_fault(
     losses: Iterable[SupportsFloat],
     values: Mapping[str, SupportsFloat] | None = None,
     *,
-    window: int = 100,
+    window: int = WINDOW,
     factor: float = 5.0,
 ) -> str | None:
     """What is wrong with a run's recent losses, the newest last, or None.

@@ -4,7 +4,8 @@ In: a training state and the states of its data iterators. Out: a step under WOR
 with the weights as `petsam_jax.checkpoint` reads them, and beside them
 
     optimizer   every array of the optimiser's state, by its place in it
-    progress    JSON: the step, and how far each iterator is
+    progress    JSON: the step, how far each iterator is, and the optimiser's checksums
+    metrics     JSON: the scores of its validation, once there was one
 
 A step is written by a thread of Orbax while training goes on, under a name that is no step's until
 it is whole. All of it is exact, so that a run goes on as if it had never stopped.
@@ -21,9 +22,12 @@ from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from petsam_jax.checkpoint import STEPS, host, weight_items
+from petsam_jax.checkpoint import STEPS, describe, host, weight_items, wrong_sums
 from petsam_jax.run_guard import WorkdirError
 from petsam_jax.training import Fixed, TrainState
+
+# Where Orbax looks for the scores of a step.
+METRICS = "metrics"
 
 
 class Keeper:
@@ -54,8 +58,15 @@ class Keeper:
     @property
     def last(self) -> Path | None:
         """The newest whole step's folder."""
-        step = self._manager.latest_step()
-        return None if step is None else self.directory / str(step)
+        return self.last_before(None)
+
+    def last_before(self, step: int | None) -> Path | None:
+        """The folder of the newest whole step that is older than `step`."""
+        # Orbax counts the one that is being written.
+        folders = {s: self.directory / str(s) for s in self._manager.all_steps()}
+        whole = [s for s, folder in folders.items() if folder.is_dir()]
+        older = [s for s in whole if step is None or s < step]
+        return folders[max(older)] if older else None
 
     @property
     def best(self) -> Path | None:
@@ -68,25 +79,45 @@ class Keeper:
         state: TrainState,
         fixed: Fixed,
         iterators: Mapping[str, Any],
-        metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Start to write the state; it may be overwritten as soon as this returns.
 
-        `metrics` are those of a validation. A step that is there already is left as it is. Raises
-        WorkdirError when this or the step before could not be written.
+        A step that is there already is left as it is. Raises WorkdirError when this or the step
+        before could not be written.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
         items = weight_items(self._config, fixed.frozen | state.trained, state.ema)
-        items["optimizer"] = ocp.args.StandardSave(host(by_place(state.opt_state)))
-        items["progress"] = ocp.args.JsonSave({"step": step, "iterators": dict(iterators)})
-        self._told(
-            self._manager.save,
-            step,
-            args=ocp.args.Composite(**items),
-            metrics=None if metrics is None else dict(metrics),
-        )
+        optimizer = host(by_place(state.opt_state))
+        items["optimizer"] = ocp.args.StandardSave(optimizer)
+        progress = {"step": step, "iterators": dict(iterators), "optimizer": describe(optimizer)}
+        items["progress"] = ocp.args.JsonSave(progress)
+        self._told(self._manager.save, step, args=ocp.args.Composite(**items))
+
+    def judge(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add the scores of a validation to a step, which may then be the best; raises as `save`.
+
+        Not written with the step itself: that is there before its validation, which takes long and
+        may fail.
+        """
+        self.wait()
+        old = self._manager.best_step()
+
+        def add():
+            with ocp.Checkpointer(ocp.JsonCheckpointHandler(filename=METRICS)) as writer:
+                scores = ocp.args.JsonSave(dict(metrics))
+                writer.save(self.directory / str(step) / METRICS, args=scores, force=True)
+            self._manager.reload()
+            newest = sorted(self._manager.all_steps())[-self._config.train.keep :]
+            if old not in (None, self._manager.best_step(), *newest):
+                self._manager.delete(old)
+
+        self._told(add)
+
+    def is_judged(self, step: int) -> bool:
+        """Whether a step has scores."""
+        return self._manager.metrics(step) is not None
 
     def restore(
         self, state: TrainState, fixed: Fixed, sharding: NamedSharding
@@ -98,6 +129,36 @@ class Keeper:
         step = self._manager.latest_step()
         if step is None:
             return jax.device_put(state, sharding), fixed, {}
+        outlines = {
+            "params": fixed.frozen | state.trained,
+            "ema": state.ema,
+            "optimizer": by_place(state.opt_state),
+        }
+        fault = None
+        try:
+            arrays, progress = self._read(step, outlines)
+        except Exception as error:  # Orbax raises plain Exception for some kinds of damage.
+            fault = _in_short(error)
+        # Not within `except`: the cause is pages long, and holds on to what was read.
+        if fault is not None:
+            before = self.last_before(step)
+            then = f"go on from {before}" if before else "begin anew, since there is none before it"
+            raise WorkdirError(
+                f"{self.directory / str(step)}: this checkpoint cannot be read ({fault}); remove "
+                f"that folder and start again with the same --workdir to {then}"
+            )
+        restored = TrainState(
+            np.int32(progress["step"]),
+            {name: arrays["params"][name] for name in state.trained},
+            in_place(state.opt_state, arrays["optimizer"]),
+            arrays["ema"],
+        )
+        frozen = {name: jax.numpy.asarray(arrays["params"][name]) for name in fixed.frozen}
+        restored = jax.device_put(restored, sharding)
+        return restored, Fixed(fixed.definition, frozen), progress["iterators"]
+
+    def _read(self, step: int, outlines: Mapping[str, Mapping]) -> tuple[dict, dict]:
+        """Items of arrays like these, and `progress`; an error where a checksum is wrong."""
 
         def target(tree):
             return ocp.args.StandardRestore(
@@ -107,22 +168,18 @@ class Keeper:
         found = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                params=target(fixed.frozen | state.trained),
-                ema=target(state.ema),
-                optimizer=target(by_place(state.opt_state)),
+                meta=ocp.args.JsonRestore(),
                 progress=ocp.args.JsonRestore(),
+                **{item: target(tree) for item, tree in outlines.items()},
             ),
         )
-        arrays = {item: host(found[item]) for item in ("params", "ema", "optimizer")}
-        restored = TrainState(
-            np.int32(found["progress"]["step"]),
-            {name: arrays["params"][name] for name in state.trained},
-            in_place(state.opt_state, arrays["optimizer"]),
-            arrays["ema"],
-        )
-        frozen = {name: jax.numpy.asarray(arrays["params"][name]) for name in fixed.frozen}
-        iterators = found["progress"]["iterators"]
-        return jax.device_put(restored, sharding), Fixed(fixed.definition, frozen), iterators
+        # A step of an earlier version has none of the optimiser.
+        sums = found["meta"]["arrays"] | {"optimizer": found["progress"].get("optimizer")}
+        arrays = {item: host(found[item]) for item in outlines}
+        for item, tree in arrays.items():
+            if sums[item] is not None and (wrong := wrong_sums(tree, sums[item])):
+                raise ValueError(f"{item}: checksums are wrong: {', '.join(wrong)}")
+        return arrays, found["progress"]
 
     def wait(self) -> None:
         """Until the step that is being written is whole; raises as `save` does."""
@@ -136,18 +193,24 @@ class Keeper:
             if kind is None:
                 self.wait()
         finally:
-            self._manager.close()
+            self._told(self._manager.close)
 
     def _told(self, action, *args, **options) -> None:
         try:
             action(*args, **options)
         except Exception as error:  # Orbax raises what its writing threads raised, of any kind.
-            fault = (str(error).strip() or repr(error)).splitlines()[0][:300]
+            fault = _in_short(error)
             last = f"the last good one is {self.last}" if self.last else "there is none before it"
             raise WorkdirError(
                 f"{self.directory}: a checkpoint could not be written ({fault}); {last}. Make room "
                 "or mend the disk, then start again with the same --workdir to resume"
             ) from error
+
+
+def _in_short(error: Exception) -> str:
+    """The first line; TensorStore's has the reason behind long paths, and settings behind that."""
+    line = (str(error).strip() or repr(error)).splitlines()[0].partition(" [tensorstore_spec=")[0]
+    return line if len(line) <= 300 else f"{line[:120]} ... {line[-175:]}"
 
 
 def by_place(tree: Any) -> dict[str, Any]:

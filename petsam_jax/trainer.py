@@ -26,7 +26,7 @@ from petsam_jax.monitor import Monitor
 from petsam_jax.names import shapes
 from petsam_jax.objective import Objective
 from petsam_jax.optimizer import Rule, make_optimizer, make_rules, summary, to_steps, unflatten
-from petsam_jax.run_guard import StopSignal, check_config, check_workdir, tree_bytes
+from petsam_jax.run_guard import StopSignal, check_config, check_workdir, locked, tree_bytes
 from petsam_jax.run_state import Keeper
 from petsam_jax.training import (
     Fixed,
@@ -122,7 +122,7 @@ def train_and_evaluate(
     check_workdir(workdir, tree_bytes(state, fixed.frozen) * (config.train.keep + 2))
     feed = Feed(config, source, spread)
     try:
-        with Keeper(config, workdir) as keeper, StopSignal() as stop:
+        with locked(workdir), Keeper(config, workdir) as keeper, StopSignal() as stop:
             state, fixed, iterators = keeper.restore(state, fixed, everywhere)
             runtime.release_memory()
             feed.go_to(iterators)
@@ -188,7 +188,7 @@ class _Run:
         self.config, self.workdir, self.fixed = config, workdir, fixed
         self.feed, self.keeper, self.stop, self.total = feed, keeper, stop, plan.steps
         objective, seed = Objective.of(config), config.train.seed
-        split = Split(config.train.microbatches, feed.devices)
+        self.split = split = Split(config.train.microbatches, feed.devices)
         step = make_train_step(
             fixed,
             plan.optimizer,
@@ -212,6 +212,13 @@ class _Run:
                     f"model.dtype={dtype}: this processor has no instructions for it; float32 is "
                     "faster here (--config.model.dtype=float32, in a new workdir)"
                 )
+            for line in self._undivided():
+                monitor.say(line)
+            undone = self._is_due(step) and not self.keeper.is_judged(step)
+            if undone and not self.stop.agreed(step):
+                # A stop came before this validation, or the program ended during it.
+                scores = self._validate(step, state, monitor, validation)
+                monitor.pause()
             fed = self.feed.take(step) if step < end else None
             stopped = self.stop.agreed(step)
             while step < end and not stopped:
@@ -221,18 +228,47 @@ class _Run:
                 done, fed = fed, self.feed.take(step) if step < end else None
                 monitor.add(step, done, metrics, norms)
                 stopped = self.stop.agreed(step)
-                last = step == end or bool(stopped)
-                validate = step % self.config.eval.every == 0 or step == self.total
-                if not (validate or last or step % self.config.train.checkpoint_every == 0):
+                last, due = step == end or bool(stopped), self._is_due(step)
+                if not (due or last or step % self.config.train.checkpoint_every == 0):
                     continue
                 monitor.flush()
-                if validate:
-                    scores = monitor.validate(step, validation, state.ema)
-                self.keeper.save(state, self.fixed, done.iterators, scores if validate else None)
+                self.keeper.save(state, self.fixed, done.iterators)
+                stopped = self.stop.agreed(step)
+                # Who asks for a stop may not wait for long: the next start validates.
+                if due and not stopped:
+                    scores = self._validate(step, state, monitor, validation)
+                    stopped = self.stop.agreed(step)
                 monitor.pause()
             self.keeper.wait()
-            monitor.say(self._farewell(step))
+            monitor.say(self._farewell(step, stopped))
         return scores
+
+    def _is_due(self, step: int) -> bool:
+        """Whether a validation belongs to a step."""
+        return step > 0 and (step % self.config.eval.every == 0 or step == self.total)
+
+    def _validate(self, step, state, monitor, validation) -> dict[str, float]:
+        """Of a step that is saved: should the validation end the program, no step is lost."""
+        self.keeper.wait()
+        scores = monitor.validate(step, validation, state.ema)
+        self.keeper.judge(step, scores)
+        return scores
+
+    def _undivided(self) -> list[str]:
+        """What to say of batches that are worked through in fewer parts than asked for."""
+        train, lines = self.config.train, []
+        for field, share in (
+            ("batch_size", 1 - train.clip_share),
+            ("clip_batch_size", train.clip_share),
+        ):
+            parts = self.split.parts(train[field])
+            if share > 0 and parts < train.microbatches:
+                lines.append(
+                    f"train.microbatches={train.microbatches}: train.{field}={train[field]} on "
+                    f"{self.split.devices} devices is worked through in {parts}; more must divide "
+                    "each device's share"
+                )
+        return lines
 
     def _look(self, step, state, fed):
         """Gradient norms of the loss parts, each alone, at the steps that ask for them."""
@@ -242,10 +278,11 @@ class _Run:
             return {}
         return self.part_norms(state, fed.image, fed.mask)
 
-    def _farewell(self, step: int) -> str:
+    def _farewell(self, step: int, stopped: str) -> str:
+        """`stopped` is the signal that the processes agreed on, which others may have got."""
         where = f"step {step:,} of {self.total:,}; last checkpoint {self.keeper.last}"
         if self.keeper.best:
             where += f", best by {self.config.eval.best} {self.keeper.best}"
-        if self.stop.requested:
-            return f"{self.stop.requested}: saved and stopped at {where}; start again to resume"
+        if stopped:
+            return f"{stopped}: saved and stopped at {where}; start again to resume"
         return f"done: {where}"

@@ -77,11 +77,26 @@ def trainable_names(model: SAM2) -> list[str]:
 PARTS = tuple(name for name in Losses._fields if name != "total")
 
 
+class CountedIous(NamedTuple):
+    """IoUs by round or frame, 0 where an example does not count, and the share that does.
+
+    Both are means over all examples, so that their means over parts are those of the whole batch.
+    """
+
+    total: Float32[Array, " s"]
+    share: Float32[Array, " s"]
+
+    def mean(self, place: int) -> float | None:
+        """The IoU of those that count in one round or frame; None where none does."""
+        share = float(self.share[place])
+        return float(self.total[place]) / share if share else None
+
+
 class Metrics(NamedTuple):
     """What one step has to say: losses as combined, IoUs by round or frame, and gradient size."""
 
     losses: Losses
-    ious: Float32[Array, " s"]
+    ious: CountedIous
     grad_norm: Float32[Array, ""]
 
 
@@ -116,7 +131,7 @@ def make_train_step(
     def loss(trained, image, mask, key: PRNGKeyArray):
         outcome = outcome_of(fixed.model(trained), image, mask, key, objective)
         parts = mean_losses(outcome)
-        return parts.total, (parts, mean_ious(outcome))
+        return parts.total, (parts, counted_ious(outcome))
 
     def train_step(state: TrainState, image, mask):
         key = step_key(seed, state)
@@ -201,7 +216,7 @@ def mean_losses(outcome: Outcome) -> Losses:
     return combine(counted, float(outcome.counted.shape[1]))
 
 
-def mean_ious(outcome: Outcome) -> Float32[Array, " s"]:
-    """The mean IoU of each round or frame, of the examples that have it."""
-    count = jnp.maximum(outcome.counted.sum(axis=1), 1)
-    return jnp.where(outcome.counted, outcome.ious, 0.0).sum(axis=1) / count
+def counted_ious(outcome: Outcome) -> CountedIous:
+    """Of each round or frame."""
+    ious = jnp.where(outcome.counted, outcome.ious, 0.0)
+    return CountedIous(ious.mean(axis=1), outcome.counted.astype(jnp.float32).mean(axis=1))

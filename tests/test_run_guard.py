@@ -19,6 +19,7 @@ from petsam_jax.run_guard import (
     check_config,
     check_workdir,
     find_fault,
+    locked,
     tree_bytes,
 )
 
@@ -80,6 +81,39 @@ def test_what_a_run_has_written_is_not_wanted_again(tmp_path, monkeypatch):
 def test_bytes_of_trees():
     tree = {"a": np.zeros((3, 4), np.float32), "b": jax.ShapeDtypeStruct((5,), "bfloat16")}
     assert tree_bytes(tree, [np.zeros(2, np.int32)]) == 48 + 10 + 8
+
+
+def test_a_workdir_is_for_one_run_at_a_time(tmp_path):
+    refusal = rf"in use.*{tmp_path}/\.lock; wait for its end"
+    with locked(tmp_path):
+        with pytest.raises(WorkdirError, match=refusal), locked(tmp_path):
+            raise AssertionError
+        with locked(tmp_path.parent):
+            pass
+    with pytest.raises(ZeroDivisionError), locked(tmp_path):
+        raise ZeroDivisionError
+    with locked(tmp_path):
+        pass
+
+
+def test_without_locks_there_is_none(tmp_path, monkeypatch):
+    """As on Windows, and on some disks of a network; only the first process takes it."""
+
+    def refuse(*_):
+        raise OSError(95, "Operation not supported")
+
+    with locked(tmp_path):
+        monkeypatch.setattr(jax, "process_index", lambda: 1)
+        with locked(tmp_path):
+            pass
+        monkeypatch.undo()
+        monkeypatch.setattr("petsam_jax.run_guard.fcntl", None)
+        with locked(tmp_path):
+            pass
+        monkeypatch.undo()
+        monkeypatch.setattr("fcntl.flock", refuse)
+        with locked(tmp_path):
+            pass
 
 
 # Config
@@ -223,3 +257,5 @@ def test_error_says_step_pictures_and_checkpoint():
         assert part in str(error)
     assert (error.step, error.names) == (120, ("Abyssinian_1", "pug_7"))
     assert "no checkpoint was written yet" in str(TrainingDiverged(1, "loss is nan", ["a"], None))
+    error = TrainingDiverged(120, "loss is nan", ["pug_7"], "/run/100", best="/run/60")
+    assert "last good checkpoint is /run/100, the best in validation /run/60;" in str(error)

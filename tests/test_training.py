@@ -8,8 +8,10 @@ import pytest
 from einops import rearrange
 from flax import nnx
 
+from petsam_jax import training
+from petsam_jax.losses import Losses
 from petsam_jax.models.decoded import Decoded
-from petsam_jax.objective import Objective
+from petsam_jax.objective import Objective, Outcome
 from petsam_jax.optimizer import Rule
 from petsam_jax.training import (
     PARTS,
@@ -139,3 +141,29 @@ def test_a_step_in_parts_and_its_norms_go_together():
     )
     assert whole == pytest.approx(float(norms["mask"]), rel=1e-5) and whole > 0
     assert norms["object"] == pytest.approx(ROUNDS * (1 - 1 / (1 + np.exp(-0.5))), rel=1e-5)
+
+
+# IoUs of those that count
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_iou_is_of_the_examples_that_count_in_whatever_part(number, monkeypatch):
+    """Of four: all count at first, then the two of one part, and none on the last frame."""
+    found = jnp.array([[0.1, 0.2, 0.3, 0.8], [0.5, 9.0, 0.7, jnp.nan], [jnp.nan, 0.0, 1.0, 0.5]])
+    counted = jnp.array([[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0]], bool)
+
+    def outcome(model, image, mask, key, objective):
+        places = image[:, 0, 0, 0]
+        zero = jnp.zeros((3, len(places)))
+        losses = Losses(*(zero + model.iou[0] for _ in Losses._fields))
+        return Outcome(losses, counted[:, places], found[:, places])
+
+    monkeypatch.setattr(training, "outcome_of", outcome)
+    rules = {name: Rule("all", 1.0, 0.0, 0) for name in ("mask", "iou", "object")}
+    state, fixed = create_state(Toy(), rules, optax.sgd(1.0))
+    options = dict(seed=3, ema_decay=0.9, split=Split(number))
+    step = make_train_step(fixed, optax.sgd(1.0), objective(), **options)
+    image = jnp.zeros((4, 8, 8, 3), jnp.uint8) + jnp.arange(4, dtype=jnp.uint8)[:, None, None, None]
+    _, metrics = jax.jit(step)(state, image, image[..., 0])
+    assert [metrics.ious.mean(place) for place in range(2)] == pytest.approx([0.35, 0.6])
+    assert metrics.ious.mean(-1) is None
