@@ -74,7 +74,11 @@ def test_eight_devices_give_the_losses_of_one_and_their_checkpoint_opens_on_one(
     cache,
     tmp_path,
 ):
-    finish(start(cache, tmp_path, devices=8, more=("--max-steps", "4")))
+    # Batches of validation, of four, are filled up to eight.
+    four = ("--max-steps", "4", "--config.eval.every=4")
+    finish(start(cache, tmp_path, devices=8, more=four))
+    scores = [line for line in read_metrics(tmp_path) if "valid/iou_mean" in line]
+    assert [line["step"] for line in scores] == [4]
     one, eight = losses(whole), losses(tmp_path)
     assert list(eight) == [1, 2, 3, 4]
     np.testing.assert_allclose(list(eight.values()), list(one.values())[:4], rtol=2e-4)

@@ -2,8 +2,10 @@
 
     encode_image -> attend_memory -> decode -> encode_memory -> (write to the bank)
 
-`track_step` is all but the first, for one frame. Everything is jit-safe with shapes that depend on
-the image's size, the number of objects and prompt slots only. SAM 2 (Ravi et al. 2024) as of 2.1.
+`track_step` is all but the first, for one frame, as SAM 2 puts them together; clips in training
+(`objective.py`) and the tracker (`video/tracker.py`) put the same steps together with answers that
+are fed back between them. Everything is jit-safe with shapes that depend on the image's size, the
+number of objects and prompt slots only. SAM 2 (Ravi et al. 2024) as of 2.1.
 
 One image may serve several objects: `image_embed` and `high_res_feats` then have a first axis
 i = 1 and all else b objects; otherwise i = b.
