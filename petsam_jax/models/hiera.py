@@ -11,7 +11,6 @@ from itertools import accumulate
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
@@ -215,7 +214,7 @@ def split_qkv(
     window: tuple[int, int],
     grid: tuple[int, int],
     num_heads: int,
-    dtype: np.dtype,
+    dtype: DTypeLike,
 ) -> tuple[Float[Array, "n k l d"], Float[Array, "n k l d"], Float[Array, "n k l d"]]:
     """Queries, keys and values as windows of heads; `grid` counts the windows of a map.
 
