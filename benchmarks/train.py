@@ -72,6 +72,7 @@ def measure(config, data: str | None, seconds: float) -> None:
     everywhere, spread = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
     constant = jax.device_put(constant, spread)
     state, step = build(config, everywhere)
+    runtime.forget_programs()
     runtime.release_memory()
     start = time.perf_counter()
     step = step.lower(state, *constant).compile()

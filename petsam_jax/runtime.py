@@ -33,6 +33,8 @@ TUNABLES = ":".join(
 # with raised privileges).
 RESTARTED = "PETSAM_RESTARTED"
 DEVICES = "--xla_force_host_platform_device_count"
+# Whether `prepare` was called, which only a program does.
+_own_process = False
 
 
 def prepare(devices_per_host: int | None = None) -> None:
@@ -42,6 +44,8 @@ def prepare(devices_per_host: int | None = None) -> None:
     `devices_per_host` splits the CPU into that many JAX devices, unless XLA_FLAGS already says how
     many; JAX reads that when it first computes, so importing it before is no harm.
     """
+    global _own_process
+    _own_process = True
     flags = os.environ.get("XLA_FLAGS", "")
     if devices_per_host is not None and DEVICES not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {DEVICES}={devices_per_host}".strip()
@@ -51,6 +55,18 @@ def prepare(devices_per_host: int | None = None) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def forget_programs() -> None:
+    """Drop what was compiled so far, where the process is that of a program that calls `prepare`.
+
+    For once, after a model is drawn: that takes hundreds of programs, a quarter of a gigabyte in
+    all, and none of them is called again. In another process, a notebook or a test, they may be.
+    """
+    import jax
+
+    if _own_process:
+        jax.clear_caches()
 
 
 def release_memory() -> None:

@@ -124,6 +124,7 @@ def train_and_evaluate(
     try:
         with locked(workdir), Keeper(config, workdir) as keeper, StopSignal() as stop:
             state, fixed, iterators = keeper.restore(state, fixed, everywhere)
+            runtime.forget_programs()
             runtime.release_memory()
             feed.go_to(iterators)
             run = _Run(config, Path(workdir), plan, fixed, feed, keeper, stop, everywhere)

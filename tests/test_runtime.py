@@ -165,3 +165,23 @@ def test_nothing_happens_where_malloc_cannot(monkeypatch):
 
         monkeypatch.setattr(runtime.ctypes, "CDLL", library)
         runtime.release_memory()
+
+
+@pytest.mark.parametrize(("prepared", "compiled"), [(True, 2), (False, 1)])
+def test_only_a_program_forgets_what_it_compiled(prepared, compiled):
+    code = f"""
+import jax
+from petsam_jax import runtime
+
+traced = []
+double = jax.jit(lambda x: traced.append(x) or 2 * x)
+if {prepared}:
+    runtime.prepare()
+double(1.0)
+runtime.forget_programs()
+assert double(3.0) == 6.0
+print(len(traced))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == compiled
