@@ -256,6 +256,9 @@ def test_error_says_step_pictures_and_checkpoint():
     for part in ("step 120: loss is nan", "Abyssinian_1, pug_7", "/run/checkpoints/100", "lr"):
         assert part in str(error)
     assert (error.step, error.names) == (120, ("Abyssinian_1", "pug_7"))
-    assert "no checkpoint was written yet" in str(TrainingDiverged(1, "loss is nan", ["a"], None))
+    # What to do is a command's own flags.
+    assert "--config.train.start_from=/run/checkpoints/100" in str(error)
+    without = str(TrainingDiverged(1, "loss is nan", ["a"], None))
+    assert "no checkpoint was written before it" in without and "start_from" not in without
     error = TrainingDiverged(120, "loss is nan", ["pug_7"], "/run/100", best="/run/60")
     assert "last good checkpoint is /run/100, the best in validation /run/60;" in str(error)
