@@ -261,4 +261,4 @@ def test_error_says_step_pictures_and_checkpoint():
     without = str(TrainingDiverged(1, "loss is nan", ["a"], None))
     assert "no checkpoint was written before it" in without and "start_from" not in without
     error = TrainingDiverged(120, "loss is nan", ["pug_7"], "/run/100", best="/run/60")
-    assert "last good checkpoint is /run/100, the best in validation /run/60;" in str(error)
+    assert "last good checkpoint is /run/100, the best in validation /run/60\n" in str(error)
