@@ -10,7 +10,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from petsam_jax.config import load_config
-from petsam_jax.losses import enlarge
+from petsam_jax.models.decoded import enlarge
 from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.memory_bank import MemoryBank
 from petsam_jax.models.sam2 import SAM2

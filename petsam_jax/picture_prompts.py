@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from petsam_jax.prompts import (
     BOTTOM_RIGHT,
     BOX_SLOTS,
+    CLICK_SLOTS,
     EMPTY,
     NEGATIVE,
     POSITIVE,
@@ -27,8 +28,6 @@ from petsam_jax.prompts import (
     TOP_LEFT,
     Prompts,
 )
-
-CLICK_SLOTS = 16
 
 # Whatever numpy makes an array of.
 Numbers = ArrayLike | Sequence | int | float

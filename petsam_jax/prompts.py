@@ -18,7 +18,8 @@ from petsam_jax.distance import centre_pixel, uniform_pixel
 BACKGROUND, PET = 0, 1
 NEGATIVE, POSITIVE, TOP_LEFT, BOTTOM_RIGHT, EMPTY = 0, 1, 2, 3, -1
 BOX_SLOTS = 2
-# Clicks that a picture is trained with at most.
+# Clicks that a picture is trained with at most, and that a predictor has room for without
+# compiling anything anew.
 CLICK_SLOTS = 16
 # Model pixels to a pixel of `mask_input`.
 STRIDE = 4

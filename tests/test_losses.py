@@ -13,13 +13,13 @@ from petsam_jax.losses import (
     binary_focal,
     combine,
     dice,
-    enlarge,
     iou_error,
     pixel_loss,
     prompt_losses,
     read_mask,
     trained_masks,
 )
+from petsam_jax.models.decoded import enlarge
 from tests.golden import assert_close, golden
 
 NAMES = {"mask": "loss_mask", "dice": "loss_dice", "iou": "loss_iou", "object": "loss_class"}

@@ -24,8 +24,7 @@ from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.memory_bank import MemoryBank
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.objective import Objective, decode_prompts
-from petsam_jax.picture_prompts import CLICK_SLOTS
-from petsam_jax.prompts import Prompts, empty_prompts, set_mask
+from petsam_jax.prompts import CLICK_SLOTS, Prompts, empty_prompts, set_mask
 
 # What each program reads of the model: each array that a call passes costs it a microsecond.
 MEMORY = ("memory_encoder", "no_obj_embed_spatial")
