@@ -11,11 +11,15 @@ from ml_collections import ConfigDict
 
 from petsam_jax.config import ConfigError, fields
 from petsam_jax.prompts import CLICK_SLOTS
+from petsam_jax.validation import best_by
 
 ANY = math.inf
 # Patterns of fields, and the least and the largest value of those that have a number.
 LIMITS = {
     "data.num_threads": (0, ANY),
+    # The first prompt may be a click, and one more than there are slots for would be dropped.
+    "prompts.rounds": (0, CLICK_SLOTS - 1),
+    "prompts.clip_rounds": (0, CLICK_SLOTS - 1),
     "prompts.longest_gap": (0, ANY),
     "prompts.refinements": (0, ANY),
     "prompts.*_prob": (0, 1),
@@ -60,13 +64,6 @@ def check_limits(config: ConfigDict) -> None:
     ]
     if config.data.size < SIDE or config.data.size % SIDE:
         faults.append(f"data.size={config.data.size}: set it to a multiple of {SIDE}")
-    # The first prompt may be a click, and one more than there are slots for would be dropped.
-    for name in ("rounds", "clip_rounds"):
-        if not 0 <= config.prompts[name] < CLICK_SLOTS:
-            faults.append(
-                f"prompts.{name}={config.prompts[name]}: set it to at least 0 and at most "
-                f"{CLICK_SLOTS - 1}"
-            )
     if not config.eval.clicks or min(config.eval.clicks) < 1:
         faults.append(f"eval.clicks={config.eval.clicks}: name at least one number above 0")
     elif config.eval.best not in best_by(config):
@@ -74,10 +71,3 @@ def check_limits(config: ConfigDict) -> None:
         faults.append(f"eval.best={config.eval.best!r}: this run's validation has {names}")
     if faults:
         raise ConfigError("\n  ".join(["the config has values that cannot be:", *faults]))
-
-
-def best_by(config: ConfigDict) -> list[str]:
-    """Names of what validation measures of which more is better (`validation.Validation`)."""
-    clicks = [f"iou_click{number}" for number in config.eval.clicks]
-    names = ["iou_none", "iou_box", *clicks, "iou_mean"]
-    return [*names, "iou_clip"] if config.eval.clips and config.train.clip_share else names

@@ -133,6 +133,22 @@ def follow(
     return track_frames(model, features, mask, begun, ~everyone, objective, None, length)
 
 
+def prompt_kinds(config: ConfigDict) -> dict[str, int]:
+    """Names of the kinds of prompt that are reported, and their rows in `Answers`."""
+    return {"none": 0, "box": 1} | {f"click{n}": 1 + n for n in config.eval.clicks}
+
+
+def follows_clips(config: ConfigDict) -> bool:
+    """Whether clips are tracked, too: where the run trains on some."""
+    return bool(config.eval.clips and config.train.clip_share)
+
+
+def best_by(config: ConfigDict) -> list[str]:
+    """Names of what `Validation` measures of which more is better."""
+    names = [f"iou_{kind}" for kind in prompt_kinds(config)] + ["iou_mean"]
+    return [*names, "iou_clip"] if follows_clips(config) else names
+
+
 class Validation:
     """The held-out pictures of a run, and the compiled programs that try them."""
 
@@ -189,12 +205,12 @@ class Validation:
                     _row(batch.image[i], batch.mask[i], jax.tree.map(lambda x, i=i: x[:, i], said))
                     for i in range(len(batch.example))
                 ]
-        kinds = {"none": 0, "box": 1} | {f"click{n}": 1 + n for n in config.eval.clicks}
+        kinds = prompt_kinds(config)
         means, lost = (np.concatenate(x, axis=1).mean(axis=1) for x in (ious, losses))
         named = {f"iou_{kind}": float(means[row]) for kind, row in kinds.items()}
         named["iou_mean"] = float(means[list(kinds.values())].mean())
         named["loss"] = float(lost[list(kinds.values())].mean())
-        if config.eval.clips and config.train.clip_share:
+        if follows_clips(config):
             named["iou_clip"] = self._clips(weights)
         return named, _sheet(rows)
 

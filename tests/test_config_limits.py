@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from petsam_jax.config import ConfigError, fields, load_config
-from petsam_jax.config_limits import LIMITS, best_by, check_limits
+from petsam_jax.config_limits import LIMITS, check_limits
 from petsam_jax.trainer import describe, train_and_evaluate
+from petsam_jax.validation import best_by
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
