@@ -19,7 +19,6 @@ from statistics import median
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import timing
 from benchmarks.steps import SIZES, size_config
@@ -28,6 +27,7 @@ from petsam_jax.config import load_config
 from petsam_jax.data.augment import Augmentation
 from petsam_jax.data.open_source import open_source
 from petsam_jax.data.pipeline import make_train_iterator
+from petsam_jax.feed import placements
 from petsam_jax.objective import Objective
 from petsam_jax.trainer import first_state
 from petsam_jax.training import Split, make_train_step
@@ -68,8 +68,7 @@ def measure(config, data: str | None, seconds: float) -> None:
     constant = constant_batch(size, batch_size)
     # Before the compiling, which a wrong name should not have to wait for.
     source = open_source(data, "train") if data else None
-    mesh = Mesh(np.array(jax.devices()), ("data",))
-    everywhere, spread = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
+    everywhere, spread = placements()
     constant = jax.device_put(constant, spread)
     state, step = build(config, everywhere)
     runtime.forget_programs()

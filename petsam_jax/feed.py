@@ -8,7 +8,8 @@ import math
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import NamedSharding
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from petsam_jax.config import ConfigError
@@ -43,6 +44,17 @@ class Fed(NamedTuple):
 FIELDS = {"image": "batch_size", "clip": "clip_batch_size"}
 
 
+def kinds(share: float) -> list[str]:
+    """Those of FIELDS that occur where `share` of the steps are of clips."""
+    return [kind for kind, part in (("image", 1 - share), ("clip", share)) if part > 0]
+
+
+def placements() -> tuple[NamedSharding, NamedSharding]:
+    """On the devices of all processes: all of an array on each, and its first axis spread."""
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+
+
 class Feed:
     """Batches of pictures and of clips, in the order of the steps; close it when done.
 
@@ -53,11 +65,9 @@ class Feed:
         self._share, self._sharding = config.train.clip_share, sharding
         self.devices = devices = sharding.mesh.size
         motions = {"image": None, "clip": Motion(**config.data.motion.to_dict())}
-        occurs = {"image": self._share < 1, "clip": self._share > 0}
         self._iterators = {}
-        for number, (kind, field) in enumerate(FIELDS.items()):
-            if not occurs[kind]:
-                continue
+        for kind in kinds(self._share):
+            field = FIELDS[kind]
             batch_size = config.train[field]
             if batch_size % devices:
                 raise ConfigError(
@@ -68,7 +78,7 @@ class Feed:
                 source,
                 batch_size=batch_size // jax.process_count(),
                 size=config.data.size,
-                seed=config.train.seed + number,
+                seed=config.train.seed + list(FIELDS).index(kind),
                 augmentation=Augmentation(**config.data.augment.to_dict()),
                 motion=motions[kind],
                 shard_index=jax.process_index(),

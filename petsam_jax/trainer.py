@@ -4,13 +4,12 @@
 devices of all its processes, each with its part of every batch; the first process keeps the log.
 """
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from petsam_jax import runtime
@@ -20,7 +19,7 @@ from petsam_jax.config import ConfigError, differences
 from petsam_jax.config_limits import check_limits
 from petsam_jax.data.open_source import open_mix
 from petsam_jax.data.sources import Source
-from petsam_jax.feed import Feed, number_of_kind
+from petsam_jax.feed import FIELDS, Feed, kinds, number_of_kind, placements
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.monitor import Monitor
 from petsam_jax.names import shapes
@@ -114,15 +113,18 @@ def train_and_evaluate(
     check_limits(config)
     source, held_out = _open(config, "train"), _open(config, "valid")
     check_workdir(workdir, 0)
-    check_config(workdir, config, MAY_DIFFER)
-    mesh = Mesh(np.array(jax.devices()), ("data",))
-    everywhere, spread = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
-    resumed = bool(finished_steps(workdir))
-    plan, state, fixed = first_state(config, len(source), resumed)
-    check_workdir(workdir, tree_bytes(state, fixed.frozen) * (config.train.keep + 2))
-    feed = Feed(config, source, spread)
-    try:
-        with locked(workdir), Keeper(config, workdir) as keeper, StopSignal() as stop:
+    # From before config.json is written: that of a run that is under way may not be another's.
+    with locked(workdir):
+        check_config(workdir, config, MAY_DIFFER)
+        everywhere, spread = placements()
+        resumed = bool(finished_steps(workdir))
+        plan, state, fixed = first_state(config, len(source), resumed)
+        check_workdir(workdir, tree_bytes(state, fixed.frozen) * (config.train.keep + 2))
+        with (
+            closing(Feed(config, source, spread)) as feed,
+            Keeper(config, workdir) as keeper,
+            StopSignal() as stop,
+        ):
             state, fixed, iterators = keeper.restore(state, fixed, everywhere)
             runtime.forget_programs()
             runtime.release_memory()
@@ -130,8 +132,6 @@ def train_and_evaluate(
             run = _Run(config, Path(workdir), plan, fixed, feed, keeper, stop, everywhere)
             validation = Validation(config, held_out, Objective.of(config), fixed, spread)
             return run.loop(state, validation, min(plan.steps, max_steps or plan.steps))
-    finally:
-        feed.close()
 
 
 def first_state(
@@ -258,12 +258,9 @@ class _Run:
     def _undivided(self) -> list[str]:
         """What to say of batches that are worked through in fewer parts than asked for."""
         train, lines = self.config.train, []
-        for field, share in (
-            ("batch_size", 1 - train.clip_share),
-            ("clip_batch_size", train.clip_share),
-        ):
+        for field in (FIELDS[kind] for kind in kinds(train.clip_share)):
             parts = self.split.parts(train[field])
-            if share > 0 and parts < train.microbatches:
+            if parts < train.microbatches:
                 lines.append(
                     f"train.microbatches={train.microbatches}: train.{field}={train[field]} on "
                     f"{self.split.devices} devices is worked through in {parts}; more must divide "

@@ -7,17 +7,16 @@ And runs of the smallest model with batches in parts.
 
 from types import SimpleNamespace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
 from test_run_state import a_state
 from test_train import cache, saved_arrays, small  # noqa: F401
 
-from petsam_jax.feed import Fed
+from petsam_jax.config import from_json, to_json
+from petsam_jax.feed import Fed, placements
 from petsam_jax.logbook import read_metrics
 from petsam_jax.losses import Losses
 from petsam_jax.run_guard import StopSignal, WorkdirError, locked
@@ -60,7 +59,7 @@ class Loop:
         return {"iou_mean": 0.1 * len(self.validated)}, Image.new("RGB", (8, 8))
 
     def run(self, validate=None):
-        everywhere = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec())
+        everywhere, _ = placements()
         plan = SimpleNamespace(steps=8, optimizer=optax.sgd(1.0))
         feed = SimpleNamespace(take=self.take, devices=1)
         with Keeper(self.config, self.workdir) as self.keeper:
@@ -201,6 +200,9 @@ def test_a_run_in_parts_that_was_stopped_equals_the_whole_one(cache, tmp_path):
 def test_a_second_start_on_a_live_run_is_refused(tmp_path):
     unfinished = tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp"
     unfinished.mkdir(parents=True)
+    (tmp_path / "config.json").write_text(to_json(small("train.seed=5")))
     with locked(tmp_path), pytest.raises(WorkdirError, match="in use"):
         train_and_evaluate(small(), tmp_path)
     assert unfinished.exists()
+    # It has no checkpoint yet, by which another config would be refused, and keeps its own.
+    assert from_json((tmp_path / "config.json").read_text()).train.seed == 5
