@@ -11,8 +11,7 @@ scratch for the step, and the most that the process had while it was compiled an
 
 With `--backward` each step is timed in turn with the same and the gradient of all parameters that
 it reads, which stay float32; behind the time stands how many times that of the step by itself it
-is. Memory is kept as train.py keeps it (`runtime.prepare`), which makes steps of a few milliseconds
-slower by a tenth.
+is. Large buffers are had as train.py has them (`runtime.prepare`).
 """
 
 import argparse

@@ -69,7 +69,7 @@ def peak_megabytes() -> float:
 def setting() -> str:
     """Date, processor, memory pages and versions: what a figure means nothing without."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = "memory kept" if "GLIBC_TUNABLES" in os.environ else "malloc as it is"
+    memory = os.environ.get("GLIBC_TUNABLES", "malloc as it is")
     return (
         f"{datetime.date.today()}, {cores} cores of {_processor()}, {jax.devices()[0].platform}, "
         f"Python {platform.python_version()}, jax {jax.__version__}, {memory}"

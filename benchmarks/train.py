@@ -136,8 +136,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--microbatches",
         type=int,
-        default=1,
-        help="parts of a batch, one after another (default: 1)",
+        help="parts of a batch, one after another (default: the config's)",
     )
     parser.add_argument("--data", help="a source of real pictures, as data.sources names it")
     parser.add_argument("--seconds", type=float, default=20.0, help="to measure for")
@@ -149,7 +148,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     overrides = [f"model.dtype={args.dtype}", f"train.batch_size={args.batch}"]
-    overrides.append(f"train.microbatches={args.microbatches}")
+    if args.microbatches is not None:
+        overrides.append(f"train.microbatches={args.microbatches}")
     if args.rounds is not None:
         overrides.append(f"prompts.rounds={args.rounds}")
     print(timing.setting())

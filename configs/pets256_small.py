@@ -63,6 +63,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # more, and it is the encoder that lags when a model starts from random weights.
     config.prompts.rounds = 3
     config.train.clip_share = 0.125
+    config.train.microbatches = 1
     config.train.duration = "6000 steps"
     config.eval.update(every=500, examples=150)
     # The model sees a clip of 16:9 as a square, too, and its pets are small and blurred. Not in the

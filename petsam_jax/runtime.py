@@ -4,11 +4,14 @@
         runtime.prepare()
         main()
 
-On Linux, malloc gives XLA's large buffers back to the system after each call, and the next call
-pays for them page by page: a fourth of the time of a training step. glibc reads how it should
-behave only when a process starts, so `prepare` starts the program again, once, in its place: same
-process id, same arguments, same output. The price: a process keeps the most memory it ever had, and
-its threads share one pool of it, so programs with steps of a few milliseconds better go without.
+On Linux, malloc takes XLA's large buffers from the system at each call, gives them back after it,
+and each call pays for them page by page: a sixth of the time of a training step. In pages of 2 MB
+that is little. glibc reads whether it should ask for those only when a process starts, so `prepare`
+starts the program again, once, in its place: same process id, same arguments, same output.
+
+To have malloc keep the buffers, in one pool for all threads, is worse than doing nothing: compiling
+leaves that pool full of holes, and one thread at a time looks among them for each small buffer of
+each step.
 """
 
 import contextlib
@@ -18,17 +21,8 @@ import platform
 import sys
 from pathlib import Path
 
-# Nothing is ever given back, however large it was or whichever thread had it: threads of their own
-# arenas would give it back all the same. Pages of 2 MB where the kernel grants them on request.
-NEVER = 2**36
-TUNABLES = ":".join(
-    [
-        f"glibc.malloc.mmap_threshold={NEVER}",
-        f"glibc.malloc.trim_threshold={NEVER}",
-        "glibc.malloc.arena_max=1",
-        "glibc.malloc.hugetlb=1",
-    ]
-)
+# Pages of 2 MB where the kernel grants them on request.
+TUNABLES = "glibc.malloc.hugetlb=1"
 # Tells the second start that it is one, should GLIBC_TUNABLES not survive (it does not in programs
 # with raised privileges).
 RESTARTED = "PETSAM_RESTARTED"
@@ -72,8 +66,8 @@ def forget_programs() -> None:
 def release_memory() -> None:
     """Give the system what was freed so far and is not needed again in this size.
 
-    For once, after a model is built or a step compiled: both free gigabytes, which `prepare` has
-    malloc keep, and a step would come on top. Does nothing where malloc has no such call.
+    For once, after a model is built or a step compiled: both free gigabytes in small pieces, which
+    malloc keeps, and a step would come on top. Does nothing where malloc has no such call.
     """
     # None is the program itself; AttributeError: not glibc, TypeError: Windows.
     with contextlib.suppress(AttributeError, OSError, TypeError):
