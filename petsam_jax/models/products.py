@@ -92,26 +92,36 @@ def _attention_forward(q, k, v, mask, dtype):
         scores = jnp.where(mask[:, None, None, :], scores, MASKED)
     weights = jnp.exp(scores - scores.max(-1, keepdims=True))
     inverse = 1 / weights.sum(-1, keepdims=True)
-    weights = weights.astype(dtype)
-    out = _dot(weights, v, (3,), (2,), dtype, batch=2) * inverse
-    return out, (q, k, v, weights, inverse, out)
+    out = _dot(weights.astype(dtype), v, (3,), (2,), dtype, batch=2) * inverse
+    return out, (q, k, v, mask, out)
 
 
 def _attention_backward(dtype, saved, grad):
-    q, k, v, weights, inverse, out = saved
-    # Rows of `weights` were not divided by their sum, so the gradient is.
+    """Computes the weights anew, as s x n: gradients of keys and values are then plain products.
+
+    To store them for each layer, the largest arrays of the forward pass, and to read them again
+    takes longer than that (as in Dao et al. 2022). As n x s XLA would share the forward pass's.
+    """
+    q, k, v, mask, out = saved
+    scores = _dot(k, q, (3,), (3,), dtype, batch=2)
+    if mask is not None:
+        scores = jnp.where(mask[:, None, :, None], scores, MASKED)
+    weights = jnp.exp(scores - scores.max(-2, keepdims=True))
+    inverse = 1 / rearrange(weights.sum(-2), "b k n -> b k n 1")
+    weights = weights.astype(dtype)
+    # Columns of `weights` were not divided by their sum, so the gradient is.
     scaled = (grad * inverse).astype(dtype)
-    grad_v = _swapped_product(weights, scaled, dtype, swap_y=_many_keys(weights, scaled))
-    shift = (grad * out).sum(-1, keepdims=True) * inverse
-    grad_scores = weights * (_dot(scaled, v, (3,), (3,), dtype, batch=2) - shift)
+    grad_v = _dot(weights, scaled, (3,), (2,), dtype, batch=2)
+    shift = rearrange((grad * out).sum(-1, keepdims=True) * inverse, "b k n 1 -> b k 1 n")
+    grad_scores = weights * (_dot(v, scaled, (3,), (3,), dtype, batch=2) - shift)
     grad_scores = grad_scores.astype(dtype)
-    grad_q = _dot(grad_scores, k, (3,), (2,), dtype, batch=2) * q.shape[-1] ** -0.5
-    grad_k = _swapped_product(grad_scores, q, dtype, swap_y=_many_keys(grad_scores, q))
-    return grad_q, grad_k, grad_v, None
+    grad_k = _dot(grad_scores, q, (3,), (2,), dtype, batch=2)
+    grad_q = _swapped_product(grad_scores, k, dtype, swap_y=_many_queries(grad_scores, k))
+    return grad_q * q.shape[-1] ** -0.5, grad_k, grad_v, None
 
 
-def _many_keys(scores, tokens):
-    """Whether b k n s is so much larger than b k n d that the latter is the one to transpose."""
+def _many_queries(scores, tokens):
+    """Whether b k s n is so much larger than b k s d that the latter is the one to transpose."""
     return scores.shape[-1] >= 2 * tokens.shape[-1]
 
 
