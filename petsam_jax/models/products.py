@@ -87,12 +87,8 @@ def _attention_forward(q, k, v, mask, dtype):
     # Dividing the output by the sum touches n x d numbers where a softmax would n x s.
     q = (q * q.shape[-1] ** -0.5).astype(dtype)
     k, v = k.astype(dtype), v.astype(dtype)
-    scores = _dot(q, k, (3,), (3,), dtype, batch=2)
-    if mask is not None:
-        scores = jnp.where(mask[:, None, None, :], scores, MASKED)
-    weights = jnp.exp(scores - scores.max(-1, keepdims=True))
-    inverse = 1 / weights.sum(-1, keepdims=True)
-    out = _dot(weights.astype(dtype), v, (3,), (2,), dtype, batch=2) * inverse
+    weights, inverse = _weights(q, k, mask, -1, dtype)
+    out = _dot(weights, v, (3,), (2,), dtype, batch=2) * inverse
     return out, (q, k, v, mask, out)
 
 
@@ -103,12 +99,8 @@ def _attention_backward(dtype, saved, grad):
     takes longer than that (as in Dao et al. 2022). As n x s XLA would share the forward pass's.
     """
     q, k, v, mask, out = saved
-    scores = _dot(k, q, (3,), (3,), dtype, batch=2)
-    if mask is not None:
-        scores = jnp.where(mask[:, None, :, None], scores, MASKED)
-    weights = jnp.exp(scores - scores.max(-2, keepdims=True))
-    inverse = 1 / rearrange(weights.sum(-2), "b k n -> b k n 1")
-    weights = weights.astype(dtype)
+    weights, inverse = _weights(k, q, mask, -2, dtype)
+    inverse = rearrange(inverse, "b k 1 n -> b k n 1")
     # Columns of `weights` were not divided by their sum, so the gradient is.
     scaled = (grad * inverse).astype(dtype)
     grad_v = _dot(weights, scaled, (3,), (2,), dtype, batch=2)
@@ -116,13 +108,20 @@ def _attention_backward(dtype, saved, grad):
     grad_scores = weights * (_dot(v, scaled, (3,), (3,), dtype, batch=2) - shift)
     grad_scores = grad_scores.astype(dtype)
     grad_k = _dot(grad_scores, q, (3,), (2,), dtype, batch=2)
-    grad_q = _swapped_product(grad_scores, k, dtype, swap_y=_many_queries(grad_scores, k))
+    # Where there are that many more queries than channels, the keys are the smaller to transpose.
+    swap_y = grad_scores.shape[-1] >= 2 * k.shape[-1]
+    grad_q = _swapped_product(grad_scores, k, dtype, swap_y=swap_y)
     return grad_q * q.shape[-1] ** -0.5, grad_k, grad_v, None
 
 
-def _many_queries(scores, tokens):
-    """Whether b k s n is so much larger than b k s d that the latter is the one to transpose."""
-    return scores.shape[-1] >= 2 * tokens.shape[-1]
+def _weights(x, y, mask, keys, dtype):
+    """exp(x y'), less the greatest of each query, and one over its sum; `keys` is their axis."""
+    scores = _dot(x, y, (3,), (3,), dtype, batch=2)
+    if mask is not None:
+        shape = "b s -> b 1 1 s" if keys == -1 else "b s -> b 1 s 1"
+        scores = jnp.where(rearrange(mask, shape), scores, MASKED)
+    weights = jnp.exp(scores - scores.max(keys, keepdims=True))
+    return weights.astype(dtype), 1 / weights.sum(keys, keepdims=True)
 
 
 attention.defvjp(_attention_forward, _attention_backward)
