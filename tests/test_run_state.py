@@ -198,9 +198,10 @@ def test_a_disk_that_fills_while_a_step_is_written_is_told(told_by, config, ever
                 keeper.wait()
             elif told_by == "judge":
                 keeper.judge(2, {"iou_mean": 0.9})
-    # A run is taken up by a new process, in which nothing goes on writing.
+    # A run is taken up by a new process, in which nothing goes on writing. Orbax's own `join` would
+    # raise once more what its thread died of.
     for thread in set(threading.enumerate()).difference(before):
-        thread.join(60)
+        threading.Thread.join(thread, 60)
     with Keeper(config, tmp_path) as keeper:
         assert keeper.last.name == keeper.best.name == "1" and steps(keeper) == [1]
         got, _, _ = keeper.restore(*a_state(0, seed=1), everywhere)
