@@ -22,7 +22,7 @@ from petsam_jax.models.prompt_encoder import Constant
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.names import shapes, weights
 from petsam_jax.objective import Objective, Outcome, clip_outcome, picture_outcome
-from petsam_jax.optimizer import Rule, ema_update, split_frozen, unflatten
+from petsam_jax.optimizer import Rule, ema_update, global_norm, split_frozen, unflatten
 
 Arrays = dict[str, Array]
 
@@ -139,7 +139,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trained)
         trained = optax.apply_updates(state.trained, updates)
         ema = ema_update(state.ema, trained, ema_decay, state.step)
-        metrics = Metrics(parts, ious, optax.tree.norm(grads))
+        metrics = Metrics(parts, ious, global_norm(grads))
         return TrainState(state.step + 1, trained, opt_state, ema), metrics
 
     return train_step
@@ -162,7 +162,7 @@ def make_part_norms(
                 return jnp.stack([getattr(parts, name) for name in PARTS]) @ which, ()
 
             key = step_key(seed, state)
-            return optax.tree.norm(mean_gradient(loss, state.trained, (image, mask), key, split)[1])
+            return global_norm(mean_gradient(loss, state.trained, (image, mask), key, split)[1])
 
         return dict(zip(PARTS, jax.lax.map(norm, jnp.eye(len(PARTS))), strict=True))
 

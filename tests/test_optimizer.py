@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
+import petsam_jax.optimizer
 from petsam_jax.config import load_config
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.names import shapes
@@ -16,8 +17,10 @@ from petsam_jax.optimizer import (
     NO_DECAY,
     OptimizerError,
     Rule,
+    apart,
     ema_update,
     flatten,
+    global_norm,
     layer_scales,
     make_optimizer,
     make_rules,
@@ -25,6 +28,7 @@ from petsam_jax.optimizer import (
     split_frozen,
     summary,
     to_steps,
+    together,
     unflatten,
 )
 from petsam_jax.reference_names import DROPPED, our_name
@@ -206,8 +210,11 @@ def by_hand(params, gradients, rules, total, clip):
     return params
 
 
+# How many of the five arrays are worked on as one: all, the three least, none.
+@pytest.mark.parametrize("size", [2**16, 6, 0])
 @pytest.mark.parametrize("flat", [False, True])
-def test_steps_equal_adamw_by_hand(rng, flat):
+def test_steps_equal_adamw_by_hand(rng, flat, size, monkeypatch):
+    monkeypatch.setattr(petsam_jax.optimizer, "SMALL", size)
     params, gradients = small(rng), [small(rng) for _ in range(10)]
     rules = small_rules(params)
     want = by_hand(params, gradients, rules, total=12, clip=2.0)
@@ -217,6 +224,24 @@ def test_steps_equal_adamw_by_hand(rng, flat):
     for name, array in flatten(got).items():
         # 1 - 0.999**t has four digits in float32.
         np.testing.assert_allclose(array, want[name], rtol=2e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("size", [13, 6, 5, 0])
+def test_small_arrays_go_together_and_come_apart(rng, size, monkeypatch):
+    monkeypatch.setattr(petsam_jax.optimizer, "SMALL", size)
+    # A scalar and an empty array are small, too.
+    params = small(rng) | {"scale": jnp.float32(3), "none": jnp.zeros((0, 7))}
+    packed = together(params)
+    flat = flatten(params)
+    alone = {name for name, array in flat.items() if array.size >= size}
+    assert alone == set(packed) - {"together"}
+    assert sum(array.size for array in packed.values()) == sum(a.size for a in flat.values())
+    again = apart(packed, params)
+    assert jax.tree.structure(again) == jax.tree.structure(params)
+    for name, array in flatten(again).items():
+        np.testing.assert_array_equal(array, flat[name], err_msg=name)
+    norm = np.sqrt(sum(np.square(np.float64(array)).sum() for array in flat.values()))
+    assert global_norm(params) == pytest.approx(norm, rel=1e-6)
 
 
 def state_size(state):
