@@ -9,6 +9,7 @@ on its first frame, and on a later one for some, and is tracked over the rest. S
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -185,8 +186,12 @@ def prompt_rounds(
     Where `rounds` has a first axis of 0 there is no click, and `next_click` may be None.
     Returns the last answer, and losses and IoUs of all, the first prompt's included.
     """
+    number = jax.tree.leaves(rounds)[0].shape[0]
+    of_several, of_one = partial(trained_losses, objective), partial(single_losses, objective)
 
-    def answer(prompts, several):
+    def answer(prompts, place):
+        # After a mask or nothing, the first correction is the only point: still several masks.
+        several = place <= 1
         few = (prompts.labels != EMPTY).sum(axis=1) <= 1
         decoded = model.decode(
             pix_feat,
@@ -196,43 +201,38 @@ def prompt_rounds(
             gated=objective.gated,
             evaluation=False,
         )
-        return decoded, *_judge(decoded, mask, objective, several)
+        losses = jax.lax.cond(several, of_several, of_one, decoded, mask)
+        pred, score = _seen(decoded, mask)
+        if number:
+            # The last answer is followed by a click too, which nothing reads.
+            this_round = jax.tree.map(lambda x: x[jnp.minimum(place, number - 1)], rounds)
+            prompts = add_click(prompts, *next_click(this_round, mask, pred, prompts))
+        return feed_back(prompts, decoded), (decoded, losses, score)
 
-    def correct(state, this_round, several):
-        prompts, decoded, pred = state
-        point, label = next_click(this_round, mask, pred, prompts)
-        prompts = feed_back(add_click(prompts, point, label), decoded)
-        decoded, pred, *judged = answer(prompts, several)
-        return (prompts, decoded, pred), judged
-
-    decoded, pred, *judged = answer(prompts, several=True)
-    state, history = (prompts, decoded, pred), [judged]
-    number = jax.tree.leaves(rounds)[0].shape[0]
-    if number > 0:
-        # After a mask or nothing, the first correction is the only point: still several masks.
-        state, judged = correct(state, jax.tree.map(lambda x: x[0], rounds), several=True)
-        history.append(judged)
-    history = [jax.tree.map(lambda x: x[None], judged) for judged in history]
-    if number > 1:
-        rest = jax.tree.map(lambda x: x[1:], rounds)
-        # Decoded anew in the backward pass: to store and fetch what a round would keep for it takes
-        # longer than the round.
-        again = jax.checkpoint(lambda s, r: correct(s, r, several=False), prevent_cse=False)
-        state, judged = jax.lax.scan(again, state, rest)
-        history.append(judged)
-    losses, ious = jax.tree.map(lambda *parts: jnp.concatenate(parts), *history)
-    return state[1], losses, ious
+    # One program for all answers, or it would compile for each anew what it decodes. Decoded once
+    # more in the backward pass: to store and fetch what a round would keep for it takes longer than
+    # the round.
+    answer = jax.checkpoint(answer, prevent_cse=False)
+    _, (decoded, losses, ious) = jax.lax.scan(answer, prompts, jnp.arange(number + 1))
+    return jax.tree.map(lambda x: x[-1], decoded), losses, ious
 
 
-def _judge(decoded: Decoded, mask, objective: Objective, several: bool):
-    """Where an answer sees the pet, its losses, and the IoU of the mask that it chose."""
-    if several:
-        logits, ious, valid = trained_masks(decoded.all_logits, decoded.all_ious, decoded.multimask)
-    else:
-        logits, ious, valid = decoded.all_logits[:, :1], decoded.all_ious[:, :1], None
-    losses = prompt_losses(logits, ious, decoded.object_logit, mask, valid, **objective.loss)
+def trained_losses(objective: Objective, decoded: Decoded, mask: UInt8[Array, "b h w"]) -> Losses:
+    """Of the three masks where they are the answer, else of the single one."""
+    logits, ious, valid = trained_masks(decoded.all_logits, decoded.all_ious, decoded.multimask)
+    return prompt_losses(logits, ious, decoded.object_logit, mask, valid, **objective.loss)
+
+
+def single_losses(objective: Objective, decoded: Decoded, mask: UInt8[Array, "b h w"]) -> Losses:
+    """The same where no answer is one of three, for a third of the work."""
+    logits, ious = decoded.all_logits[:, :1], decoded.all_ious[:, :1]
+    return prompt_losses(logits, ious, decoded.object_logit, mask, **objective.loss)
+
+
+def _seen(decoded: Decoded, mask):
+    """Where an answer sees the pet, and the IoU of that."""
     pred = enlarge(jax.lax.stop_gradient(decoded.mask_logits), *mask.shape[1:])[:, 0] > 0
-    return pred, losses, iou(pred, mask).astype(jnp.float32)
+    return pred, iou(pred, mask).astype(jnp.float32)
 
 
 # Clips
@@ -402,8 +402,9 @@ def track_frames(
         )
         counted = ~(twice & (frame == frames - 1 + gap))
         bank = _remember(model, features, decoded, bank, frame, ~counted, counted)
-        _, losses, ious = _judge(decoded, mask, objective, several=True)
-        return (bank, decoded.mask_logits), Outcome(losses, counted, ious)
+        losses = trained_losses(objective, decoded, mask)
+        _, score = _seen(decoded, mask)
+        return (bank, decoded.mask_logits), Outcome(losses, counted, score)
 
     later = jax.tree.map(lambda x: x[1:], (features, rearrange(mask, "b t h w -> t b h w")))
     numbers: Int32[Array, " t"] = gap + jnp.arange(1, frames, dtype=jnp.int32)
