@@ -268,10 +268,10 @@ def make_optimizer(
         raise OptimizerError("optim.groups: lr is 0 in every group, so nothing would be trained")
     warmups = {rule.warmup for rule in rules.values() if rule.lr}
     shares = {n: make_schedule(total_steps, n, schedule, end_factor) for n in sorted(warmups)}
-    steps = [_packed(optax.scale_by_adam(b1, b2, eps)), _decay_and_scale(rules, shares)]
+    adam = optax.scale_by_adam(b1, b2, eps)
     if clip_norm:
-        steps.insert(0, _clip(clip_norm))
-    trained = optax.chain(*steps)
+        adam = optax.chain(_clip(clip_norm), adam)
+    trained = optax.chain(_packed(adam), _decay_and_scale(rules, shares))
 
     def labels(params):
         return jax.tree_util.tree_map_with_path(
@@ -289,7 +289,7 @@ def _clip(max_norm: float) -> optax.GradientTransformation:
     """
 
     def update(updates, state, params=None):
-        factor = max_norm / jnp.maximum(global_norm(updates), max_norm)
+        factor = max_norm / jnp.maximum(optax.tree.norm(updates), max_norm)
         return jax.tree.map(lambda update: update * factor, updates), state
 
     return optax.GradientTransformation(optax.init_empty_state, update)

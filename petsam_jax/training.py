@@ -181,11 +181,17 @@ def mean_gradient(
 
     In each part are examples of every device, so that none waits for another.
     """
-    gradient = jax.grad(loss, has_aux=True)
     number = split.parts(len(batch[0]))
     if number == 1:
-        grads, said = gradient(trained, *batch, key)
+        grads, said = jax.grad(loss, has_aux=True)(trained, *batch, key)
         return said, grads
+
+    # Divided here rather than each array of the gradient, which would be a loop for each.
+    def share(*part):
+        total, said = loss(*part)
+        return total / number, said
+
+    gradient = jax.grad(share, has_aux=True)
     parts = [rearrange(array, "(b p) ... -> p b ...", p=number) for array in batch]
 
     def add(total, part):
@@ -194,8 +200,7 @@ def mean_gradient(
         return jax.tree.map(jnp.add, total, grads), said
 
     zero = jax.tree.map(jnp.zeros_like, trained)
-    total, said = jax.lax.scan(add, zero, (jax.random.split(key, number), *parts))
-    grads = jax.tree.map(lambda x: x / number, total)
+    grads, said = jax.lax.scan(add, zero, (jax.random.split(key, number), *parts))
     return jax.tree.map(lambda x: x.mean(axis=0), said), grads
 
 
