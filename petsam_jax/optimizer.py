@@ -93,7 +93,8 @@ def split_frozen(params: Params, rules: Mapping[str, Rule]) -> tuple[dict, dict]
     return trained, {name: leaf for name, leaf in flat.items() if name not in trained}
 
 
-# Arrays of fewer elements than this are worked on as one.
+# Arrays of fewer elements than this are worked on as one. With another number the optimiser's state
+# has other arrays, and runs begun before cannot be taken up.
 SMALL = 2**16
 
 
@@ -284,8 +285,8 @@ def make_optimizer(
 def _clip(max_norm: float) -> optax.GradientTransformation:
     """To a norm of at most `max_norm`.
 
-    Optax's divides each array, which XLA gives a loop and memory of its own, and so a tenth of the
-    time to compile; a product is fused with what comes after it.
+    Optax's divides each array, which XLA gives a loop and memory of its own; a product is fused
+    with what comes after it.
     """
 
     def update(updates, state, params=None):

@@ -182,9 +182,6 @@ def mean_gradient(
     In each part are examples of every device, so that none waits for another.
     """
     number = split.parts(len(batch[0]))
-    if number == 1:
-        grads, said = jax.grad(loss, has_aux=True)(trained, *batch, key)
-        return said, grads
 
     # Divided here rather than each array of the gradient, which would be a loop for each.
     def share(*part):
@@ -192,6 +189,9 @@ def mean_gradient(
         return total / number, said
 
     gradient = jax.grad(share, has_aux=True)
+    if number == 1:
+        grads, said = gradient(trained, *batch, key)
+        return said, grads
     parts = [rearrange(array, "(b p) ... -> p b ...", p=number) for array in batch]
 
     def add(total, part):
