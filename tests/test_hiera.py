@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from petsam_jax.models import hiera
 from petsam_jax.models.hiera import (
     Hiera,
     MultiScaleBlock,
@@ -241,6 +242,14 @@ def test_drop_path_needs_a_key(rng):
     np.testing.assert_array_equal(one, again)
 
 
+def test_each_branch_of_each_block_has_its_own_draw(rng, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(hiera, "drop_path", lambda x, rate, chance: drawn.append(chance) or x)
+    small(drop_path_rate=0.5)(normal(rng, 3, 64, 64, 3), jax.random.key(0))
+    assert np.unique(drawn).size == np.size(drawn) == 2 * 5 * 3
+    assert np.min(drawn) >= 0 and np.max(drawn) < 1
+
+
 def test_branches_of_samples_are_dropped_each_by_its_own_draw(rng):
     """At a rate of a half, a quarter of the samples lose both branches and are left as they are."""
     block = MultiScaleBlock(
@@ -255,7 +264,8 @@ def test_branches_of_samples_are_dropped_each_by_its_own_draw(rng):
         rngs=nnx.Rngs(0),
     )
     x = normal(rng, 1000, 2, 2, 8)
-    untouched = (run(block, x, jax.random.key(0)) == x).all(axis=(1, 2, 3))
+    chances = jax.random.uniform(jax.random.key(0), (2, 1000))
+    untouched = (run(block, x, chances) == x).all(axis=(1, 2, 3))
     assert 0.2 < untouched.mean() < 0.3
 
 

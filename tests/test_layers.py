@@ -88,7 +88,7 @@ def test_depthwise_adds_its_bias(rng):
 
 def test_drop_path_drops_whole_samples_at_its_rate_and_keeps_the_mean(rng):
     x = 1 + jnp.abs(normal(rng, 4000, 3, 2))
-    out = np.asarray(drop_path(x, 0.3, jax.random.key(0)))
+    out = np.asarray(drop_path(x, 0.3, jax.random.uniform(jax.random.key(0), (4000,))))
     dropped = (out == 0).reshape(4000, -1)
     assert (dropped.all(1) == dropped.any(1)).all()
     # Three standard deviations of the share of 4000 draws.
@@ -97,10 +97,10 @@ def test_drop_path_drops_whole_samples_at_its_rate_and_keeps_the_mean(rng):
     np.testing.assert_allclose(out[kept], np.asarray(x)[kept] / 0.7, rtol=1e-6)
 
 
-def test_drop_path_without_key_or_rate_changes_nothing(rng):
+def test_drop_path_without_chances_or_rate_changes_nothing(rng):
     x = normal(rng, 4, 3)
     np.testing.assert_array_equal(drop_path(x, 0.3, None), x)
-    np.testing.assert_array_equal(drop_path(x, 0.0, jax.random.key(0)), x)
+    np.testing.assert_array_equal(drop_path(x, 0.0, jnp.zeros(4)), x)
 
 
 def test_max_pool_and_upsample_on_a_hand_written_map():

@@ -100,9 +100,12 @@ class Hiera(nnx.Module):
         x = self.patch_embed(image)
         x = x + self.position(x.shape[1], x.shape[2])[None]
         ends = list(accumulate(self.stages))
+        chances = [None] * len(self.blocks)
+        if key is not None:
+            chances = jax.random.uniform(key, (len(self.blocks), 2, len(x)))
         maps = []
         for index, block in enumerate(self.blocks):
-            x = block(x, None if key is None else jax.random.fold_in(key, index))
+            x = block(x, chances[index])
             if index + 1 in ends:
                 maps.append(x)
         return tuple(maps)
@@ -143,14 +146,15 @@ class MultiScaleBlock(nnx.Module):
         self.pool, self.drop_path_rate = pool, drop_path_rate
 
     def __call__(
-        self, x: Float[Array, "b h w c"], key: PRNGKeyArray | None = None
+        self, x: Float[Array, "b h w c"], chances: Float[Array, "2 b"] | None = None
     ) -> Float[Array, "b h2 w2 c2"]:
-        keys = (None, None) if key is None else jax.random.split(key)
+        """`chances` of each branch and sample turn drop path on."""
+        attended, fed = (None, None) if chances is None else chances
         normed = self.norm1(x)
         # Where the map changes, the shortcut starts from the normalised input.
         shortcut = max_pool(self.proj(normed)) if self.pool else x
-        x = shortcut + drop_path(self.attn(normed), self.drop_path_rate, keys[0])
-        return x + drop_path(self.mlp(self.norm2(x)), self.drop_path_rate, keys[1])
+        x = shortcut + drop_path(self.attn(normed), self.drop_path_rate, attended)
+        return x + drop_path(self.mlp(self.norm2(x)), self.drop_path_rate, fed)
 
 
 class WindowAttention(nnx.Module):

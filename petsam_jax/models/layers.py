@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float
 
 from petsam_jax.models.elementwise import (
     depthwise,
@@ -238,13 +238,14 @@ def merge_heads(x: Float[Array, "b k n d"]) -> Float[Array, "b n c"]:
 
 
 def drop_path(
-    x: Float[Array, "b *rest"], rate: float, key: PRNGKeyArray | None
+    x: Float[Array, "b *rest"], rate: float, chance: Float[Array, " b"] | None
 ) -> Float[Array, "b *rest"]:
-    """Zero whole samples with probability `rate`, scale up the rest; without a key do nothing.
+    """Zero the samples whose chance is below `rate`, scale up the rest; without chances do nothing.
 
-    Stochastic depth (Huang et al. 2016).
+    Stochastic depth (Huang et al. 2016). Chances are even in [0, 1), drawn by the caller for all of
+    its branches at once: for each draw XLA compiles a dozen kernels.
     """
-    if key is None or rate == 0:
+    if chance is None or rate == 0:
         return x
-    kept = jax.random.bernoulli(key, 1 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+    kept = (chance >= rate).reshape(-1, *(1,) * (x.ndim - 1))
     return jnp.where(kept, x / (1 - rate), 0.0)
