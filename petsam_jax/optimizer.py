@@ -16,7 +16,6 @@ A name belongs to the group whose pattern spells out most of it ("image_encoder.
 "image_encoder.*" before "*"), so that the order of groups means nothing.
 """
 
-import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -81,51 +80,6 @@ def unflatten(flat: Mapping[str, Any]) -> dict:
             node = node.setdefault(key, {})
         node[last] = leaf
     return nested
-
-
-def split_frozen(params: Params, rules: Mapping[str, Rule]) -> tuple[dict, dict]:
-    """Trained and frozen parameters, flat; `unflatten(trained | frozen)` is the whole again.
-
-    Differentiating by the first alone also saves the frozen modules' backward pass.
-    """
-    flat = flatten(params)
-    trained = {name: leaf for name, leaf in flat.items() if rules[name].lr}
-    return trained, {name: leaf for name, leaf in flat.items() if name not in trained}
-
-
-# Arrays of fewer elements than this are worked on as one. With another number the optimiser's state
-# has other arrays, and runs begun before cannot be taken up.
-SMALL = 2**16
-
-
-def together(tree: Params) -> dict[str, Array]:
-    """Dotted name -> array, but the small arrays end to end in one vector, "together".
-
-    XLA compiles a loop for each array and step of a formula, at some 6 ms each: for 300 biases and
-    norms as long as for the blocks of an image encoder.
-    """
-    flat = flatten(tree)
-    small = [leaf.ravel() for leaf in flat.values() if leaf.size < SMALL]
-    large = {name: leaf for name, leaf in flat.items() if leaf.size >= SMALL}
-    return large | ({"together": jnp.concatenate(small)} if small else {})
-
-
-def apart(packed: Mapping[str, Array], like: Params) -> Params:
-    """A tree like `like` of what `together` made of such a tree."""
-    shapes = {name: leaf.shape for name, leaf in flatten(like).items()}
-    sizes = {name: size for name in shapes if (size := math.prod(shapes[name])) < SMALL}
-    arrays = dict(packed)
-    if sizes:
-        ends = list(itertools.accumulate(sizes.values()))
-        small = jnp.split(arrays.pop("together"), ends[:-1])
-        arrays |= zip(sizes, small, strict=True)
-    leaves = [arrays[name].reshape(shape) for name, shape in shapes.items()]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-
-def global_norm(grads: Params) -> Float32[Array, ""]:
-    """L2, over all arrays."""
-    return optax.tree.norm(together(grads))
 
 
 # Rules from patterns
@@ -272,7 +226,7 @@ def make_optimizer(
     adam = optax.scale_by_adam(b1, b2, eps)
     if clip_norm:
         adam = optax.chain(_clip(clip_norm), adam)
-    trained = optax.chain(_packed(adam), _decay_and_scale(rules, shares))
+    trained = optax.chain(adam, _decay_and_scale(rules, shares))
 
     def labels(params):
         return jax.tree_util.tree_map_with_path(
@@ -294,19 +248,6 @@ def _clip(max_norm: float) -> optax.GradientTransformation:
         return jax.tree.map(lambda update: update * factor, updates), state
 
     return optax.GradientTransformation(optax.init_empty_state, update)
-
-
-def _packed(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same, for one that treats all elements alike, with fewer arrays."""
-
-    def init(params):
-        return inner.init(together(params))
-
-    def update(updates, state, params=None):
-        packed, state = inner.update(together(updates), state)
-        return apart(packed, updates), state
-
-    return optax.GradientTransformation(init, update)
 
 
 def _decay_and_scale(

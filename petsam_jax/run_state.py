@@ -3,7 +3,7 @@
 In: a training state and the states of its data iterators. Out: a step under WORKDIR/checkpoints
 with the weights as `petsam_jax.checkpoint` reads them, and beside them
 
-    optimizer   every array of the optimiser's state, by its place in it
+    optimizer   every array of the optimiser's state, unpacked, by its place in it
     progress    JSON: the step, how far each iterator is, and the optimiser's checksums
     metrics     JSON: the scores of its validation, once there was one
 
@@ -88,8 +88,10 @@ class Keeper:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        items = weight_items(self._config, fixed.frozen | state.trained, state.ema)
-        optimizer = host(by_place(state.opt_state))
+        state, packing = host(state), fixed.packing
+        weights = fixed.frozen | packing.unpack(state.trained)
+        items = weight_items(self._config, weights, packing.unpack(state.ema))
+        optimizer = by_place(packing.unpack_within(state.opt_state))
         items["optimizer"] = ocp.args.StandardSave(optimizer)
         progress = {"step": step, "iterators": dict(iterators), "optimizer": describe(optimizer)}
         items["progress"] = ocp.args.JsonSave(progress)
@@ -129,14 +131,21 @@ class Keeper:
         step = self._manager.latest_step()
         if step is None:
             return jax.device_put(state, sharding), fixed, {}
+        packing = fixed.packing
+        trained = jax.eval_shape(packing.unpack, state.trained)
+        opt_state = jax.eval_shape(packing.unpack_within, state.opt_state)
         outlines = {
-            "params": fixed.frozen | state.trained,
-            "ema": state.ema,
-            "optimizer": by_place(state.opt_state),
+            "params": fixed.frozen | trained,
+            "ema": trained,
+            "optimizer": by_place(opt_state),
         }
         fault = None
         try:
-            arrays, progress = self._read(step, outlines)
+            progress = self._read(step, progress=ocp.args.JsonRestore())["progress"]
+            self._check_version(step, progress, outlines["optimizer"])
+            arrays = self._read_arrays(step, outlines, progress)
+        except WorkdirError:
+            raise
         except Exception as error:  # Orbax raises plain Exception for some kinds of damage.
             fault = _in_short(error)
         # Not within `except`: the cause is pages long, and holds on to what was read.
@@ -149,37 +158,46 @@ class Keeper:
             )
         restored = TrainState(
             np.int32(progress["step"]),
-            {name: arrays["params"][name] for name in state.trained},
-            in_place(state.opt_state, arrays["optimizer"]),
-            arrays["ema"],
+            packing.pack({name: arrays["params"][name] for name in trained}),
+            packing.pack_within(in_place(opt_state, arrays["optimizer"])),
+            packing.pack(arrays["ema"]),
         )
         frozen = {name: jax.numpy.asarray(arrays["params"][name]) for name in fixed.frozen}
         restored = jax.device_put(restored, sharding)
-        return restored, Fixed(fixed.definition, frozen), progress["iterators"]
+        return restored, Fixed(fixed.definition, frozen, packing), progress["iterators"]
 
-    def _read(self, step: int, outlines: Mapping[str, Mapping]) -> tuple[dict, dict]:
-        """Items of arrays like these, and `progress`; an error where a checksum is wrong."""
+    def _read(self, step: int, **items: Any) -> Mapping[str, Any]:
+        return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+    def _check_version(self, step: int, progress: Mapping, optimizer: Mapping) -> None:
+        """Raise WorkdirError where the optimiser was not of the same arrays."""
+        if (saved := progress.get("optimizer")) is not None and saved.keys() != optimizer.keys():
+            raise WorkdirError(
+                f"{self.directory / str(step)}: written by another version of this program, whose "
+                "optimiser had other arrays; to go on with its weights, begin a run in another "
+                f"--workdir with --config.train.start_from={self.directory.parent}"
+            )
+
+    def _read_arrays(self, step: int, outlines: Mapping[str, Mapping], progress: Mapping) -> dict:
+        """Items of arrays like these; an error where a checksum is wrong."""
 
         def target(tree):
             return ocp.args.StandardRestore(
-                jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), host(tree))
+                jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
             )
 
-        found = self._manager.restore(
+        found = self._read(
             step,
-            args=ocp.args.Composite(
-                meta=ocp.args.JsonRestore(),
-                progress=ocp.args.JsonRestore(),
-                **{item: target(tree) for item, tree in outlines.items()},
-            ),
+            meta=ocp.args.JsonRestore(),
+            **{item: target(tree) for item, tree in outlines.items()},
         )
         # A step of an earlier version has none of the optimiser.
-        sums = found["meta"]["arrays"] | {"optimizer": found["progress"].get("optimizer")}
+        sums = found["meta"]["arrays"] | {"optimizer": progress.get("optimizer")}
         arrays = {item: host(found[item]) for item in outlines}
         for item, tree in arrays.items():
             if sums[item] is not None and (wrong := wrong_sums(tree, sums[item])):
                 raise ValueError(f"{item}: checksums are wrong: {', '.join(wrong)}")
-        return arrays, found["progress"]
+        return arrays
 
     def wait(self) -> None:
         """Until the step that is being written is whole; raises as `save` does."""

@@ -4,6 +4,7 @@
 devices of all its processes, each with its part of every batch; the first process keeps the log.
 """
 
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +23,9 @@ from petsam_jax.data.sources import Source
 from petsam_jax.feed import FIELDS, Feed, kinds, number_of_kind, placements
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.monitor import Monitor
-from petsam_jax.names import shapes
 from petsam_jax.objective import Objective
 from petsam_jax.optimizer import Rule, make_optimizer, make_rules, summary, to_steps, unflatten
+from petsam_jax.packing import Packing, pack_small
 from petsam_jax.run_guard import StopSignal, check_config, check_workdir, locked, tree_bytes
 from petsam_jax.run_state import Keeper
 from petsam_jax.training import (
@@ -34,7 +35,7 @@ from petsam_jax.training import (
     create_state,
     make_part_norms,
     make_train_step,
-    trainable_names,
+    trainable,
 )
 from petsam_jax.validation import Validation
 
@@ -59,38 +60,43 @@ class Plan(NamedTuple):
 
     steps: int
     rules: dict[str, Rule]
-    optimizer: Any
+    packing: Packing
+    optimizer: Any  # of packed arrays
 
 
-def make_plan(config: ConfigDict, names: list[str], examples: int) -> Plan:
-    """`examples` pictures are an epoch, in batches of pictures; a step of clips counts as one."""
+def make_plan(config: ConfigDict, shapes: Mapping[str, tuple[int, ...]], examples: int) -> Plan:
+    """For parameters of these shapes.
+
+    `examples` pictures are an epoch, in batches of pictures; a step of clips counts as one.
+    """
     optim = config.optim
     per_epoch = examples / config.train.batch_size
     steps = to_steps(config.train.duration, per_epoch)
     if steps < 1:
         raise ConfigError(f"train.duration={config.train.duration!r}: set it to at least one step")
-    rules = _rules(config, names, per_epoch)
+    rules = _rules(config, shapes, per_epoch)
+    packing = pack_small(shapes, {name: rule for name, rule in rules.items() if rule.lr})
     options = optim.to_dict()
     for name in ("groups", "no_decay"):
         del options[name]
-    return Plan(steps, rules, make_optimizer(rules, steps, **options))
+    optimizer = make_optimizer(packing.rules(rules), steps, **options)
+    return Plan(steps, rules, packing, optimizer)
 
 
 def describe(config: ConfigDict) -> str:
     """The table of modules, sizes and learning rates, without building the model."""
     check_limits(config)
     model = nnx.eval_shape(lambda: build_model(config))
-    names = trainable_names(model)
+    sizes = trainable(model)
     per_epoch = 1.0
     if any("epoch" in group.warmup for group in config.optim.groups.values()):
         per_epoch = len(_open(config, "train")) / config.train.batch_size
-    rules = _rules(config, names, per_epoch)
-    sizes = shapes(model)
-    outline = {name: jax.ShapeDtypeStruct(sizes[name], "float32") for name in names}
+    rules = _rules(config, sizes, per_epoch)
+    outline = {name: jax.ShapeDtypeStruct(size, "float32") for name, size in sizes.items()}
     return summary(unflatten(outline), rules)
 
 
-def _rules(config: ConfigDict, names: list[str], steps_per_epoch: float) -> dict[str, Rule]:
+def _rules(config: ConfigDict, names: Iterable[str], steps_per_epoch: float) -> dict[str, Rule]:
     optim = config.optim
     return make_rules(names, optim.groups.to_dict(), optim.no_decay, steps_per_epoch)
 
@@ -144,8 +150,9 @@ def first_state(
     would be kept a second time.
     """
     model = build_model(config) if resumed else first_model(config)
-    plan = make_plan(config, trainable_names(model), examples)
-    return plan, *create_state(model, plan.rules, plan.optimizer)
+    plan = make_plan(config, trainable(model), examples)
+    names = [name for name, rule in plan.rules.items() if rule.lr]
+    return plan, *create_state(model, names, plan.packing, plan.optimizer)
 
 
 def first_model(config: ConfigDict) -> SAM2:

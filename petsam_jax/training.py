@@ -1,13 +1,13 @@
 """One optimiser step as a pure function, and the state that it turns into the next.
 
 In: a state and a batch. Out: the next state and numbers to log. Plain JAX throughout: the model is
-split once into its definition and a flat dict of arrays by dotted name, and put together again
-inside the jitted step. Random numbers of step i come from the run's seed and i alone, so a run that
-was restored goes on as if it had never stopped.
+split once into its definition and a flat dict of arrays by dotted name, the small ones of which are
+packed (packing.py), and put together again inside the jitted step. Random numbers of step i come
+from the run's seed and i alone, so a run that was restored goes on as if it had never stopped.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -22,13 +22,14 @@ from petsam_jax.models.prompt_encoder import Constant
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.names import shapes, weights
 from petsam_jax.objective import Objective, Outcome, clip_outcome, picture_outcome
-from petsam_jax.optimizer import Rule, ema_update, global_norm, split_frozen, unflatten
+from petsam_jax.optimizer import ema_update, unflatten
+from petsam_jax.packing import LOOSE, Packing
 
 Arrays = dict[str, Array]
 
 
 class TrainState(NamedTuple):
-    """All that changes in training."""
+    """All that changes in training; arrays are packed."""
 
     step: Int32[Array, ""]
     trained: Arrays
@@ -41,36 +42,43 @@ class Fixed(NamedTuple):
 
     definition: nnx.GraphDef
     frozen: Arrays
+    packing: Packing = LOOSE
 
     def model(self, trained: Mapping[str, Array]) -> SAM2:
-        """The model with these weights; cheap, and jit-safe."""
-        return nnx.merge(self.definition, unflatten(self.frozen | dict(trained)))
+        """The model with these packed weights; to be called under `jit`."""
+        return nnx.merge(self.definition, unflatten(self.frozen | self.packing.unpack(trained)))
 
 
 def create_state(
-    model: SAM2, rules: Mapping[str, Rule], optimizer: optax.GradientTransformation
+    model: SAM2,
+    names: Iterable[str],
+    packing: Packing,
+    optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, Fixed]:
-    """Step 0 of a fresh model; `rules` has a rule for each parameter (`trainable_names`)."""
+    """Step 0 of a fresh model, of which these arrays are trained; `optimizer` is for packed ones.
+
+    The others' backward pass is saved, too.
+    """
     definition, _ = nnx.split(model)
     # With types that are not weak, which the step's results are not: else it compiles twice.
     arrays = {name: jnp.asarray(array, array.dtype) for name, array in weights(model).items()}
-    trained, _ = split_frozen({name: arrays[name] for name in rules}, rules)
-    frozen = {name: array for name, array in arrays.items() if name not in trained}
+    trained = {name: arrays.pop(name) for name in names}
 
     # One program, which is kept on disk; by itself each array is one or two to compile.
     @jax.jit
     def first(trained):
+        trained = packing.pack(trained)
         state = TrainState(jnp.int32(0), trained, optimizer.init(trained), dict(trained))
         # No two leaves may share memory, or the step could not take them over.
         return jax.tree.map(jnp.copy, state)
 
-    return first(trained), Fixed(definition, frozen)
+    return first(trained), Fixed(definition, arrays, packing)
 
 
-def trainable_names(model: SAM2) -> list[str]:
-    """Dotted names of the parameters, constants are none; of an outline (`nnx.eval_shape`), too."""
+def trainable(model: SAM2) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of parameters, constants are none; of an outline (`nnx.eval_shape`), too."""
     fixed = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model, Constant))}
-    return [name for name in shapes(model) if name not in fixed]
+    return {name: shape for name, shape in shapes(model).items() if name not in fixed}
 
 
 # The parts of the loss, each of which has a gradient of its own.
@@ -139,7 +147,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trained)
         trained = optax.apply_updates(state.trained, updates)
         ema = ema_update(state.ema, trained, ema_decay, state.step)
-        metrics = Metrics(parts, ious, global_norm(grads))
+        metrics = Metrics(parts, ious, optax.tree.norm(grads))
         return TrainState(state.step + 1, trained, opt_state, ema), metrics
 
     return train_step
@@ -162,7 +170,7 @@ def make_part_norms(
                 return jnp.stack([getattr(parts, name) for name in PARTS]) @ which, ()
 
             key = step_key(seed, state)
-            return global_norm(mean_gradient(loss, state.trained, (image, mask), key, split)[1])
+            return optax.tree.norm(mean_gradient(loss, state.trained, (image, mask), key, split)[1])
 
         return dict(zip(PARTS, jax.lax.map(norm, jnp.eye(len(PARTS))), strict=True))
 

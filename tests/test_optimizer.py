@@ -9,7 +9,6 @@ import optax
 import pytest
 from flax import nnx
 
-import petsam_jax.optimizer
 from petsam_jax.config import load_config
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.names import shapes
@@ -17,18 +16,14 @@ from petsam_jax.optimizer import (
     NO_DECAY,
     OptimizerError,
     Rule,
-    apart,
     ema_update,
     flatten,
-    global_norm,
     layer_scales,
     make_optimizer,
     make_rules,
     make_schedule,
-    split_frozen,
     summary,
     to_steps,
-    together,
     unflatten,
 )
 from petsam_jax.reference_names import DROPPED, our_name
@@ -151,14 +146,6 @@ def test_names_and_trees_are_inverse(model_params):
     assert set(shapes(model)) - set(flat) == {"prompt_encoder.gaussian"}
 
 
-def test_split_frozen():
-    params = {"a": {0: jnp.ones(2), 1: jnp.zeros(3)}, "b": jnp.ones(4)}
-    rules = make_rules(flatten(params), {"a": group("a.*"), "b": group("b", lr=0.0)}, ())
-    trained, frozen = split_frozen(params, rules)
-    assert set(trained) == {"a.0", "a.1"} and set(frozen) == {"b"}
-    assert jax.tree.structure(unflatten(trained | frozen)) == jax.tree.structure(params)
-
-
 # Steps
 
 
@@ -210,11 +197,8 @@ def by_hand(params, gradients, rules, total, clip):
     return params
 
 
-# How many of the five arrays are worked on as one: all, the three least, none.
-@pytest.mark.parametrize("size", [2**16, 6, 0])
 @pytest.mark.parametrize("flat", [False, True])
-def test_steps_equal_adamw_by_hand(rng, flat, size, monkeypatch):
-    monkeypatch.setattr(petsam_jax.optimizer, "SMALL", size)
+def test_steps_equal_adamw_by_hand(rng, flat):
     params, gradients = small(rng), [small(rng) for _ in range(10)]
     rules = small_rules(params)
     want = by_hand(params, gradients, rules, total=12, clip=2.0)
@@ -224,24 +208,6 @@ def test_steps_equal_adamw_by_hand(rng, flat, size, monkeypatch):
     for name, array in flatten(got).items():
         # 1 - 0.999**t has four digits in float32.
         np.testing.assert_allclose(array, want[name], rtol=2e-5, atol=1e-5, err_msg=name)
-
-
-@pytest.mark.parametrize("size", [13, 6, 5, 0])
-def test_small_arrays_go_together_and_come_apart(rng, size, monkeypatch):
-    monkeypatch.setattr(petsam_jax.optimizer, "SMALL", size)
-    # A scalar and an empty array are small, too.
-    params = small(rng) | {"scale": jnp.float32(3), "none": jnp.zeros((0, 7))}
-    packed = together(params)
-    flat = flatten(params)
-    alone = {name for name, array in flat.items() if array.size >= size}
-    assert alone == set(packed) - {"together"}
-    assert sum(array.size for array in packed.values()) == sum(a.size for a in flat.values())
-    again = apart(packed, params)
-    assert jax.tree.structure(again) == jax.tree.structure(params)
-    for name, array in flatten(again).items():
-        np.testing.assert_array_equal(array, flat[name], err_msg=name)
-    norm = np.sqrt(sum(np.square(np.float64(array)).sum() for array in flat.values()))
-    assert global_norm(params) == pytest.approx(norm, rel=1e-6)
 
 
 def state_size(state):

@@ -17,6 +17,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from petsam_jax.config import load_config
+from petsam_jax.packing import LOOSE, pack_small
 from petsam_jax.run_guard import WorkdirError
 from petsam_jax.run_state import Keeper, by_place, in_place
 from petsam_jax.training import Fixed, TrainState
@@ -143,6 +144,38 @@ def test_saving_a_step_again_changes_nothing(config, everywhere, tmp_path):
     with Keeper(config, tmp_path) as keeper:
         state, _, _ = keeper.restore(*a_state(0, seed=3), everywhere)
     assert jnp.array_equal(state.trained["b"], a_state(1)[0].trained["b"])
+
+
+@pytest.mark.parametrize("saved, read", [(True, True), (True, False), (False, True)])
+def test_a_step_is_by_name_however_the_state_is_packed(saved, read, config, everywhere, tmp_path):
+    loose, fixed = a_state(4)
+    shapes = {name: array.shape for name, array in loose.trained.items()}
+    together = pack_small(shapes, dict.fromkeys(shapes, "all"))
+
+    def as_packed(packed, state):
+        packing = together if packed else LOOSE
+        return packing.pack_within(state), fixed._replace(packing=packing)
+
+    with Keeper(config, tmp_path) as keeper:
+        keeper.save(*as_packed(saved, loose), ITERATORS)
+    with Keeper(config, tmp_path) as keeper:
+        got, kept, _ = keeper.restore(*as_packed(read, a_state(0, seed=1)[0]), everywhere)
+    assert kept.packing == (together if read else LOOSE)
+    want, _ = as_packed(read, loose)
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_step_of_another_optimiser_says_how_to_go_on(config, everywhere, tmp_path):
+    """As a version of the program that packed the optimiser's arrays wrote it."""
+    state, fixed = a_state(4)
+    packed = pack_small({name: x.shape for name, x in state.trained.items()}, {"b": 0}).pack_within
+    with Keeper(config, tmp_path) as keeper:
+        keeper.save(state._replace(opt_state=packed(state.opt_state)), fixed, ITERATORS)
+    told = f"checkpoints/4: written by another version.*start_from={tmp_path}$"
+    with Keeper(config, tmp_path) as keeper, pytest.raises(WorkdirError, match=told):
+        keeper.restore(*a_state(0), everywhere)
 
 
 def test_the_state_may_be_overwritten_while_it_is_written(config, everywhere, tmp_path):

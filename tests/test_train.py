@@ -24,7 +24,7 @@ from petsam_jax.feed import Feed, is_clip_step, number_of_kind
 from petsam_jax.logbook import read_metrics
 from petsam_jax.run_guard import TrainingDiverged, WorkdirError
 from petsam_jax.trainer import ByKind, first_state, make_plan, train_and_evaluate
-from petsam_jax.training import trainable_names
+from petsam_jax.training import trainable
 
 ROOT = Path(__file__).parents[1]
 SPEC = ROOT / "configs" / "tiny.py"
@@ -242,11 +242,11 @@ def test_the_first_state_holds_each_array_once():
 
 
 def test_epochs_become_steps():
-    names = trainable_names(nnx.eval_shape(lambda: build_model(small())))
+    parameters = trainable(nnx.eval_shape(lambda: build_model(small())))
     config = small("train.duration=3 epochs", *EPOCH)
-    plan = make_plan(config, names, examples=42)
+    plan = make_plan(config, parameters, examples=42)
     # 10.5 batches of 4 an epoch.
-    assert plan.steps == 32 and plan.rules[names[-1]].warmup == 11
+    assert plan.steps == 32 and plan.rules[list(parameters)[-1]].warmup == 11
 
 
 # The program

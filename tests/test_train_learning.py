@@ -12,7 +12,7 @@ from petsam_jax.config import load_config
 from petsam_jax.data.shapes import ShapesSource
 from petsam_jax.objective import Objective
 from petsam_jax.trainer import make_plan
-from petsam_jax.training import Fixed, TrainState, create_state, make_train_step, trainable_names
+from petsam_jax.training import Fixed, TrainState, create_state, make_train_step, trainable
 from petsam_jax.validation import answers
 
 GROUPS = ("image_encoder", "prompt_encoder", "mask_decoder", "memory")
@@ -48,8 +48,8 @@ def learn(dtype, steps, lr="2e-3"):
     rates = [f"optim.groups.{g}.lr={lr}" for g in GROUPS]
     config = load_config("configs/tiny.py", [*RECIPE, *rates, f"model.dtype={dtype}"])
     model = build_model(config, seed=0)
-    plan = make_plan(config, trainable_names(model), examples=8)
-    first, fixed = create_state(model, plan.rules, plan.optimizer)
+    plan = make_plan(config, trainable(model), examples=8)
+    first, fixed = create_state(model, plan.rules, plan.packing, plan.optimizer)
     objective = Objective.of(config)
     step = jax.jit(make_train_step(fixed, plan.optimizer, objective, seed=0, ema_decay=0.9))
     state, losses = first, []

@@ -12,7 +12,8 @@ from petsam_jax import training
 from petsam_jax.losses import Losses
 from petsam_jax.models.decoded import Decoded
 from petsam_jax.objective import Objective, Outcome
-from petsam_jax.optimizer import Rule
+from petsam_jax.optimizer import Rule, make_optimizer
+from petsam_jax.packing import LOOSE, pack_small
 from petsam_jax.training import (
     PARTS,
     WHOLE,
@@ -21,6 +22,7 @@ from petsam_jax.training import (
     make_part_norms,
     make_train_step,
     mean_gradient,
+    trainable,
 )
 from tests.test_validation import Echo
 
@@ -49,7 +51,8 @@ def objective(**weights):
 def run(how, optimizer, split=WHOLE, **weights):
     """What `how` has to say of the first step on four squares."""
     rules = {name: Rule("all", 1.0, 0.0, 0) for name in ("mask", "iou", "object")}
-    state, fixed = create_state(Toy(), rules, optimizer)
+    packing = pack_small(trainable(Toy()), rules)
+    state, fixed = create_state(Toy(), rules, packing, optimizer)
     mask = np.zeros((4, 64, 64), np.uint8)
     mask[:, 20:44, 12:50] = 1
     image = jnp.zeros((4, 64, 64, 3), jnp.uint8)
@@ -143,6 +146,32 @@ def test_a_step_in_parts_and_its_norms_go_together():
     assert norms["object"] == pytest.approx(ROUNDS * (1 - 1 / (1 + np.exp(-0.5))), rel=1e-5)
 
 
+# Packed arrays
+
+
+def test_a_packed_state_takes_the_steps_of_a_loose_one():
+    fast, slow = Rule("fast", 0.02, 0.1, 0), Rule("slow", 0.01, 0.0, 2)
+    rules = {"mask": fast, "iou": slow, "object": slow}
+    mask = np.zeros((4, 64, 64), np.uint8)
+    mask[:, 20:44, 12:50] = 1
+    states = []
+    for packing in (LOOSE, pack_small(trainable(Toy()), rules)):
+        optimizer = make_optimizer(packing.rules(rules), 9, clip_norm=0.5)
+        state, fixed = create_state(Toy(), rules, packing, optimizer)
+        options = dict(seed=3, ema_decay=0.9, split=Split(2))
+        step = jax.jit(make_train_step(fixed, optimizer, objective(), **options))
+        norms = []
+        for _ in range(3):
+            state, metrics = step(state, jnp.zeros((4, 64, 64, 3), jnp.uint8), mask)
+            norms.append(metrics.grad_norm)
+        states.append((packing.unpack_within(state), norms))
+    assert len(state.trained) == 2
+    loose, packed = states
+    assert jax.tree.structure(packed) == jax.tree.structure(loose)
+    for got, want in zip(jax.tree.leaves(packed), jax.tree.leaves(loose), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
 # IoUs of those that count
 
 
@@ -159,8 +188,7 @@ def test_an_iou_is_of_the_examples_that_count_in_whatever_part(number, monkeypat
         return Outcome(losses, counted[:, places], found[:, places])
 
     monkeypatch.setattr(training, "outcome_of", outcome)
-    rules = {name: Rule("all", 1.0, 0.0, 0) for name in ("mask", "iou", "object")}
-    state, fixed = create_state(Toy(), rules, optax.sgd(1.0))
+    state, fixed = create_state(Toy(), ("mask", "iou", "object"), LOOSE, optax.sgd(1.0))
     options = dict(seed=3, ema_decay=0.9, split=Split(number))
     step = make_train_step(fixed, optax.sgd(1.0), objective(), **options)
     image = jnp.zeros((4, 8, 8, 3), jnp.uint8) + jnp.arange(4, dtype=jnp.uint8)[:, None, None, None]
