@@ -29,8 +29,9 @@ from petsam_jax.data.open_source import open_source
 from petsam_jax.data.pipeline import make_train_iterator
 from petsam_jax.feed import placements
 from petsam_jax.objective import Objective
+from petsam_jax.train_step import TrainStep
 from petsam_jax.trainer import first_state
-from petsam_jax.training import Split, make_train_step
+from petsam_jax.training import Split
 
 # Pictures in an epoch, by which the learning rate is planned.
 EXAMPLES = 1000
@@ -42,15 +43,15 @@ LEAST_ROUNDS = 3
 def build(config, everywhere):
     """The first state of a run, on all devices, and its step for batches of pictures."""
     plan, state, fixed = first_state(config, EXAMPLES)
-    step = make_train_step(
+    step = TrainStep(
         fixed,
         plan.optimizer,
         Objective.of(config),
         seed=0,
         ema_decay=config.train.ema_decay,
         split=Split(config.train.microbatches, len(jax.devices())),
+        sharding=everywhere,
     )
-    step = jax.jit(step, donate_argnums=0, out_shardings=everywhere)
     return jax.device_put(state, everywhere), step
 
 
@@ -74,9 +75,7 @@ def measure(config, data: str | None, seconds: float) -> None:
     runtime.forget_programs()
     runtime.release_memory()
     start = time.perf_counter()
-    step = step.lower(state, *constant).compile()
-    # As in training.
-    runtime.release_memory()
+    gradient, update = step.programs(state, *constant)
     print(f"compiled in {time.perf_counter() - start:.1f} s", flush=True)
     batches = {"constant batch": cycle([constant])}
     if source:
@@ -115,11 +114,12 @@ def measure(config, data: str | None, seconds: float) -> None:
         iterator.close()
         ratio = took["real data"].median / took["constant batch"].median
         print(f"real data takes {100 * (ratio - 1):+.1f} % of the time on a constant batch")
-    needs = step.memory_analysis()
-    state_size, scratch = needs.argument_size_in_bytes, needs.temp_size_in_bytes
+    state_size = update.memory_analysis().output_size_in_bytes
+    needs = gradient.memory_analysis()
+    scratch = needs.temp_size_in_bytes + needs.output_size_in_bytes
     print(
         f"memory: {timing.peak_megabytes():.0f} MB on {len(jax.devices())} devices; each needs "
-        f"{state_size / 2**20:.0f} for state and batch, {scratch / 2**20:.0f} of scratch"
+        f"{state_size / 2**20:.0f} for the state, {scratch / 2**20:.0f} for a gradient"
     )
 
 

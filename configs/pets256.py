@@ -268,8 +268,7 @@ def _train() -> ConfigDict:
     train.ema_decay = 0.999
     # Steps of each kind, pictures and clips, between looks at the gradient of each loss part alone,
     # which the log then has as grad_norm_mask and so on; 0 for none. A look takes as long as four
-    # steps, and its program is compiled before the first one: so often it is 0.4 % of a run, and a
-    # short trial does not pay for it at all.
+    # steps: so often it is 0.4 % of a run.
     train.grad_parts_every = 1000
     # Steps between lines of the log, and between checkpoints.
     train.log_every = 20

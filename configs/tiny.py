@@ -52,8 +52,6 @@ def get_config() -> ConfigDict:
     # corrections.
     config.train.update(batch_size=8, clip_batch_size=2, clip_share=0.0, duration="1000 steps")
     config.train.update(microbatches=1, ema_decay=0.98, log_every=10, checkpoint_every=200)
-    # Its program would be a tenth of the run to compile.
-    config.train.grad_parts_every = 0
     config.prompts.rounds = 1
     # With none of them to spare: eight pictures are learned to 0.97 from a click, and to 0.75 where
     # some are silent.

@@ -253,44 +253,35 @@ def clip_outcome(
     prompted frame is read for as long as a clip goes on, and what it says of its age, never above
     the length of such a clip otherwise, then means nothing that was learned.
     """
-    key_drop, key_first, key_second, key_who, key_gap, key_track = jax.random.split(key, 6)
+    key_drop, key_first, key_given, key_rounds, key_who, key_gap, key_track = jax.random.split(
+        key, 7
+    )
     batch, frames = image.shape[:2]
     gap = draw_gap(key_gap, objective.longest_gap)
     features = encode_frames(model, image, key_drop)
 
-    def prompted(key, frame):
-        key_prompt, key_given, key_rounds = jax.random.split(key, 3)
-        given = jax.random.bernoulli(key_given, objective.clip_mask_prob, (batch,))
-        prompts = first_prompt(key_prompt, mask[:, frame], **objective.first)
-        prompts = where_object(given, told_mask(mask[:, frame]), prompts)
-        return given, prompts, jax.random.split(key_rounds, objective.clip_rounds)
-
-    twice = jax.random.bernoulli(key_who, objective.second_prompt_prob, (batch,))
-    everyone, twice = jnp.ones(batch, bool), twice & (frames > 2)
-    bank = model.empty_bank(batch, *image.shape[2:4], cond_slots=2, recent_slots=max(frames, 2))
-    parts, answers = [], []
-    first, last = (key_first, 0, 0, everyone), (key_second, frames - 1, frames - 1 + gap, twice)
-    for key_frame, frame, number, who in (first, last):
-        given, prompts, keys = prompted(key_frame, frame)
-        bank, logits, losses, ious = prompted_frame(
-            model,
-            frame_features(features, frame),
-            mask[:, frame],
-            bank,
-            number,
-            (prompts, keys, _random_click(objective)),
-            who,
-            objective,
-            given,
-        )
-        parts.append(Outcome(losses, jnp.broadcast_to(who, ious.shape), ious))
-        answers.append(logits)
+    twice = jax.random.bernoulli(key_who, objective.second_prompt_prob, (batch,)) & (frames > 2)
+    who = jnp.stack([jnp.ones(batch, bool), twice])
+    of_ends = jnp.stack([mask[:, 0], mask[:, -1]])
+    flat = rearrange(of_ends, "n b h w -> (n b) h w")
+    given = jax.random.bernoulli(key_given, objective.clip_mask_prob, (len(flat),))
+    prompts = where_object(given, told_mask(flat), first_prompt(key_first, flat, **objective.first))
+    bank, logits, prompted = prompted_frames(
+        model,
+        jax.tree.map(lambda x: jnp.stack([x[0], x[-1]]), features),
+        of_ends,
+        model.empty_bank(batch, *image.shape[2:4], cond_slots=2, recent_slots=max(frames, 2)),
+        jnp.stack([jnp.int32(0), frames - 1 + gap]),
+        (prompts, jax.random.split(key_rounds, objective.clip_rounds), _random_click(objective)),
+        who,
+        objective,
+        rearrange(given, "(n b) -> n b", n=2),
+    )
     # A pointer's age means the same as in tracking, where a clip is longer than these few frames.
     length = max(frames, model.max_obj_ptrs)
-    begun = bank, answers[0]
+    begun = bank, logits[0]
     tracked = track_frames(model, features, mask, begun, twice, objective, key_track, length, gap)
-    parts.append(tracked)
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+    return jax.tree.map(lambda *x: jnp.concatenate(x), prompted, tracked)
 
 
 def told_mask(mask: UInt8[Array, "b h w"]) -> Prompts:
@@ -315,32 +306,45 @@ def encode_frames(
     )
 
 
-def frame_features(features: ImageFeatures, frame: int) -> ImageFeatures:
-    return jax.tree.map(lambda x: x[frame], features)
-
-
-def prompted_frame(
+def prompted_frames(
     model: SAM2,
     features: ImageFeatures,
-    mask: UInt8[Array, "b h w"],
+    mask: UInt8[Array, "n b h w"],
     bank: memory_bank.MemoryBank,
-    frame: memory_bank.Scalar,
+    numbers: Int32[Array, " n"],
     prompting: tuple[Prompts, Any, NextClick | None],
-    who: Bool[Array, " b"],
+    who: Bool[Array, "n b"],
     objective: Objective,
-    given: Bool[Array, " b"] | None = None,
-) -> tuple[memory_bank.MemoryBank, Float32[Array, "b 1 h4 w4"], Losses, Float32[Array, "s b"]]:
-    """Prompt and correct on a frame that remembers nothing; `who` are the objects to remember.
+    given: Bool[Array, "n b"] | None = None,
+) -> tuple[memory_bank.MemoryBank, Float32[Array, "n b 1 h4 w4"], Outcome]:
+    """Prompt and correct on n frames that remember nothing; `who` are the objects to remember.
 
-    Of those that are `given` the true mask is remembered, in place of the answer. Returns the bank,
-    the logits that are remembered, and losses and IoUs of all answers.
+    `features` have a leading axis of frames, and `prompting` is of all objects of all frames, frame
+    by frame. Of those that are `given` the true mask is remembered, in place of the answer. Returns
+    the bank, the logits that are remembered, and the outcome of all answers, frame by frame.
     """
+
+    # As one batch, which is compiled once.
+    def flat(x):
+        return rearrange(x, "n b ... -> (n b) ...")
+
+    def by_frame(x):
+        return rearrange(x, "(n b) ... -> n b ...", n=len(mask))
+
+    features, masks, everyone = jax.tree.map(flat, features), flat(mask), flat(who)
     pix_feat = model.attend_memory(features.image_embed)
-    decoded, losses, ious = prompt_rounds(model, pix_feat, features, mask, *prompting, objective)
+    decoded, losses, ious = prompt_rounds(model, pix_feat, features, masks, *prompting, objective)
     if given is not None:
-        decoded = where_object(given, _as_given(decoded, mask), decoded)
-    bank = _remember(model, features, decoded, bank, frame, who, who)
-    return bank, decoded.mask_logits, losses, ious
+        decoded = where_object(flat(given), _as_given(decoded, masks), decoded)
+    memory = model.encode_memory(features.image_embed, decoded.mask_logits, decoded.object_logit)
+    new = by_frame(memory), by_frame(decoded.obj_ptr)
+    for place, wanted in enumerate(who):
+        memory, obj_ptr = (x[place] for x in new)
+        written = memory_bank.write(bank, memory, obj_ptr, numbers[place], wanted)
+        bank = where_object(wanted, written, bank)
+    outcome = Outcome(losses, jnp.broadcast_to(everyone, ious.shape), ious)
+    outcome = jax.tree.map(lambda x: rearrange(x, "s (n b) -> (n s) b", n=len(mask)), outcome)
+    return bank, by_frame(decoded.mask_logits), outcome
 
 
 def _as_given(decoded: Decoded, mask: UInt8[Array, "b h w"]) -> Decoded:
@@ -350,12 +354,6 @@ def _as_given(decoded: Decoded, mask: UInt8[Array, "b h w"]) -> Decoded:
         mask_logits=rearrange(mask_prompt(mask), "b h w 1 -> b 1 h w"),
         object_logit=mask_to_logits(present)[:, None],
     )
-
-
-def _remember(model, features, decoded, bank, frame, conditioning, who):
-    memory = model.encode_memory(features.image_embed, decoded.mask_logits, decoded.object_logit)
-    written = memory_bank.write(bank, memory, decoded.obj_ptr, frame, conditioning)
-    return where_object(who, written, bank)
 
 
 def track_frames(
@@ -401,7 +399,11 @@ def track_frames(
             evaluation=False,
         )
         counted = ~(twice & (frame == frames - 1 + gap))
-        bank = _remember(model, features, decoded, bank, frame, ~counted, counted)
+        memory = model.encode_memory(
+            features.image_embed, decoded.mask_logits, decoded.object_logit
+        )
+        written = memory_bank.write(bank, memory, decoded.obj_ptr, frame, ~counted)
+        bank = where_object(counted, written, bank)
         losses = trained_losses(objective, decoded, mask)
         _, score = _seen(decoded, mask)
         return (bank, decoded.mask_logits), Outcome(losses, counted, score)

@@ -28,13 +28,12 @@ from petsam_jax.optimizer import Rule, make_optimizer, make_rules, summary, to_s
 from petsam_jax.packing import Packing, pack_small
 from petsam_jax.run_guard import StopSignal, check_config, check_workdir, locked, tree_bytes
 from petsam_jax.run_state import Keeper
+from petsam_jax.train_step import TrainStep
 from petsam_jax.training import (
     Fixed,
     Split,
     TrainState,
     create_state,
-    make_part_norms,
-    make_train_step,
     trainable,
 )
 from petsam_jax.validation import Validation
@@ -172,23 +171,6 @@ def first_model(config: ConfigDict) -> SAM2:
     return with_weights(config, arrays)
 
 
-class ByKind:
-    """A jitted step that is compiled when a batch of pictures or of clips comes for the first time.
-
-    Compiling leaves gigabytes behind. Compiled as part of the first call, that call would need its
-    own memory on top of them.
-    """
-
-    def __init__(self, step):
-        self._step, self._compiled = step, {}
-
-    def __call__(self, state, image, mask):
-        if image.ndim not in self._compiled:
-            self._compiled[image.ndim] = self._step.lower(state, image, mask).compile()
-            runtime.release_memory()
-        return self._compiled[image.ndim](state, image, mask)
-
-
 class _Run:
     """What a loop needs at hand."""
 
@@ -197,17 +179,15 @@ class _Run:
         self.feed, self.keeper, self.stop, self.total = feed, keeper, stop, plan.steps
         objective, seed = Objective.of(config), config.train.seed
         self.split = split = Split(config.train.microbatches, feed.devices)
-        step = make_train_step(
+        self.train_step = TrainStep(
             fixed,
             plan.optimizer,
             objective,
             seed=seed,
             ema_decay=config.train.ema_decay,
             split=split,
+            sharding=everywhere,
         )
-        self.train_step = ByKind(jax.jit(step, donate_argnums=0, out_shardings=everywhere))
-        norms = make_part_norms(fixed, objective, seed=seed, split=split)
-        self.part_norms = jax.jit(norms, out_shardings=everywhere)
 
     def loop(self, state, validation, end: int) -> dict[str, float]:
         step, scores = int(state.step), {}
@@ -281,7 +261,7 @@ class _Run:
         every = train.grad_parts_every
         if not every or number_of_kind(step, train.clip_share) % every:
             return {}
-        return self.part_norms(state, fed.image, fed.mask)
+        return self.train_step.part_norms(state, fed.image, fed.mask)
 
     def _farewell(self, step: int, stopped: str) -> str:
         """`stopped` is the signal that the processes agreed on, which others may have got."""

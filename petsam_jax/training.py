@@ -1,9 +1,10 @@
-"""One optimiser step as a pure function, and the state that it turns into the next.
+"""One optimiser step as two pure functions, and the state that they turn into the next.
 
-In: a state and a batch. Out: the next state and numbers to log. Plain JAX throughout: the model is
-split once into its definition and a flat dict of arrays by dotted name, the small ones of which are
-packed (packing.py), and put together again inside the jitted step. Random numbers of step i come
-from the run's seed and i alone, so a run that was restored goes on as if it had never stopped.
+In: a state and a batch. Out: its gradient and numbers to log, and of those the next state. Plain
+JAX throughout: the model is split once into its definition and a flat dict of arrays by dotted
+name, the small ones of which are packed (packing.py), and put together again inside the jitted
+step. Random numbers of step i come from the run's seed and i alone, so a run that was restored goes
+on as if it had never stopped.
 """
 
 import math
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Float32, Int32, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float32, Int32, PRNGKeyArray
 
 from petsam_jax.losses import Losses, combine
 from petsam_jax.models.prompt_encoder import Constant
@@ -81,10 +82,6 @@ def trainable(model: SAM2) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, shape in shapes(model).items() if name not in fixed}
 
 
-# The parts of the loss, each of which has a gradient of its own.
-PARTS = tuple(name for name in Losses._fields if name != "total")
-
-
 class CountedIous(NamedTuple):
     """IoUs by round or frame, 0 where an example does not count, and the share that does.
 
@@ -125,56 +122,38 @@ class Split(NamedTuple):
 WHOLE = Split()
 
 
-def make_train_step(
-    fixed: Fixed,
-    optimizer: optax.GradientTransformation,
-    objective: Objective,
-    *,
-    seed: int,
-    ema_decay: float,
-    split: Split = WHOLE,
-) -> Callable[[TrainState, UInt8[Array, "..."], UInt8[Array, "..."]], tuple[TrainState, Metrics]]:
-    """A function of state, pictures (b h w 3) or clips (b t h w 3), and masks; jit it as it is."""
+def make_gradient(
+    fixed: Fixed, objective: Objective, *, seed: int, split: Split = WHOLE
+) -> Callable[..., tuple[Arrays, Losses, CountedIous]]:
+    """A function of trained arrays, step, pictures (b h w 3) or clips (b t h w 3), masks, and which
+    of `Losses` counts how much: the gradient of that, and what the step has to say; jit-safe.
+    """
 
-    def loss(trained, image, mask, key: PRNGKeyArray):
-        outcome = outcome_of(fixed.model(trained), image, mask, key, objective)
-        parts = mean_losses(outcome)
-        return parts.total, (parts, counted_ious(outcome))
+    def gradient(trained, step, image, mask, which: Float32[Array, " n"]):
+        def loss(trained, image, mask, key):
+            outcome = outcome_of(fixed.model(trained), image, mask, key, objective)
+            losses = mean_losses(outcome)
+            return jnp.sum(jnp.stack(losses) * which), (losses, counted_ious(outcome))
 
-    def train_step(state: TrainState, image, mask):
-        key = step_key(seed, state)
-        (parts, ious), grads = mean_gradient(loss, state.trained, (image, mask), key, split)
+        key = step_key(seed, step)
+        (losses, ious), grads = mean_gradient(loss, trained, (image, mask), key, split)
+        return grads, losses, ious
+
+    return gradient
+
+
+def make_update(
+    optimizer: optax.GradientTransformation, ema_decay: float
+) -> Callable[[TrainState, Arrays], tuple[TrainState, Float32[Array, ""]]]:
+    """A function of a state and a gradient: the next state, and the gradient's norm; jit-safe."""
+
+    def update(state: TrainState, grads):
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trained)
         trained = optax.apply_updates(state.trained, updates)
         ema = ema_update(state.ema, trained, ema_decay, state.step)
-        metrics = Metrics(parts, ious, optax.tree.norm(grads))
-        return TrainState(state.step + 1, trained, opt_state, ema), metrics
+        return TrainState(state.step + 1, trained, opt_state, ema), optax.tree.norm(grads)
 
-    return train_step
-
-
-def make_part_norms(
-    fixed: Fixed, objective: Objective, *, seed: int, split: Split = WHOLE
-) -> Callable[[TrainState, UInt8[Array, "..."], UInt8[Array, "..."]], dict[str, Array]]:
-    """A function like the step's that tells how large the gradient of each loss part alone is.
-
-    Of the same prompts and random numbers as the step from that state, and before weighting. A
-    forward and a backward pass for each part, which `map` compiles once; in no more memory than a
-    step.
-    """
-
-    def part_norms(state: TrainState, image, mask):
-        def norm(which):
-            def loss(trained, image, mask, key):
-                parts = mean_losses(outcome_of(fixed.model(trained), image, mask, key, objective))
-                return jnp.stack([getattr(parts, name) for name in PARTS]) @ which, ()
-
-            key = step_key(seed, state)
-            return optax.tree.norm(mean_gradient(loss, state.trained, (image, mask), key, split)[1])
-
-        return dict(zip(PARTS, jax.lax.map(norm, jnp.eye(len(PARTS))), strict=True))
-
-    return part_norms
+    return update
 
 
 def mean_gradient(
@@ -212,9 +191,9 @@ def mean_gradient(
     return jax.tree.map(lambda x: x.mean(axis=0), said), grads
 
 
-def step_key(seed: int, state: TrainState) -> PRNGKeyArray:
-    """What the random numbers of the step from this state come from."""
-    return jax.random.fold_in(jax.random.key(seed), state.step)
+def step_key(seed: int, step: Int32[Array, ""]) -> PRNGKeyArray:
+    """What the random numbers of a step come from."""
+    return jax.random.fold_in(jax.random.key(seed), step)
 
 
 def outcome_of(model: SAM2, image, mask, key: PRNGKeyArray, objective: Objective) -> Outcome:

@@ -32,8 +32,7 @@ from petsam_jax.objective import (
     decode_prompts,
     encode_frames,
     feed_back,
-    frame_features,
-    prompted_frame,
+    prompted_frames,
     told_mask,
     track_frames,
 )
@@ -117,19 +116,19 @@ def follow(
     features = encode_frames(model, image, key=None)
     bank = model.empty_bank(batch, *mask.shape[2:], cond_slots=1, recent_slots=max(frames, 2))
     everyone, no_rounds = jnp.ones(batch, bool), jnp.zeros(0)
-    bank, logits, _, _ = prompted_frame(
+    bank, logits, _ = prompted_frames(
         model,
-        frame_features(features, 0),
-        mask[:, 0],
+        jax.tree.map(lambda x: x[:1], features),
+        mask[None, :, 0],
         bank,
-        0,
+        jnp.zeros(1, jnp.int32),
         (told_mask(mask[:, 0]), no_rounds, None),
-        everyone,
+        everyone[None],
         objective,
-        everyone,
+        everyone[None],
     )
     length = max(frames, model.max_obj_ptrs)
-    begun = bank, logits
+    begun = bank, logits[0]
     return track_frames(model, features, mask, begun, ~everyone, objective, None, length)
 
 

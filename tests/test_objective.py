@@ -22,7 +22,7 @@ from petsam_jax.objective import (
     encode_frames,
     picture_outcome,
     prompt_rounds,
-    prompted_frame,
+    prompted_frames,
     track_frames,
 )
 from petsam_jax.optimizer import unflatten
@@ -149,13 +149,20 @@ def test_clip_step_equals_the_official_one():
         model: SAM2 = nnx.merge(definition, unflatten(arrays))
         features = encode_frames(model, image, None)
         bank = model.empty_bank(2, 128, 128, cond_slots=2, recent_slots=3)
-        everyone, first = jnp.ones(2, bool), jax.tree.map(lambda x: x[0], features)
-        bank, logits, losses, _ = prompted_frame(
-            model, first, mask[:, 0], bank, 0, prompting, everyone, OFFICIAL
+        everyone, first = jnp.ones(2, bool), jax.tree.map(lambda x: x[:1], features)
+        bank, logits, prompted = prompted_frames(
+            model,
+            first,
+            mask[None, :, 0],
+            bank,
+            jnp.array([0]),
+            prompting,
+            everyone[None],
+            OFFICIAL,
         )
-        begun = bank, logits
+        begun = bank, logits[0]
         tracked = track_frames(model, features, mask, begun, ~everyone, OFFICIAL, None, 3)
-        parts = [combine(x, 2.0) for x in (losses, tracked.losses)]
+        parts = [combine(x.losses, 2.0) for x in (prompted, tracked)]
         parts = jax.tree.map(lambda a, b: a + b, *parts)
         return parts.total, parts
 
@@ -335,17 +342,66 @@ def test_a_given_mask_is_what_is_remembered_and_an_answer_where_none_is_given():
     @jax.jit
     def remember(arrays, given):
         model = nnx.merge(definition, unflatten(arrays))
-        features = model.encode_image(normalise(image))
+        features = encode_frames(model, image[:, None], None)
         bank = model.empty_bank(3, 64, 64, cond_slots=1)
         prompting = prompts, no_rounds, the_recorded_click
-        who = jnp.ones(3, bool)
-        bank, *_ = prompted_frame(model, features, mask, bank, 0, prompting, who, USUAL, given)
+        who, numbers = jnp.ones((1, 3), bool), jnp.array([0])
+        bank, *_ = prompted_frames(
+            model, features, mask[None], bank, numbers, prompting, who, USUAL, given[None]
+        )
         logits = rearrange(mask_prompt(mask), "b h w 1 -> b 1 h w")
         present = jnp.array([[10.0], [10.0], [-10.0]])
         return bank.conditioning.memory[:, 0], model.encode_memory(
-            features.image_embed, logits, present
+            features.image_embed[0], logits, present
         )
 
     memory, of_truth = remember(arrays, given)
     same = [np.allclose(a, b, atol=1e-5) for a, b in zip(memory, of_truth, strict=True)]
     assert same == [True, False, True]
+
+
+def test_frames_prompted_together_are_remembered_as_each_alone():
+    """Two frames of three objects, of which the second frame is remembered for one."""
+    image, mask = random_pets((3, 2, 64, 64))
+    definition, arrays = split(shipped_model())
+    mask = jnp.swapaxes(mask, 0, 1)
+    x, y = np.random.default_rng(1).uniform(5, 60, (2, 1, 6))
+    clicks = jnp.asarray(np.stack([x, y], -1), jnp.float32), jnp.ones((1, 6), jnp.int32)
+    who = jnp.array([[True, True, True], [False, True, False]])
+    given = jnp.array([[False, True, False], [True, False, False]])
+
+    @jax.jit
+    def both(arrays):
+        model = nnx.merge(definition, unflatten(arrays))
+        features = encode_frames(model, image, None)
+
+        def prompt(bank, frames, numbers):
+            flat = rearrange(mask[np.array(frames)], "n b h w -> (n b) h w")
+            box = jnp.tile(jnp.array([10.0, 12.0, 40.0, 50.0]), (len(flat), 1))
+            prompts = set_box(empty_prompts(*flat.shape), box, jnp.ones(len(flat), bool))
+            chosen = [3 * frame + i for frame in frames for i in range(3)]
+            said = jax.tree.map(lambda x: x[:, np.array(chosen)], clicks)
+            return prompted_frames(
+                model,
+                jax.tree.map(lambda x: x[np.array(frames)], features),
+                mask[np.array(frames)],
+                bank,
+                jnp.array(numbers),
+                (prompts, said, the_recorded_click),
+                who[np.array(frames)],
+                USUAL,
+                given[np.array(frames)],
+            )
+
+        empty = model.empty_bank(3, 64, 64, cond_slots=2)
+        bank, first, outcome = prompt(empty, [0], [0])
+        bank, second, later = prompt(bank, [1], [7])
+        alone = jax.tree.map(lambda *x: jnp.concatenate(x), (first, outcome), (second, later))
+        return prompt(empty, [0, 1], [0, 7]), (bank, *alone)
+
+    together, alone = both(arrays)
+    assert together[2].ious.shape == (4, 3)
+    for got, want in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    held = together[0].conditioning
+    np.testing.assert_array_equal(held.valid.sum(axis=1), [1, 2, 1])

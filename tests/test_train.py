@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -23,7 +22,7 @@ from petsam_jax.data.shapes import ShapesSource
 from petsam_jax.feed import Feed, is_clip_step, number_of_kind
 from petsam_jax.logbook import read_metrics
 from petsam_jax.run_guard import TrainingDiverged, WorkdirError
-from petsam_jax.trainer import ByKind, first_state, make_plan, train_and_evaluate
+from petsam_jax.trainer import first_state, make_plan, train_and_evaluate
 from petsam_jax.training import trainable
 
 ROOT = Path(__file__).parents[1]
@@ -104,23 +103,6 @@ def saved_arrays(workdir, step):
             tree = reader.restore(Path(workdir) / "checkpoints" / str(step) / item)
         found |= {f"{item}/{name}": np.asarray(array) for name, array in tree.items()}
     return found
-
-
-def test_a_step_is_compiled_once_for_pictures_and_once_for_clips():
-    traced = []
-
-    def step(state, image, mask):
-        traced.append(image.ndim)
-        return state + image.astype(int).sum() - mask.astype(int).sum(), mask
-
-    by_kind = ByKind(jax.jit(step))
-    picture, clip = (np.full((2, *t, 4, 4, 3), 2, np.uint8) for t in ((), (5,)))
-    state, expected = jnp.int32(0), 0
-    for image in (picture, clip, picture, clip, clip):
-        state, mask = by_kind(state, image, image[..., 0])
-        expected += 2 * (image.size - image[..., 0].size)
-        assert mask.shape == image.shape[:-1]
-    assert int(state) == expected and traced == [4, 5]
 
 
 def test_a_run_leaves_scores_logs_a_sheet_and_weights(straight):

@@ -11,8 +11,9 @@ from petsam_jax.checkpoint import build_model
 from petsam_jax.config import load_config
 from petsam_jax.data.shapes import ShapesSource
 from petsam_jax.objective import Objective
+from petsam_jax.train_step import TrainStep
 from petsam_jax.trainer import make_plan
-from petsam_jax.training import Fixed, TrainState, create_state, make_train_step, trainable
+from petsam_jax.training import Fixed, TrainState, create_state, trainable
 from petsam_jax.validation import answers
 
 GROUPS = ("image_encoder", "prompt_encoder", "mask_decoder", "memory")
@@ -51,8 +52,9 @@ def learn(dtype, steps, lr="2e-3"):
     plan = make_plan(config, trainable(model), examples=8)
     first, fixed = create_state(model, plan.rules, plan.packing, plan.optimizer)
     objective = Objective.of(config)
-    step = jax.jit(make_train_step(fixed, plan.optimizer, objective, seed=0, ema_decay=0.9))
-    state, losses = first, []
+    step = TrainStep(fixed, plan.optimizer, objective, seed=0, ema_decay=0.9)
+    # The step takes over what it is given.
+    state, losses = jax.tree.map(jnp.copy, first), []
     batch = pictures()
     for _ in range(steps):
         state, metrics = step(state, *batch)

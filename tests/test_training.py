@@ -14,13 +14,11 @@ from petsam_jax.models.decoded import Decoded
 from petsam_jax.objective import Objective, Outcome
 from petsam_jax.optimizer import Rule, make_optimizer
 from petsam_jax.packing import LOOSE, pack_small
+from petsam_jax.train_step import PARTS, TrainStep
 from petsam_jax.training import (
-    PARTS,
     WHOLE,
     Split,
     create_state,
-    make_part_norms,
-    make_train_step,
     mean_gradient,
     trainable,
 )
@@ -56,19 +54,13 @@ def run(how, optimizer, split=WHOLE, **weights):
     mask = np.zeros((4, 64, 64), np.uint8)
     mask[:, 20:44, 12:50] = 1
     image = jnp.zeros((4, 64, 64, 3), jnp.uint8)
-    if how is make_part_norms:
-        say = make_part_norms(fixed, objective(**weights), seed=3, split=split)
-    else:
-        step = make_train_step(
-            fixed, optimizer, objective(**weights), seed=3, ema_decay=0.9, split=split
-        )
-        say = lambda *batch: step(*batch)[1].grad_norm  # noqa: E731
-    return jax.jit(say)(state, image, jnp.asarray(mask))
+    step = TrainStep(fixed, optimizer, objective(**weights), seed=3, ema_decay=0.9, split=split)
+    return how(step, state, image, jnp.asarray(mask))
 
 
 @pytest.fixture(scope="module")
 def norms():
-    return run(make_part_norms, optax.sgd(1.0))
+    return run(TrainStep.part_norms, optax.sgd(1.0))
 
 
 def test_presence_and_score_have_the_gradients_that_they_must(norms):
@@ -80,7 +72,7 @@ def test_presence_and_score_have_the_gradients_that_they_must(norms):
 @pytest.mark.parametrize("part", ["mask", "dice"])
 def test_each_part_has_the_gradient_of_a_step_that_trains_nothing_else(part, norms):
     alone = {f"{name}_weight": float(name == part) for name in PARTS}
-    whole = run(make_train_step, optax.sgd(1.0), **alone)
+    whole = run(TrainStep.__call__, optax.sgd(1.0), **alone)[1].grad_norm
     assert whole == pytest.approx(float(norms[part]), rel=1e-5) and whole > 0
 
 
@@ -132,9 +124,9 @@ def test_there_are_fewer_parts_where_a_share_cannot_be_divided(split, examples, 
 
 def test_a_step_in_parts_and_its_norms_go_together():
     """On squares that are alike, where random numbers cannot tell parts from the whole."""
-    norms = run(make_part_norms, optax.sgd(1.0), Split(2))
-    whole = run(
-        make_train_step,
+    norms = run(TrainStep.part_norms, optax.sgd(1.0), Split(2))
+    _, whole = run(
+        TrainStep.__call__,
         optax.sgd(1.0),
         Split(2),
         mask_weight=1.0,
@@ -142,7 +134,7 @@ def test_a_step_in_parts_and_its_norms_go_together():
         iou_weight=0.0,
         object_weight=0.0,
     )
-    assert whole == pytest.approx(float(norms["mask"]), rel=1e-5) and whole > 0
+    assert whole.grad_norm == pytest.approx(float(norms["mask"]), rel=1e-5) and whole.grad_norm > 0
     assert norms["object"] == pytest.approx(ROUNDS * (1 - 1 / (1 + np.exp(-0.5))), rel=1e-5)
 
 
@@ -159,10 +151,10 @@ def test_a_packed_state_takes_the_steps_of_a_loose_one():
         optimizer = make_optimizer(packing.rules(rules), 9, clip_norm=0.5)
         state, fixed = create_state(Toy(), rules, packing, optimizer)
         options = dict(seed=3, ema_decay=0.9, split=Split(2))
-        step = jax.jit(make_train_step(fixed, optimizer, objective(), **options))
+        step = TrainStep(fixed, optimizer, objective(), **options)
         norms = []
         for _ in range(3):
-            state, metrics = step(state, jnp.zeros((4, 64, 64, 3), jnp.uint8), mask)
+            state, metrics = step(state, jnp.zeros((4, 64, 64, 3), jnp.uint8), jnp.asarray(mask))
             norms.append(metrics.grad_norm)
         states.append((packing.unpack_within(state), norms))
     assert len(state.trained) == 2
@@ -170,6 +162,28 @@ def test_a_packed_state_takes_the_steps_of_a_loose_one():
     assert jax.tree.structure(packed) == jax.tree.structure(loose)
     for got, want in zip(jax.tree.leaves(packed), jax.tree.leaves(loose), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_a_gradient_is_compiled_once_for_pictures_and_once_for_clips(monkeypatch):
+    traced = []
+
+    def outcome(model, image, mask, key, objective):
+        traced.append(image.ndim)
+        one = jnp.ones((1, len(image)))
+        return Outcome(Losses(*(one * model.iou[0] for _ in Losses._fields)), one > 0, one)
+
+    monkeypatch.setattr(training, "outcome_of", outcome)
+    rules = {name: Rule("all", 1.0, 0.0, 0) for name in ("mask", "iou", "object")}
+    optimizer = optax.sgd(0.125)
+    state, fixed = create_state(Toy(), rules, LOOSE, optimizer)
+    step = TrainStep(fixed, optimizer, objective(), seed=3, ema_decay=0.5)
+    picture, clip = (jnp.zeros((2, *t, 4, 4, 3), jnp.uint8) for t in ((), (5,)))
+    for image in (picture, clip, picture, clip, clip):
+        state, metrics = step(state, image, image[..., 0])
+        assert metrics.grad_norm == 1
+        assert step.part_norms(state, image, image[..., 0])["dice"] == 1
+    assert traced == [4, 5] and int(state.step) == 5
+    assert state.trained["iou"] == pytest.approx(0.9 - 5 * 0.125)
 
 
 # IoUs of those that count
@@ -190,8 +204,8 @@ def test_an_iou_is_of_the_examples_that_count_in_whatever_part(number, monkeypat
     monkeypatch.setattr(training, "outcome_of", outcome)
     state, fixed = create_state(Toy(), ("mask", "iou", "object"), LOOSE, optax.sgd(1.0))
     options = dict(seed=3, ema_decay=0.9, split=Split(number))
-    step = make_train_step(fixed, optax.sgd(1.0), objective(), **options)
+    step = TrainStep(fixed, optax.sgd(1.0), objective(), **options)
     image = jnp.zeros((4, 8, 8, 3), jnp.uint8) + jnp.arange(4, dtype=jnp.uint8)[:, None, None, None]
-    _, metrics = jax.jit(step)(state, image, image[..., 0])
+    _, metrics = step(state, image, image[..., 0])
     assert [metrics.ious.mean(place) for place in range(2)] == pytest.approx([0.35, 0.6])
     assert metrics.ious.mean(-1) is None
