@@ -22,7 +22,8 @@ from petsam_jax.feed import Fed
 from petsam_jax.logbook import Logbook, Progress, SilentLogbook, duration
 from petsam_jax.run_guard import WINDOW, TrainingDiverged, find_fault
 from petsam_jax.run_state import Keeper
-from petsam_jax.training import PARTS, Metrics
+from petsam_jax.train_step import PARTS
+from petsam_jax.training import Metrics
 from petsam_jax.validation import Validation
 
 # Losses of each kind of step that are watched for divergence.
