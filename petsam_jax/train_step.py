@@ -4,7 +4,10 @@ One makes the gradient, of pictures or of clips; the other, which serves both, w
 state. The gradient of each loss part alone is by the first as well, and costs no compiling.
 """
 
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Sharding
@@ -44,18 +47,28 @@ class TrainStep:
         """`sharding` is that of the state, of all devices."""
         gradient = make_gradient(fixed, objective, seed=seed, split=split)
         update = make_update(optimizer, ema_decay)
-        self._gradient = jax.jit(gradient, out_shardings=sharding)
+
+        def in_place(old_grads, *batch):
+            return gradient(*batch)
+
+        self._gradient = jax.jit(
+            in_place, donate_argnums=0, keep_unused=True, out_shardings=sharding
+        )
         self._update = jax.jit(update, donate_argnums=0, out_shardings=sharding)
+        self._zeros = jax.jit(partial(jax.tree.map, jnp.zeros_like), out_shardings=sharding)
         self._norm = jax.jit(optax.tree.norm, out_shardings=sharding)
         self._compiled = {}
+        # Each gradient takes the place of the one before: let go and allocated anew at each step,
+        # such arrays leave holes that cost as much again.
+        self._grads = None
 
     def __call__(
         self, state: TrainState, image: UInt8[Array, "..."], mask: UInt8[Array, "..."]
     ) -> tuple[TrainState, Metrics]:
         """Pictures (b h w 3) or clips (b t h w 3), and their masks."""
         gradient, update = self.programs(state, image, mask)
-        grads, losses, ious = gradient(state.trained, state.step, image, mask, _only("total"))
-        state, norm = update(state, grads)
+        losses, ious = self._differentiate(gradient, state, image, mask, "total")
+        state, norm = update(state, self._grads)
         return state, Metrics(losses, ious, norm)
 
     def part_norms(
@@ -67,16 +80,24 @@ class TrainStep:
         steps, in no more memory.
         """
         gradient, _ = self.programs(state, image, mask)
-        return {
-            part: self._norm(gradient(state.trained, state.step, image, mask, _only(part))[0])
-            for part in PARTS
-        }
+        norms = {}
+        for part in PARTS:
+            self._differentiate(gradient, state, image, mask, part)
+            norms[part] = self._norm(self._grads)
+        return norms
+
+    def _differentiate(self, gradient, state, image, mask, part):
+        old, self._grads = self._grads, None
+        if old is None:
+            old = self._zeros(state.trained)
+        self._grads, *said = gradient(old, state.trained, state.step, image, mask, _only(part))
+        return said
 
     def programs(
         self, state: TrainState, image: UInt8[Array, "..."], mask: UInt8[Array, "..."]
     ) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
         """What makes the gradient of such a batch and what updates the state."""
-        batch = (state.trained, state.step, image, mask, _only("total"))
+        batch = (state.trained, state.trained, state.step, image, mask, _only("total"))
         return (
             self._once(image.ndim, self._gradient, *batch),
             self._once("update", self._update, state, state.trained),
