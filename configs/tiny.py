@@ -3,11 +3,11 @@
     python train.py --config=configs/tiny.py
 
 The model is pets256 in all its parts, with the smallest numbers that still learn. 1,000 steps of 8
-pictures took 2 minutes and 21 seconds of 2 cores of an AMD EPYC 9004, and 5 minutes of a 7003
-beside other machines. IoU on 64 pictures not seen before: 0.94 and 0.90 from a box, 0.74 and 0.72
-without a prompt, 0.76 and 0.75 from a click, which takes longer to be heard than a box. Clips are
-left out, since their program takes longer to compile than that of pictures; with
-`--config.train.clip_share=0.1` a tenth of the batches are clips.
+pictures took 2 minutes and 21 seconds of 2 cores of an AMD EPYC 9004, and 5 minutes of a busy 7003.
+IoU on 64 pictures not seen before: 0.94 and 0.90 from a box, 0.74 and 0.72 without a prompt, 0.76
+and 0.75 from a click, which takes longer to be heard than a box. Clips are left out, since their
+program takes longer to compile than that of pictures; with `--config.train.clip_share=0.1` a tenth
+of the batches are clips.
 """
 
 from pathlib import Path

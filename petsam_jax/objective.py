@@ -340,8 +340,7 @@ def prompted_frames(
     new = by_frame(memory), by_frame(decoded.obj_ptr)
     for place, wanted in enumerate(who):
         memory, obj_ptr = (x[place] for x in new)
-        written = memory_bank.write(bank, memory, obj_ptr, numbers[place], wanted)
-        bank = where_object(wanted, written, bank)
+        bank = _remember(bank, memory, obj_ptr, numbers[place], wanted, wanted)
     outcome = Outcome(losses, jnp.broadcast_to(everyone, ious.shape), ious)
     outcome = jax.tree.map(lambda x: rearrange(x, "s (n b) -> (n s) b", n=len(mask)), outcome)
     return bank, by_frame(decoded.mask_logits), outcome
@@ -354,6 +353,10 @@ def _as_given(decoded: Decoded, mask: UInt8[Array, "b h w"]) -> Decoded:
         mask_logits=rearrange(mask_prompt(mask), "b h w 1 -> b 1 h w"),
         object_logit=mask_to_logits(present)[:, None],
     )
+
+
+def _remember(bank, memory, obj_ptr, frame, conditioning, who):
+    return where_object(who, memory_bank.write(bank, memory, obj_ptr, frame, conditioning), bank)
 
 
 def track_frames(
@@ -402,8 +405,7 @@ def track_frames(
         memory = model.encode_memory(
             features.image_embed, decoded.mask_logits, decoded.object_logit
         )
-        written = memory_bank.write(bank, memory, decoded.obj_ptr, frame, ~counted)
-        bank = where_object(counted, written, bank)
+        bank = _remember(bank, memory, decoded.obj_ptr, frame, ~counted, counted)
         losses = trained_losses(objective, decoded, mask)
         _, score = _seen(decoded, mask)
         return (bank, decoded.mask_logits), Outcome(losses, counted, score)

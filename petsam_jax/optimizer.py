@@ -172,6 +172,11 @@ def layer_scales(names: Iterable[str], layer_decay: float) -> dict[str, float]:
     return {name: scale(name) for name in block}
 
 
+def trained_only(rules: Mapping[str, Rule]) -> dict[str, Rule]:
+    """Those of the parameters that are not frozen."""
+    return {name: rule for name, rule in rules.items() if rule.lr}
+
+
 # The optimiser
 
 

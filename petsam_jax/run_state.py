@@ -164,7 +164,7 @@ class Keeper:
         )
         frozen = {name: jax.numpy.asarray(arrays["params"][name]) for name in fixed.frozen}
         restored = jax.device_put(restored, sharding)
-        return restored, Fixed(fixed.definition, frozen, packing), progress["iterators"]
+        return restored, fixed._replace(frozen=frozen), progress["iterators"]
 
     def _read(self, step: int, **items: Any) -> Mapping[str, Any]:
         return self._manager.restore(step, args=ocp.args.Composite(**items))

@@ -24,7 +24,15 @@ from petsam_jax.feed import FIELDS, Feed, kinds, number_of_kind, placements
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.monitor import Monitor
 from petsam_jax.objective import Objective
-from petsam_jax.optimizer import Rule, make_optimizer, make_rules, summary, to_steps, unflatten
+from petsam_jax.optimizer import (
+    Rule,
+    make_optimizer,
+    make_rules,
+    summary,
+    to_steps,
+    trained_only,
+    unflatten,
+)
 from petsam_jax.packing import Packing, pack_small
 from petsam_jax.run_guard import StopSignal, check_config, check_workdir, locked, tree_bytes
 from petsam_jax.run_state import Keeper
@@ -74,7 +82,7 @@ def make_plan(config: ConfigDict, shapes: Mapping[str, tuple[int, ...]], example
     if steps < 1:
         raise ConfigError(f"train.duration={config.train.duration!r}: set it to at least one step")
     rules = _rules(config, shapes, per_epoch)
-    packing = pack_small(shapes, {name: rule for name, rule in rules.items() if rule.lr})
+    packing = pack_small(shapes, trained_only(rules))
     options = optim.to_dict()
     for name in ("groups", "no_decay"):
         del options[name]
@@ -150,8 +158,7 @@ def first_state(
     """
     model = build_model(config) if resumed else first_model(config)
     plan = make_plan(config, trainable(model), examples)
-    names = [name for name, rule in plan.rules.items() if rule.lr]
-    return plan, *create_state(model, names, plan.packing, plan.optimizer)
+    return plan, *create_state(model, trained_only(plan.rules), plan.packing, plan.optimizer)
 
 
 def first_model(config: ConfigDict) -> SAM2:
