@@ -14,6 +14,17 @@ from tests.fabricated import official_folder
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory):
+    """The folder in which what one test compiled is kept for all: it is most of their time."""
+    own = tmp_path_factory.getbasetemp()
+    # Workers of pytest-xdist have folders of their own beside each other.
+    directory = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    return str(directory)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

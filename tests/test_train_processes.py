@@ -1,7 +1,5 @@
 """`train.py` as programs: killed and started again, on eight devices, as two processes."""
 
-# ruff: noqa: F811 (`cache` is a fixture)
-
 import os
 import signal
 import socket
@@ -9,13 +7,13 @@ import time
 
 import numpy as np
 import pytest
-from test_train import cache, flags, saved_arrays, train_py  # noqa: F401
+from test_train import flags, saved_arrays, train_py
 
 from petsam_jax.checkpoint import load_weights
 from petsam_jax.logbook import read_metrics
 
 # Pictures alone: one program to compile. Float sums differ by the number of devices.
-LEAN = ("train.clip_share=0.0", "train.batch_size=8", "train.clip_batch_size=8", "eval.every=100")
+LEAN = ("train.clip_share=0.0", "eval.every=100")
 SECONDS = 400
 
 
@@ -48,22 +46,22 @@ def losses(workdir):
 
 
 @pytest.fixture(scope="module")
-def whole(cache, tmp_path_factory):
+def whole(compiled, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
-    finish(start(cache, workdir))
+    finish(start(compiled, workdir))
     return workdir
 
 
-def test_a_run_stopped_and_killed_equals_the_whole_one_bit_for_bit(whole, cache, tmp_path):
-    run = start(cache, tmp_path)
+def test_a_run_stopped_and_killed_equals_the_whole_one_bit_for_bit(whole, compiled, tmp_path):
+    run = start(compiled, tmp_path)
     wait_for(tmp_path / "checkpoints" / "2", run)
     run.send_signal(signal.SIGTERM)
     assert "SIGTERM: saved and stopped at step" in finish(run)
-    run = start(cache, tmp_path)
+    run = start(compiled, tmp_path)
     wait_for(tmp_path / "checkpoints" / "4", run)
     run.kill()
     run.communicate(timeout=SECONDS)
-    finish(start(cache, tmp_path))
+    finish(start(compiled, tmp_path))
     want, got = saved_arrays(whole, 6), saved_arrays(tmp_path, 6)
     assert [name for name in want if not np.array_equal(want[name], got[name])] == []
     assert losses(tmp_path) == losses(whole)
@@ -71,27 +69,27 @@ def test_a_run_stopped_and_killed_equals_the_whole_one_bit_for_bit(whole, cache,
 
 def test_eight_devices_give_the_losses_of_one_and_their_checkpoint_opens_on_one(
     whole,
-    cache,
+    compiled,
     tmp_path,
 ):
     # Batches of validation, of four, are filled up to eight.
     four = ("--max-steps", "4", "--config.eval.every=4")
-    finish(start(cache, tmp_path, devices=8, more=four))
+    finish(start(compiled, tmp_path, devices=8, more=four))
     scores = [line for line in read_metrics(tmp_path) if "valid/iou_mean" in line]
     assert [line["step"] for line in scores] == [4]
     one, eight = losses(whole), losses(tmp_path)
     assert list(eight) == [1, 2, 3, 4]
     np.testing.assert_allclose(list(eight.values()), list(one.values())[:4], rtol=2e-4)
-    finish(start(cache, tmp_path))
+    finish(start(compiled, tmp_path))
     assert list(losses(tmp_path)) == list(losses(whole))
 
 
-def test_two_processes_train_one_model_and_leave_one_log(cache, tmp_path):
+def test_two_processes_train_one_model_and_leave_one_log(compiled, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     hosts = ("--coordinator", f"127.0.0.1:{port}", "--num-processes", "2", "--process-id")
-    runs = [start(cache, tmp_path, more=(*hosts, number)) for number in range(2)]
+    runs = [start(compiled, tmp_path, more=(*hosts, number)) for number in range(2)]
     first, second = (finish(run) for run in runs)
     assert "done: step 6 of 6" in first and "done:" not in second
     assert list(losses(tmp_path)) == [1, 2, 3, 4, 5, 6]
