@@ -243,7 +243,7 @@ def test_summary_prints_a_table_and_ends(tmp_path):
     out, err = run.communicate(timeout=60)
     assert run.returncode == 0, err
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
-    assert rows["memory_encoder"][1] == "frozen" and rows["mask_decoder"][1] == "0.002"
+    assert rows["memory_encoder"][1] == "frozen" and rows["mask_decoder"][1] == "0.001"
     assert not list(tmp_path.iterdir())
 
 
