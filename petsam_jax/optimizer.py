@@ -27,20 +27,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float32, Int
 
+from petsam_jax.no_decay import NO_DECAY
+
 Params = Any
 Schedule = Callable[[Int[Array, ""] | int], Float32[Array, ""]]
-
-# Biases, norms, layer scales and learned vectors.
-NO_DECAY = ("*bias*", "*.scale", "*.gamma", "*pos_embed*", "*point_embed", "*mask_embed")
-NO_DECAY += ("*mem_embed", "*_embed_spatial", "*_token", "*_tokens", "*_tpos_enc", "*no_obj_ptr")
-# What the official recipe exempts: biases and the norms that PyTorch calls LayerNorm; the norms of
-# convolutions, layer scales and learned vectors do decay there.
-REFERENCE_NO_DECAY = (
-    "*bias*",
-    "image_encoder.trunk.*norm*.scale",
-    "mask_decoder.transformer.*norm*.scale",
-    "memory_attention.*norm*.scale",
-)
 SCHEDULES = ("cosine", "constant")
 
 

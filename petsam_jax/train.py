@@ -33,16 +33,17 @@ def join_hosts(coordinator: str | None, num_processes: int | None, process_id: i
 
     Raises RuntimeError or ValueError when the others are not found.
     """
-    import jax
+    launched = any(int(os.environ.get(name) or 1) > 1 for name in LAUNCHERS)
+    if coordinator or launched:
+        import jax
 
-    if coordinator:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
-    elif any(int(os.environ.get(name) or 1) > 1 for name in LAUNCHERS):
-        jax.distributed.initialize()
+        given = (coordinator, num_processes, process_id) if coordinator else ()
+        jax.distributed.initialize(*given)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     from petsam_jax.config import parse_args, split_spec
+    from petsam_jax.data.open_source import open_for_training
 
     parser = argparse.ArgumentParser(
         "petsam train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -71,10 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             "JAX_NUM_PROCESSES and JAX_PROCESS_ID): give all three or none"
         )
     try:
+        # Before JAX is imported: that something is missing is then said at once.
+        sources = None if args.summary else open_for_training(args.config.data)
+    except (ValueError, OSError) as error:
+        return failed(error)
+    try:
         join_hosts(*hosts)
     except (RuntimeError, ValueError) as error:
-        print(f"train: the other processes were not found: {error}", file=sys.stderr)
-        return 1
+        return failed(f"the other processes were not found: {error}")
     runtime.use_compilation_cache()
     # Orbax warns of every step that is saved without a validation.
     logging.getLogger("absl").setLevel(logging.ERROR)
@@ -85,12 +90,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.summary:
             print(describe(args.config))
         else:
-            train_and_evaluate(args.config, workdir, max_steps=args.max_steps)
+            train_and_evaluate(args.config, workdir, max_steps=args.max_steps, sources=sources)
     # ValueError: what is wrong with the config, the data or the optimiser's patterns.
     except (ValueError, OSError, WorkdirError, TrainingDiverged) as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 1
+        return failed(error)
     return 0
+
+
+def failed(why: Exception | str) -> int:
+    """Say why; the exit code."""
+    print(f"train: {why}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

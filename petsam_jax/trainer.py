@@ -18,7 +18,7 @@ from petsam_jax.checkpoint import build_model, finished_steps, load_weights, wit
 from petsam_jax.compute_dtype import fastest_dtype
 from petsam_jax.config import ConfigError, differences
 from petsam_jax.config_limits import check_limits
-from petsam_jax.data.open_source import open_mix
+from petsam_jax.data.open_source import open_for_training
 from petsam_jax.data.sources import Source
 from petsam_jax.feed import FIELDS, Feed, kinds, number_of_kind, placements
 from petsam_jax.models.sam2 import SAM2
@@ -97,7 +97,7 @@ def describe(config: ConfigDict) -> str:
     sizes = trainable(model)
     per_epoch = 1.0
     if any("epoch" in group.warmup for group in config.optim.groups.values()):
-        per_epoch = len(_open(config, "train")) / config.train.batch_size
+        per_epoch = len(open_for_training(config.data)[0]) / config.train.batch_size
     rules = _rules(config, sizes, per_epoch)
     outline = {name: jax.ShapeDtypeStruct(size, "float32") for name, size in sizes.items()}
     return summary(unflatten(outline), rules)
@@ -108,23 +108,24 @@ def _rules(config: ConfigDict, names: Iterable[str], steps_per_epoch: float) -> 
     return make_rules(names, optim.groups.to_dict(), optim.no_decay, steps_per_epoch)
 
 
-def _open(config: ConfigDict, split: str) -> Source:
-    return open_mix(config.data.sources, config.data.weights, split)
-
-
 # The loop
 
 
 def train_and_evaluate(
-    config: ConfigDict, workdir: str | Path, *, max_steps: int | None = None
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    max_steps: int | None = None,
+    sources: tuple[Source, Source] | None = None,
 ) -> dict[str, float]:
     """Train to the end of `train.duration`, or to step `max_steps`; the last validation's metrics.
 
+    `sources` are those of the config where they are open already, as `open_for_training` has them.
     SIGTERM and Ctrl-C save and return early. Raises the errors of `open_source` for missing data,
     ConfigError, OptimizerError, WorkdirError, and TrainingDiverged.
     """
     check_limits(config)
-    source, held_out = _open(config, "train"), _open(config, "valid")
+    source, held_out = sources or open_for_training(config.data)
     check_workdir(workdir, 0)
     # From before config.json is written: that of a run that is under way may not be another's.
     with locked(workdir):

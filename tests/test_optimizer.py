@@ -12,8 +12,8 @@ from flax import nnx
 from petsam_jax.config import load_config
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.names import shapes
+from petsam_jax.no_decay import NO_DECAY
 from petsam_jax.optimizer import (
-    NO_DECAY,
     OptimizerError,
     Rule,
     ema_update,

@@ -22,6 +22,7 @@ from PIL import Image
 from petsam_jax import cli, trainer
 from petsam_jax.checkpoint import model_shapes, save_weights, with_weights
 from petsam_jax.config import load_config
+from petsam_jax.data.open_source import open_for_training
 from petsam_jax.image_predictor import ImagePredictor
 
 ROOT = Path(__file__).parents[1]
@@ -186,7 +187,7 @@ def trains(argv, request):
         sizes = config.train.batch_size, config.train.clip_batch_size
         assert all(size % 8 == 0 for size in sizes)
     if config.data.sources == ("DIR_OF_PICTURES",):
-        assert len(trainer._open(config, "train")) + len(trainer._open(config, "valid")) == 12
+        assert sum(map(len, open_for_training(config.data))) == 12
     if config.train.start_from.startswith("petsam_jax"):
         # Raises ConfigError where the weights that ship are another model's.
         trainer.first_model(config)

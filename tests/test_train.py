@@ -229,13 +229,17 @@ def test_epochs_become_steps():
 def test_without_data_it_says_in_seconds_what_to_do(tmp_path):
     start = time.monotonic()
     spec = ROOT / "configs" / "pets256.py"
-    environment = os.environ | {"TFDS_DATA_DIR": str(tmp_path / "none")}
+    nowhere = {"TFDS_DATA_DIR": str(tmp_path / "none"), "PYTHONPROFILEIMPORTTIME": "1"}
+    environment = os.environ | nowhere
     run = train_py(f"--config={spec}", "--workdir", tmp_path / "w", env=environment)
     _, err = run.communicate(timeout=60)
     assert run.returncode == 1 and time.monotonic() - start < 20
     for part in ("data.prepare --download", "data.prepare --src", "configs/tiny.py"):
         assert part in err
     assert "Traceback" not in err and not (tmp_path / "w").exists()
+    # What takes seconds has not even been begun.
+    imported = {line.rpartition("|")[2].strip() for line in err.splitlines()}
+    assert "petsam_jax.train" in imported and "jax" not in imported
 
 
 def test_summary_prints_a_table_and_ends(tmp_path):

@@ -15,6 +15,8 @@ the rest. "all" is everything there is, the test part included.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from petsam_jax.data.folder import FolderSource
 from petsam_jax.data.official import ARCHIVES
 from petsam_jax.data.pets import NAME, VERSION, OfficialFolder, PetsSource, default_data_dir
@@ -59,6 +61,11 @@ def open_source(spec: str, split: str) -> Source:
 def open_mix(specs: Sequence[str], weights: Sequence[float | int], split: str) -> MixedSource:
     """The same split of several sources, mixed by weight."""
     return MixedSource([open_source(spec, split) for spec in specs], weights)
+
+
+def open_for_training(data: ConfigDict) -> tuple[MixedSource, MixedSource]:
+    """What a config's section `data` trains on, and what it validates on."""
+    return tuple(open_mix(data.sources, data.weights, split) for split in ("train", "valid"))
 
 
 def _shapes(spec: str, detail: str, split: str) -> Source:
