@@ -1,4 +1,7 @@
-"""The loop of a run: what is saved, validated and said when, by a model that need not learn."""
+"""The loop of a run: what is saved, validated and said when, by a model that need not learn.
+
+And runs of the smallest model with batches in parts.
+"""
 
 from types import SimpleNamespace
 
@@ -8,7 +11,7 @@ import optax
 import pytest
 from PIL import Image
 from test_run_state import a_state
-from test_train import small
+from test_train import saved_arrays, small
 
 from petsam_jax.config import from_json, to_json
 from petsam_jax.feed import Fed, placements
@@ -166,6 +169,30 @@ def test_fewer_parts_than_asked_for_are_told(overrides, told, workdir, capsys):
     Loop(workdir, *overrides).run()
     lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("train.microbatches")]
     assert len(lines) == len(told) and all(map(str.__contains__, lines, told))
+
+
+# Whole runs
+
+
+def test_a_run_in_parts_that_was_stopped_equals_the_whole_one(tmp_path):
+    """The third of its four steps is of clips."""
+    # Ends before the last step, whose validation would have to be compiled.
+    config = small("train.microbatches=2", "eval.every=100")
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    train_and_evaluate(config, whole, max_steps=4)
+    train_and_evaluate(config, parted, max_steps=2)
+    train_and_evaluate(config, parted, max_steps=4)
+    want, got = saved_arrays(whole, 4), saved_arrays(parted, 4)
+    assert list(want) == list(got) and len(want) > 500
+    assert [name for name in want if not np.array_equal(want[name], got[name])] == []
+
+    def logged(workdir):
+        own = ("time", "images_per_second")
+        return [{k: x for k, x in line.items() if k not in own} for line in read_metrics(workdir)]
+
+    lines = logged(whole)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4] and lines == logged(parted)
+    assert ["clip/loss" in line for line in lines] == [False, False, True, False]
 
 
 def test_a_second_start_on_a_live_run_is_refused(tmp_path):
