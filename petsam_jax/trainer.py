@@ -18,7 +18,7 @@ from petsam_jax.checkpoint import build_model, finished_steps, load_weights, wit
 from petsam_jax.compute_dtype import fastest_dtype
 from petsam_jax.config import ConfigError, differences
 from petsam_jax.config_limits import check_limits
-from petsam_jax.data.open_source import open_for_training
+from petsam_jax.data.open_source import open_for_training, open_mix
 from petsam_jax.data.sources import Source
 from petsam_jax.feed import FIELDS, Feed, kinds, number_of_kind, placements
 from petsam_jax.models.sam2 import SAM2
@@ -97,7 +97,8 @@ def describe(config: ConfigDict) -> str:
     sizes = trainable(model)
     per_epoch = 1.0
     if any("epoch" in group.warmup for group in config.optim.groups.values()):
-        per_epoch = len(open_for_training(config.data)[0]) / config.train.batch_size
+        source = open_mix(config.data.sources, config.data.weights, "train")
+        per_epoch = len(source) / config.train.batch_size
     rules = _rules(config, sizes, per_epoch)
     outline = {name: jax.ShapeDtypeStruct(size, "float32") for name, size in sizes.items()}
     return summary(unflatten(outline), rules)
