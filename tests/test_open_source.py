@@ -1,8 +1,6 @@
 """open_source: every text that names a source, every split of it, and the errors of all others."""
 
-import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from petsam_jax.data.open_source import SPLITS, SourceError, open_mix, open_sour
 from petsam_jax.data.pets import MissingData
 from petsam_jax.data.sources import Source
 from tests.fabricated import GOOD, archives
+from tests.real_data import listed, real_data
 
 
 def pictures(root, count, start=0):
@@ -160,10 +159,15 @@ def test_folders_that_are_nearly_right_get_their_own_advice(official, tmp_path):
 
 
 def test_the_real_sets_are_split():
-    if "PETSAM_DATA" not in os.environ:
-        pytest.skip("PETSAM_DATA is not set: no real data to split")
-    data = Path(os.environ["PETSAM_DATA"])
-    train, valid = (open_source(str(data / "oxford-iiit-pet"), part) for part in SPLITS[:2])
-    assert len(train) + len(valid) == 718 and len(set(valid.groups)) == 37
-    assert 72 <= len(valid) <= 100 and len(set(train.groups)) == 37
-    assert len(open_source(str(data / "feral-cats"), "valid")) > 195
+    pets, cats = real_data("oxford-iiit-pet"), real_data("feral-cats")
+    train, valid = (open_source(str(pets), part) for part in SPLITS[:2])
+    everything = listed(pets, "trainval")
+    assert set(train.names) | set(valid.names) == everything
+    assert len(train) + len(valid) == len(everything)
+    assert not everything & listed(pets, "test")
+    # A tenth of each breed, rounded up.
+    assert 0.1 * len(everything) <= len(valid) <= 0.15 * len(everything)
+    assert set(train.groups) == set(valid.groups)
+    # An example for each animal, and some pictures have several.
+    pictures = list((cats / "valid" / "masks").iterdir())
+    assert len(open_source(str(cats), "valid")) > len(pictures)

@@ -175,7 +175,7 @@ class Video(Clip):
         except (av.FFmpegError, OSError) as error:
             raise ClipError(f"{path}: not a video that can be read: {_reason(error)}") from error
         times = [time for time, _ in shown]
-        self._seconds = None if None in times else _durations(shown, tick)
+        self._seconds = None if None in times else _durations(shown, _fraction(tick))
         # GIF frames are changes to those before, and some containers tell no times.
         self._seekable = None not in times and "gif" not in self._container.format.name
         self._times = sorted(times) if self._seekable else []
@@ -243,6 +243,11 @@ def _reason(error: OSError | av.FFmpegError) -> str:
 
 def _shown(packet: av.Packet) -> bool:
     return packet.size > 0 and not packet.is_discard
+
+
+def _fraction(rational) -> Fraction:
+    """Of one of PyAV's, whose type is its own from version 19 on and `Fraction` before."""
+    return Fraction(rational.numerator, rational.denominator)
 
 
 def _durations(shown: list[tuple[int, int]], tick: Fraction) -> list[float]:
