@@ -2,12 +2,12 @@
 
     python demo.py
 
-It is the command `petsam demo`; see `petsam_jax/demo.py`.
+It is the command `petsam demo`; see `petsam_jax/cli/demo.py`.
 """
 
 import sys
 
-from petsam_jax.demo import main
+from petsam_jax.cli.demo import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,7 @@
 
     python train.py --config=configs/tiny.py
 
-It is the command `petsam train`; see `petsam_jax/train.py`.
+It is the command `petsam train`; see `petsam_jax/cli/train.py`.
 """
 
 import sys
@@ -11,6 +11,6 @@ from petsam_jax import runtime
 
 if __name__ == "__main__":
     runtime.prepare()
-    from petsam_jax.train import main
+    from petsam_jax.cli.train import main
 
     sys.exit(main())

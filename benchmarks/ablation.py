@@ -147,7 +147,7 @@ def table(out: Path, steps: int) -> str:
 def run(name: str, data: str, out: Path, steps: int, max_steps: int | None) -> int:
     """Train a row to its end, or to `max_steps`; the exit code of train.py."""
     limit = [] if max_steps is None else [f"--max-steps={max_steps}"]
-    program = [sys.executable, "-m", "petsam_jax.train"]
+    program = [sys.executable, "-m", "petsam_jax.cli.train"]
     return subprocess.run([*program, *arguments(name, data, out, steps), *limit]).returncode
 
 

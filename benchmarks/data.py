@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from petsam_jax.data import augment, clips
-from petsam_jax.data.open_source import open_source
+from petsam_jax.data.load import open_source
 from petsam_jax.data.pipeline import make_train_iterator
 from petsam_jax.data.sources import Source
 

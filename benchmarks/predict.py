@@ -23,8 +23,8 @@ import numpy as np
 from benchmarks import timing
 from benchmarks.steps import random_model, size_config
 from petsam_jax.checkpoint import save_weights
-from petsam_jax.image_predictor import ImagePredictor
-from petsam_jax.names import weights
+from petsam_jax.models.params import weights
+from petsam_jax.predict.image_predictor import ImagePredictor
 
 SIZES = ("pets256", "pets256_small")
 DTYPES = ("float32", "bfloat16")
@@ -35,7 +35,7 @@ PROMPT, OVER_ENCODER, COLD, WARM = 15, 15, 12, 5
 FIRST_MASK = """
 import sys
 import numpy as np
-from petsam_jax.image_predictor import ImagePredictor
+from petsam_jax.predict.image_predictor import ImagePredictor
 predictor = ImagePredictor.from_checkpoint(sys.argv[1])
 predictor.set_image(np.zeros(({}, {}, 3), np.uint8))
 predictor.predict(points=[(9, 9)], labels=[1])

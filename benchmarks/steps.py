@@ -10,12 +10,12 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from petsam_jax.config import load_config
-from petsam_jax.models.decoded import enlarge
 from petsam_jax.models.image_encoder import ImageFeatures
+from petsam_jax.models.mask_ops import enlarge
 from petsam_jax.models.memory_bank import MemoryBank
+from petsam_jax.models.params import fill, shapes
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.names import fill, shapes
-from petsam_jax.prompts import Prompts, add_click, empty_prompts
+from petsam_jax.train.prompt_sampling import Prompts, add_click, empty_prompts
 
 PIXELS, BATCH = 256, 8
 SIZES = ("pets256", "pets256_small", "hiera_tiny")

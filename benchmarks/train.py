@@ -25,13 +25,13 @@ from benchmarks.steps import SIZES, size_config
 from petsam_jax import runtime
 from petsam_jax.config import load_config
 from petsam_jax.data.augment import Augmentation
-from petsam_jax.data.open_source import open_source
+from petsam_jax.data.load import open_source
 from petsam_jax.data.pipeline import make_train_iterator
-from petsam_jax.feed import placements
-from petsam_jax.objective import Objective
-from petsam_jax.train_step import TrainStep
-from petsam_jax.trainer import first_state
-from petsam_jax.training import Split
+from petsam_jax.train.compiled_step import TrainStep
+from petsam_jax.train.device_batches import placements
+from petsam_jax.train.loop import first_state
+from petsam_jax.train.objective import Objective
+from petsam_jax.train.step import Split
 
 # Pictures in an epoch, by which the learning rate is planned.
 EXAMPLES = 1000

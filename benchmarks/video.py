@@ -30,13 +30,13 @@ from benchmarks import timing
 from benchmarks.steps import random_model
 from petsam_jax.config import load_config
 from petsam_jax.data.shapes import ShapesSource
-from petsam_jax.outputs.pictures import overlay
-from petsam_jax.video.clip_files import ClipFiles
-from petsam_jax.video.frames import open_clip
-from petsam_jax.video.records import pack
-from petsam_jax.video.session import Session
-from petsam_jax.video.writer import VideoWriter
-from petsam_jax.video_predictor import VideoPredictor
+from petsam_jax.files.render import overlay
+from petsam_jax.files.track_files import ClipFiles
+from petsam_jax.files.video_reader import open_clip
+from petsam_jax.files.video_writer import VideoWriter
+from petsam_jax.predict.video.session import Session
+from petsam_jax.predict.video.tracks import pack
+from petsam_jax.predict.video_predictor import VideoPredictor
 
 SIZE, FPS, COUNT = (480, 854), 24, 60
 # Objects, and the frames a second that the project wants with so many.

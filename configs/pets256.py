@@ -14,7 +14,7 @@ nothing was published, it is SAM 2's training. Only where fresh weights start is
 from ml_collections import ConfigDict
 
 from petsam_jax.config import ConfigError
-from petsam_jax.no_decay import NO_DECAY, REFERENCE_NO_DECAY
+from petsam_jax.train.no_decay import NO_DECAY, REFERENCE_NO_DECAY
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -126,7 +126,7 @@ def _seed(config: ConfigDict) -> None:
 
 def _data() -> ConfigDict:
     data = ConfigDict()
-    # Where pictures come from, as `petsam_jax.data.open_source` reads it; several are mixed.
+    # Where pictures come from, as `petsam_jax.data.load` reads it; several are mixed.
     data.sources = ("tfds",)
     # Share of the pictures from each source.
     data.weights = (1.0,)

@@ -2,6 +2,6 @@
 
 import sys
 
-from petsam_jax.cli import main
+from petsam_jax.cli.main import main
 
 sys.exit(main())

@@ -23,10 +23,10 @@ from flax import nnx
 from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
-from petsam_jax.compute_dtype import fastest_dtype
 from petsam_jax.config import from_json, to_json
+from petsam_jax.models.compute_dtype import fastest_dtype
+from petsam_jax.models.params import Weights, check, differences, fill, shapes
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.names import Weights, check, differences, fill, shapes
 
 # A training run keeps its steps here, below its workdir.
 STEPS = "checkpoints"

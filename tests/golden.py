@@ -19,8 +19,8 @@ import numpy as np
 from einops import rearrange
 from flax import nnx
 
-from petsam_jax.names import fill
-from petsam_jax.reference_names import to_ours
+from petsam_jax.models.params import fill
+from petsam_jax.models.sam2_weights import to_ours
 
 if __name__ != "tests.golden":
     raise ImportError("import tests.golden: by another name, every file would be read once more")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from petsam_jax.config import load_config
-from petsam_jax.video_predictor import VideoPredictor
+from petsam_jax.predict.video_predictor import VideoPredictor
 from tests.golden import SHIPPED, folder, golden, golden_model, shipped, shipped_model
 
 SIDE = 128

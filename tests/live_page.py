@@ -7,10 +7,10 @@ import time
 
 import uvicorn
 
-from petsam_jax.ui.facts import Facts
+from petsam_jax.ui.image_service import Studio
+from petsam_jax.ui.model_info import Facts
 from petsam_jax.ui.page import make_app
-from petsam_jax.ui.studio import Studio
-from petsam_jax.ui.video_studio import ClipStudio
+from petsam_jax.ui.video_service import ClipStudio
 from tests.red_predictor import RedVideo
 
 FACTS = Facts("runs/red", "0.0 M parameters", "IoU 1.00 with a click on red")

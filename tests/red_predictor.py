@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from petsam_jax.image_predictor import Answer, EncodedImage, ImagePredictor
-from petsam_jax.load_image import load_image
-from petsam_jax.postprocess import masks_at_size
-from petsam_jax.video.frames import open_clip
-from petsam_jax.video.passes import Found
-from petsam_jax.video.session import Session
-from petsam_jax.video.writer import VideoWriter
-from petsam_jax.video_predictor import VideoPredictor
+from petsam_jax.files.load_image import load_image
+from petsam_jax.files.video_reader import open_clip
+from petsam_jax.files.video_writer import VideoWriter
+from petsam_jax.predict.image_predictor import Answer, EncodedImage, ImagePredictor
+from petsam_jax.predict.postprocess import masks_at_size
+from petsam_jax.predict.video.propagation import Found
+from petsam_jax.predict.video.session import Session
+from petsam_jax.predict.video_predictor import VideoPredictor
 
 CELLS = 64
 DISC = 0.06  # of a side

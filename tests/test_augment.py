@@ -9,9 +9,9 @@ from PIL import Image, ImageFilter
 
 from petsam_jax.data import colour, paste, warp
 from petsam_jax.data.augment import FULL, Augmentation, augment, random_view, resize
-from petsam_jax.data.infill import fill_in
+from petsam_jax.data.inpaint import fill_in
 from petsam_jax.data.sources import BACKGROUND, IGNORE, PET, Example
-from petsam_jax.image import IMAGE_MEAN, IMAGE_STD, MEAN_COLOUR, normalise
+from petsam_jax.normalise import IMAGE_MEAN, IMAGE_STD, MEAN_COLOUR, normalise
 
 SIZE = 96
 

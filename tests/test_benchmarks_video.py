@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import video
-from petsam_jax.video_predictor import VideoPredictor
+from petsam_jax.predict.video_predictor import VideoPredictor
 from tests.golden_video import shipped_predictor
 
 

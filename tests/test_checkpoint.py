@@ -24,7 +24,7 @@ from petsam_jax.checkpoint import (
     with_weights,
 )
 from petsam_jax.config import differences, load_config
-from petsam_jax.names import NamesError, weights
+from petsam_jax.models.params import NamesError, weights
 
 TINY = Path(__file__).parents[1] / "configs" / "tiny.py"
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from petsam_jax import __version__, cli
+from petsam_jax import __version__
+from petsam_jax.cli.export_config import main as export_config
+from petsam_jax.cli.main import COMMANDS, Command, main
 from petsam_jax.config import ConfigError, load_config
-from petsam_jax.export_config import main as export_config
 from petsam_jax.packaged_configs import packaged_configs
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +33,7 @@ def test_help_comes_without_importing_anything_slow(tmp_path):
     for argv in (["--help"], ["--version"], ["segment", "--help"], ["demo", "--help"]):
         code = f"""
 import contextlib, sys
-from petsam_jax.cli import main
+from petsam_jax.cli.main import main
 with contextlib.suppress(SystemExit):
     main({argv!r})
 print("slow:", [name for name in {slow!r} if name in sys.modules])
@@ -45,7 +46,7 @@ def test_help_of_every_command_comes_before_jax_is_imported(tmp_path):
     slow = {"jax", "flax", "scipy", "orbax", "tensorflow_datasets", "gradio", "grain"}
     code = f"""
 import contextlib, sys
-from petsam_jax.cli import COMMANDS, main
+from petsam_jax.cli.main import COMMANDS, main
 for name in COMMANDS:
     with contextlib.suppress(SystemExit):
         main([name, "--help"])
@@ -53,26 +54,26 @@ for name in COMMANDS:
 print(len(COMMANDS))
 """
     said = python("-c", code, cwd=tmp_path)
-    assert said.stdout.endswith(f"\n{len(cli.COMMANDS)}\n"), said.stderr
+    assert said.stdout.endswith(f"\n{len(COMMANDS)}\n"), said.stderr
 
 
 def test_it_is_a_program_and_a_module(tmp_path):
     said = python("-m", "petsam_jax", "--version", cwd=tmp_path)
     assert (said.returncode, said.stdout) == (0, f"petsam {__version__}\n")
     project = (ROOT / "pyproject.toml").read_text()
-    assert 'petsam = "petsam_jax.cli:main"' in project
+    assert 'petsam = "petsam_jax.cli.main:main"' in project
 
 
 def test_help_names_every_command(capsys):
-    assert cli.main(["--help"]) == 0
+    assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    assert all(f"    {name} " in said for name in cli.COMMANDS)
+    assert all(f"    {name} " in said for name in COMMANDS)
     assert "petsam segment cat.jpg --point 320,200 --out masks" in said
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_a_main(name):
-    assert callable(importlib.import_module(cli.COMMANDS[name].module).main)
+    assert callable(importlib.import_module(COMMANDS[name].module).main)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_every_command_has_a_main(name):
     ],
 )
 def test_what_is_no_command_is_told(argv, words, capsys):
-    assert cli.main(argv) == 2
+    assert main(argv) == 2
     said = capsys.readouterr()
     assert words in said.err and not said.out
 
@@ -92,9 +93,9 @@ def test_what_is_no_command_is_told(argv, words, capsys):
 def test_flags_and_exit_code_go_through(monkeypatch, tmp_path):
     (tmp_path / "made_up.py").write_text("def main(argv):\n    return len(argv)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(cli.COMMANDS, "made-up", cli.Command("made_up", "counts its flags"))
-    assert cli.main(["made-up", "--a", "b", "--help"]) == 3
-    assert cli.main(["made-up"]) == 0
+    monkeypatch.setitem(COMMANDS, "made-up", Command("made_up", "counts its flags"))
+    assert main(["made-up", "--a", "b", "--help"]) == 3
+    assert main(["made-up"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -105,8 +106,8 @@ def test_flags_and_exit_code_go_through(monkeypatch, tmp_path):
     ],
 )
 def test_what_is_not_installed_is_told(module, words, monkeypatch, capsys):
-    monkeypatch.setitem(cli.COMMANDS, "made-up", cli.Command(module, "is not there"))
-    assert cli.main(["made-up"]) == 1
+    monkeypatch.setitem(COMMANDS, "made-up", Command(module, "is not there"))
+    assert main(["made-up"]) == 1
     assert capsys.readouterr().err == words + "\n"
 
 

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax import compute_dtype, segment, track
 from petsam_jax.checkpoint import load_model, load_weights, save_weights
-from petsam_jax.compute_dtype import fastest_dtype
-from petsam_jax.image_predictor import ImagePredictor
-from petsam_jax.video_predictor import VideoPredictor
+from petsam_jax.cli import segment, track
+from petsam_jax.models import compute_dtype
+from petsam_jax.models.compute_dtype import fastest_dtype
+from petsam_jax.predict.image_predictor import ImagePredictor
+from petsam_jax.predict.video_predictor import VideoPredictor
 from tests.small_model import random_arrays, small_config
 
 ZEN3 = "processor\t: 0\nmodel name\t: AMD\nflags\t\t: fpu sse2 avx2 fma\n\nprocessor\t: 1\n"

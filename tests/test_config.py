@@ -17,7 +17,7 @@ from petsam_jax.config import (
     parse_args,
     to_json,
 )
-from petsam_jax.optimizer import make_rules, to_steps
+from petsam_jax.train.optimizer import make_rules, to_steps
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILE = '''

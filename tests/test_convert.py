@@ -10,13 +10,13 @@ import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from petsam_jax import reference_names
 from petsam_jax.checkpoint import load_weights, model_shapes
+from petsam_jax.cli.convert import main, read_arrays
 from petsam_jax.config import load_config
-from petsam_jax.convert import main, read_arrays
+from petsam_jax.models import sam2_weights
+from petsam_jax.models.params import NamesError, shapes
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.names import NamesError, shapes
-from petsam_jax.reference_names import DROPPED, TO_OURS, official_shapes, our_name, to_ours
+from petsam_jax.models.sam2_weights import DROPPED, TO_OURS, official_shapes, our_name, to_ours
 from tests.golden import shipped, shipped_config, shipped_params
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -142,7 +142,7 @@ def test_a_second_spelling_of_a_name_is_unknown(tiny_shapes):
 
 def test_two_arrays_for_one_of_ours_are_refused(monkeypatch):
     no_obj_ptr = next(rule for rule in TO_OURS if rule[1] == "no_obj_ptr")
-    monkeypatch.setattr(reference_names, "TO_OURS", [*TO_OURS, (re.compile("x"), *no_obj_ptr[1:])])
+    monkeypatch.setattr(sam2_weights, "TO_OURS", [*TO_OURS, (re.compile("x"), *no_obj_ptr[1:])])
     with pytest.raises(NamesError, match="two arrays for no_obj_ptr"):
         to_ours({"no_obj_ptr": np.zeros((1, 4)), "x": np.ones((1, 4))})
 

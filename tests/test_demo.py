@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax.outputs.rle import decode_rle
-from petsam_jax.ui.studio import Studio
+from petsam_jax.files.rle import decode_rle
+from petsam_jax.ui.image_service import Studio
 from tests.browsing import Visitor
 from tests.live_page import serving
 from tests.red_predictor import RedPredictor, red_picture

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax.ui.studio import Studio
-from petsam_jax.ui.video_studio import ClipStudio
+from petsam_jax.ui.image_service import Studio
+from petsam_jax.ui.video_service import ClipStudio
 from tests.browsing import Visitor
 from tests.live_page import serving
 from tests.red_predictor import RedPredictor, RedVideo, red_clip

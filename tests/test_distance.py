@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from petsam_jax.distance import centre_pixel, squared_distance, uniform_pixel
+from petsam_jax.train.distance import centre_pixel, squared_distance, uniform_pixel
 
 
 def scipy_squared(region):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax import evaluate
 from petsam_jax.checkpoint import model_shapes, save_weights
+from petsam_jax.cli import evaluate
 from petsam_jax.config import load_config
 from tests.fabricated import GOOD
 

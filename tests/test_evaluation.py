@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from petsam_jax import prompts as in_training
 from petsam_jax.data.sources import Example
-from petsam_jax.evaluation import floors, robustness
+from petsam_jax.evaluation import baselines, robustness
 from petsam_jax.evaluation.protocol import CLICKS, TimedPredictor, found_by_clicks, judge
 from petsam_jax.evaluation.simulated_user import Click, move_sides, next_click, tight_box
+from petsam_jax.train import prompt_sampling as in_training
 
 DISC = 8
 
@@ -31,7 +31,7 @@ class Discs:
         self.calls.append((np.array(points), np.array(labels), mask_input))
         found = np.zeros(image.size, bool)
         if boxes is not None:
-            found = floors.filled_box(boxes, image.size)
+            found = baselines.filled_box(boxes, image.size)
         y, x = np.ogrid[: image.size[0], : image.size[1]]
         for (px, py), label in zip(points, labels, strict=True):
             found[(x - px) ** 2 + (y - py) ** 2 <= DISC**2] = label

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_evaluation import Discs, example, square
 
-from petsam_jax.evaluation import floors, robustness
+from petsam_jax.evaluation import baselines, robustness
 from petsam_jax.evaluation.plot import plot_clicks
 from petsam_jax.evaluation.protocol import judge, score
 from petsam_jax.evaluation.sheets import draw_sheet, ranked
@@ -32,7 +32,7 @@ class Examples:
 def test_floors_of_a_square_are_known():
     mean = np.zeros((64, 64), np.float32)
     mean[:, 32:] = 1
-    scores = floors.judge_floors(example(square()), mean)
+    scores = baselines.judge_floors(example(square()), mean)
     ignored = 36 * 46 - 30 * 40
     assert scores["iou/floor_everything"] == pytest.approx(1200 / (4800 - ignored))
     assert scores["border_as_pet/floor_everything"] == pytest.approx(36 * 46 / 4800)
@@ -40,14 +40,14 @@ def test_floors_of_a_square_are_known():
     assert scores["iou/floor_ellipse"] == pytest.approx(np.pi / 4, abs=0.02)
     right = 40 * 60 - 23 * 36 + 20 * 30
     assert scores["iou/floor_mean_mask"] == pytest.approx(600 / (right + 600), abs=0.02)
-    assert "iou/floor_mean_mask" not in floors.judge_floors(example(square()), None)
+    assert "iou/floor_mean_mask" not in baselines.judge_floors(example(square()), None)
 
 
 def test_the_mean_mask_leaves_ignored_pixels_out():
     one, other = np.zeros((128, 128), np.uint8), np.zeros((128, 128), np.uint8)
     one[:64] = 1
     other[:, :64] = 2
-    mean = floors.mean_mask(Examples([example(one), example(other)]))
+    mean = baselines.mean_mask(Examples([example(one), example(other)]))
     assert mean.shape == (64, 64)
     corners = [mean[0, 0], mean[0, -1], mean[-1, 0], mean[-1, -1]]
     assert corners == [1, 0.5, 0, 0]
@@ -59,11 +59,11 @@ def test_grabcut_finds_what_has_a_colour_of_its_own(rng):
     image = rng.integers(0, 60, (300, 400, 3), np.uint8)
     image[mask == 1] += 150
     box = np.array([10, 5, 70, 60], np.float32)
-    found = floors.grabcut(image, box)
+    found = baselines.grabcut(image, box)
     assert score(found, mask, "x")["iou/x"] > 0.9
-    assert (floors.grabcut(image, box) == found).all()
+    assert (baselines.grabcut(image, box) == found).all()
     everything = np.array([0, 0, 399, 299], np.float32)
-    assert floors.grabcut(image, everything).all()
+    assert baselines.grabcut(image, everything).all()
 
 
 # Figures
@@ -75,7 +75,7 @@ def scored(names, groups, seed=0, **fixed):
     for number, name in enumerate(names):
         one = example(square(60 + number, 80), name, seed=number)
         row = judge(Discs(), one) | robustness.judge_robustness(Discs(), one)
-        rows.append(row | floors.judge_floors(one, None))
+        rows.append(row | baselines.judge_floors(one, None))
         rows[-1] |= {key: value[number] for key, value in fixed.items()}
     return table_of(names, groups, np.linspace(0.05, 0.5, len(names)).round(6).tolist(), rows)
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from petsam_jax import export
 from petsam_jax.checkpoint import build_model, load_weights, save_weights
+from petsam_jax.cli import export
 from petsam_jax.config import load_config
-from petsam_jax.names import weights
+from petsam_jax.models.params import weights
 
 
 @pytest.fixture(scope="module")

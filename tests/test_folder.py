@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from petsam_jax.data.folder import FolderSource
-from petsam_jax.data.official import LayoutError
+from petsam_jax.data.oxford_layout import LayoutError
 from petsam_jax.data.sources import Source, picture_name
 from tests.real_data import real_data
 

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from petsam_jax.models.layers import LayerNorm, Linear
-from petsam_jax.names import NamesError, weights
+from petsam_jax.models.params import NamesError, weights
 from tests.golden import (
     LIMITS,
     SHIPPED,

@@ -16,7 +16,7 @@ from petsam_jax.models.hiera import (
     split_qkv,
     split_windows,
 )
-from petsam_jax.names import fill, shapes, weights
+from petsam_jax.models.params import fill, shapes, weights
 from tests.golden import (
     assert_close,
     golden,

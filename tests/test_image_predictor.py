@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax import image_predictor
 from petsam_jax.checkpoint import save_weights, with_weights
-from petsam_jax.data.pictures import UnfitPicture
-from petsam_jax.image_predictor import ImagePredictor
-from petsam_jax.names import weights
-from petsam_jax.objective import Objective
-from petsam_jax.picture_prompts import picture_prompts
-from petsam_jax.postprocess import fill_holes, masks_at_size, remove_islands
-from petsam_jax.prompts import EMPTY, set_mask
-from petsam_jax.validation import answers
+from petsam_jax.files.images import UnfitPicture
+from petsam_jax.models.params import weights
+from petsam_jax.predict import image_predictor
+from petsam_jax.predict.image_predictor import ImagePredictor
+from petsam_jax.predict.postprocess import fill_holes, masks_at_size, remove_islands
+from petsam_jax.predict.prompt_inputs import picture_prompts
+from petsam_jax.train.objective import Objective
+from petsam_jax.train.prompt_sampling import EMPTY, set_mask
+from petsam_jax.train.validation import answers
 from tests.small_model import SIZE, random_arrays, small_config
 
 CELLS, REFINEMENTS = 16, 2

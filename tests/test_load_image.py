@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax.data.pictures import UnfitPicture
-from petsam_jax.load_image import MAX_PIXELS, load_image
+from petsam_jax.files.images import UnfitPicture
+from petsam_jax.files.load_image import MAX_PIXELS, load_image
 
 
 def encoded(image, format="PNG", **options):

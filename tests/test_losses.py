@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from petsam_jax.losses import (
+from petsam_jax.models.mask_ops import enlarge
+from petsam_jax.train.losses import (
     Losses,
     binary_focal,
     combine,
@@ -19,7 +20,6 @@ from petsam_jax.losses import (
     read_mask,
     trained_masks,
 )
-from petsam_jax.models.decoded import enlarge
 from tests.golden import assert_close, golden
 
 NAMES = {"mask": "loss_mask", "dice": "loss_dice", "iou": "loss_iou", "object": "loss_class"}

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from petsam_jax.models.decoded import enlarge
 from petsam_jax.models.mask_decoder import (
     DecoderOutput,
     MaskDecoder,
@@ -17,6 +16,7 @@ from petsam_jax.models.mask_decoder import (
     stability,
     stable_mask,
 )
+from petsam_jax.models.mask_ops import enlarge
 from tests.golden import (
     assert_close,
     golden,

@@ -6,15 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from petsam_jax import monitor
 from petsam_jax.config import load_config
-from petsam_jax.feed import Fed
-from petsam_jax.logbook import Progress, read_metrics
-from petsam_jax.losses import Losses
-from petsam_jax.monitor import Monitor
-from petsam_jax.run_guard import TrainingDiverged
-from petsam_jax.run_state import Keeper
-from petsam_jax.training import CountedIous, Metrics
+from petsam_jax.train import monitor
+from petsam_jax.train.checkpoints import Keeper
+from petsam_jax.train.device_batches import Fed
+from petsam_jax.train.guards import TrainingDiverged
+from petsam_jax.train.losses import Losses
+from petsam_jax.train.metric_log import Progress, read_metrics
+from petsam_jax.train.monitor import Monitor
+from petsam_jax.train.step import CountedIous, Metrics
 
 
 class Saved(Keeper):

@@ -9,12 +9,13 @@ import pytest
 from einops import rearrange
 from flax import nnx
 
-from petsam_jax.image import normalise
-from petsam_jax.losses import combine
 from petsam_jax.models import memory_bank
+from petsam_jax.models.params import weights
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.names import weights
-from petsam_jax.objective import (
+from petsam_jax.models.sam2_weights import our_name, to_ours
+from petsam_jax.normalise import normalise
+from petsam_jax.train.losses import combine
+from petsam_jax.train.objective import (
     Objective,
     clip_outcome,
     decode_prompts,
@@ -25,10 +26,15 @@ from petsam_jax.objective import (
     prompted_frames,
     track_frames,
 )
-from petsam_jax.optimizer import unflatten
-from petsam_jax.prompts import add_click, empty_prompts, mask_prompt, set_box, set_mask
-from petsam_jax.reference_names import our_name, to_ours
-from petsam_jax.training import mean_losses
+from petsam_jax.train.optimizer import unflatten
+from petsam_jax.train.prompt_sampling import (
+    add_click,
+    empty_prompts,
+    mask_prompt,
+    set_box,
+    set_mask,
+)
+from petsam_jax.train.step import mean_losses
 from tests.golden import (
     GLOBAL_NORM_LIMIT,
     NORM_LIMIT,

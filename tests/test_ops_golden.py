@@ -10,7 +10,7 @@ from petsam_jax.models.hiera import pad_to_windows, split_windows
 from petsam_jax.models.layers import LayerNorm, UpConv, gelu, upsample_nearest
 from petsam_jax.models.position import resize_bicubic, sine_time
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.reference_names import our_name
+from petsam_jax.models.sam2_weights import our_name
 from tests.golden import assert_close, golden, golden_config, nchw, nhwc, outputs
 
 # Where a norm's epsilon shows: its input, its output and the epsilon, in the name of one such norm.

@@ -10,10 +10,11 @@ import pytest
 from flax import nnx
 
 from petsam_jax.config import load_config
+from petsam_jax.models.params import shapes
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.names import shapes
-from petsam_jax.no_decay import NO_DECAY
-from petsam_jax.optimizer import (
+from petsam_jax.models.sam2_weights import DROPPED, our_name
+from petsam_jax.train.no_decay import NO_DECAY
+from petsam_jax.train.optimizer import (
     OptimizerError,
     Rule,
     ema_update,
@@ -26,7 +27,6 @@ from petsam_jax.optimizer import (
     to_steps,
     unflatten,
 )
-from petsam_jax.reference_names import DROPPED, our_name
 from tests.golden import golden_json, shipped_config
 
 VISION = dict(lr=3e-6, weight_decay=0.1, layer_decay=0.9, warmup="0 steps")

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from petsam_jax.data.official import LayoutError, OfficialArchives, OfficialTree, breed
+from petsam_jax.data.oxford_layout import LayoutError, OfficialArchives, OfficialTree, breed
 from petsam_jax.data.pets import MissingData, OfficialFolder, PetsSource, species
-from petsam_jax.data.pictures import decode_picture
 from petsam_jax.data.sources import Source
+from petsam_jax.files.images import decode_picture
 from tests.fabricated import FAULTS, GOOD, TEST_FAULT, archives, picture, trimap
 from tests.real_data import listed, real_data
 

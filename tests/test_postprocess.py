@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from petsam_jax.postprocess import (
+from petsam_jax.predict.postprocess import (
     choose_mask,
     fill_holes,
     logits_at_size,

@@ -21,8 +21,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from petsam_jax.cli.prepare import main
 from petsam_jax.data import pets_builder, prepare
-from petsam_jax.data.official import LayoutError
+from petsam_jax.data.oxford_layout import LayoutError
 from petsam_jax.data.pets import DamagedData, PetsSource
 from petsam_jax.data.pets_builder import PrepareError
 from tests.fabricated import FAULTS, GOOD, TEST_FAULT, archives, encoded, picture, trimap
@@ -86,7 +87,7 @@ def test_a_second_run_changes_nothing_and_needs_no_source(made, capsys):
     again = prepare.prepare(made[0], src=Path("/no/such/folder"))
     assert time.perf_counter() - start < 2
     assert not again.made and again.counts == made[1].counts and again.left_out == made[1].left_out
-    assert prepare.main(["--data-dir", str(made[0])]) == 0
+    assert main(["--data-dir", str(made[0])]) == 0
     assert "already there, nothing to do" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in left_behind(made[0])} == files
 
@@ -232,7 +233,7 @@ def test_a_run_that_breaks_off_leaves_nothing(official, tmp_path, monkeypatch, e
         prepare.prepare(tmp_path, src=official)
     assert not left_behind(tmp_path)
     seen.clear()
-    assert prepare.main(["--data-dir", str(tmp_path), "--src", str(official)]) != 0
+    assert main(["--data-dir", str(tmp_path), "--src", str(official)]) != 0
     monkeypatch.undo()
     assert prepare.prepare(tmp_path, src=official).counts == {"train": 5, "test": 2}
 
@@ -247,7 +248,7 @@ def test_a_killed_run_is_not_trusted_and_its_leavings_are_named(official, tmp_pa
     run = subprocess.run([sys.executable, "-c", code, str(tmp_path), str(official)], timeout=60)
     assert run.returncode == -signal.SIGKILL
     (leaving,) = prepare.leftovers(tmp_path)
-    assert prepare.main(["--data-dir", str(tmp_path), "--src", str(official)]) == 0
+    assert main(["--data-dir", str(tmp_path), "--src", str(official)]) == 0
     assert f"can be deleted: {leaving}" in capsys.readouterr().err
     assert PetsSource(tmp_path, "all").names
 
@@ -338,7 +339,7 @@ def test_without_network_it_says_so_at_once(official, tmp_path, monkeypatch, cap
     with serving(archives(official, tmp_path / "site"), monkeypatch):
         pass
     start = time.perf_counter()
-    assert prepare.main(["--download", "--data-dir", str(tmp_path / "data")]) == 1
+    assert main(["--download", "--data-dir", str(tmp_path / "data")]) == 1
     assert time.perf_counter() - start < 2
     message = capsys.readouterr().err
     assert "no answer" in message and "curl -L -C - -O" in message and "--src DIR" in message

@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax import cli, trainer
 from petsam_jax.checkpoint import model_shapes, save_weights, with_weights
+from petsam_jax.cli.main import main
 from petsam_jax.config import load_config
-from petsam_jax.data.open_source import open_for_training
-from petsam_jax.image_predictor import ImagePredictor
+from petsam_jax.data.load import open_for_training
+from petsam_jax.predict.image_predictor import ImagePredictor
+from petsam_jax.train import loop
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -148,7 +149,7 @@ def installs(argv, request):
 def asks(argv, request):
     """A page is asked where it has the call, with arguments that it takes; `test_ui_web` asks."""
     from petsam_jax.ui.api import segment_function
-    from petsam_jax.ui.studio import Studio
+    from petsam_jax.ui.image_service import Studio
 
     where = next(word for word in argv if word.startswith("http://"))
     assert re.fullmatch(r"http://[\d.:]+/gradio_api/call/(v2/segment|segment/EVENT_ID)", where)
@@ -174,10 +175,10 @@ def trains(argv, request):
     """Everything up to the first step: the config and its fields, the rules of the optimiser."""
     monkeypatch = request.getfixturevalue("monkeypatch")
     hosts, described = [], []
-    from petsam_jax import train
+    from petsam_jax.cli import train
 
     monkeypatch.setattr(train, "join_hosts", lambda *given: hosts.append(given))
-    monkeypatch.setattr(trainer, "describe", lambda config: described.append(config) or "")
+    monkeypatch.setattr(loop, "describe", lambda config: described.append(config) or "")
     argv = [word for word in argv if word != "--summary"]
     assert train.main([*argv, "--summary"]) == 0
     (config,) = described
@@ -190,18 +191,18 @@ def trains(argv, request):
         assert sum(map(len, open_for_training(config.data))) == 12
     if config.train.start_from.startswith("petsam_jax"):
         # Raises ConfigError where the weights that ship are another model's.
-        trainer.first_model(config)
+        loop.first_model(config)
 
 
 def describes(argv, request):
     """`--summary` itself."""
-    assert cli.main(["train", *argv]) == 0
+    assert main(["train", *argv]) == 0
     assert "image_encoder" in request.getfixturevalue("capsys").readouterr().out
 
 
 def segments(argv, request):
     place = request.getfixturevalue("place")
-    assert cli.main(["segment", *argv]) == 0
+    assert main(["segment", *argv]) == 0
     assert list((place / "masks").rglob("*_*.*")) or list((place / "masks").glob("coco.json"))
 
 
@@ -209,7 +210,7 @@ def runs(name):
     """The command itself."""
 
     def run(argv, request):
-        assert not cli.main([name, *argv])
+        assert not main([name, *argv])
 
     return run
 
@@ -230,15 +231,16 @@ def prepares(argv, request):
     """A data set that is there is left alone, so that nothing is downloaded."""
     data_dir = request.getfixturevalue("data_dir")
     argv = [str(request.getfixturevalue("official")) if word == "DIR" else word for word in argv]
-    from petsam_jax.data import prepare
+    from petsam_jax.cli.prepare import main
 
-    assert prepare.main([*argv, "--data-dir", str(data_dir)]) == 0
+    assert main([*argv, "--data-dir", str(data_dir)]) == 0
     assert "train 5, test 2; already there" in request.getfixturevalue("capsys").readouterr().out
 
 
 def shows(argv, request):
     """All but the drawing, which has its own tests and takes seconds."""
-    from petsam_jax.data import sheet, show
+    from petsam_jax.cli.preview import main
+    from petsam_jax.train import preview
 
     data_dir, monkeypatch = (request.getfixturevalue(name) for name in ("data_dir", "monkeypatch"))
     drawn = []
@@ -247,14 +249,14 @@ def shows(argv, request):
         drawn.append(len(source))
         return Image.new("RGB", (8, 8))
 
-    monkeypatch.setattr(sheet, "draw_sheet", draw)
+    monkeypatch.setattr(preview, "draw_sheet", draw)
     argv = [f"tfds:{data_dir}" if word == "tfds" else word for word in argv]
-    assert show.main(argv) == 0 and drawn and Path("sheet.png").is_file()
+    assert main(argv) == 0 and drawn and Path("sheet.png").is_file()
 
 
 def converts(argv, request):
     """As far as the file, which is the user's."""
-    from petsam_jax import convert
+    from petsam_jax.cli import convert
 
     with pytest.raises(SystemExit) as stopped:
         convert.main(argv)
@@ -276,17 +278,17 @@ WAYS = {
     "ruff ": in_ci,
     "python train.py .*--summary": describes,
     "python train.py ": trains,
-    "python demo.py": parses("petsam_jax.demo"),
-    "petsam demo ": parses("petsam_jax.demo"),
+    "python demo.py": parses("petsam_jax.cli.demo"),
+    "petsam demo ": parses("petsam_jax.cli.demo"),
     "petsam segment ": segments,
-    "petsam track ": parses("petsam_jax.track"),
-    "petsam evaluate ": parses("petsam_jax.evaluate"),
-    "petsam evaluate-video ": parses("petsam_jax.evaluate_video"),
+    "petsam track ": parses("petsam_jax.cli.track"),
+    "petsam evaluate ": parses("petsam_jax.cli.evaluate"),
+    "petsam evaluate-video ": parses("petsam_jax.cli.evaluate_video"),
     "petsam export-config ": runs("export-config"),
-    "python -m petsam_jax.export ": runs("export"),
-    "python -m petsam_jax.convert ": converts,
-    "python -m petsam_jax.data.prepare ": prepares,
-    "python -m petsam_jax.data.show ": shows,
+    "petsam export ": runs("export"),
+    "petsam convert ": converts,
+    "petsam prepare ": prepares,
+    "petsam preview ": shows,
     r"python -m (benchmarks\.\w+)": None,
     "python docs/make_click.py": films,
     "curl ": asks,
@@ -318,7 +320,7 @@ def test_every_way_is_wanted():
 def test_a_command_that_does_not_work_is_noticed(place, request):
     for command in ("segment cat.jpg --out masks --fromat mask", "segment no.jpg --out masks"):
         try:
-            code = cli.main(shlex.split(command))
+            code = main(shlex.split(command))
         except SystemExit as stopped:
             code = stopped.code
         assert code

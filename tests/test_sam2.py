@@ -7,11 +7,11 @@ import pytest
 from einops import rearrange
 from flax import nnx
 
-from petsam_jax.image import normalise
-from petsam_jax.models.decoded import shrink_mask
 from petsam_jax.models.image_encoder import ImageFeatures
+from petsam_jax.models.mask_ops import shrink_mask
 from petsam_jax.models.memory_bank import MemoryBank
 from petsam_jax.models.position import sine_map
+from petsam_jax.normalise import normalise
 from tests.golden import (
     assert_close,
     golden,

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax import segment, segment_pictures
 from petsam_jax.checkpoint import model_shapes, with_weights
+from petsam_jax.cli import segment
 from petsam_jax.config import load_config
-from petsam_jax.data.pictures import decode_mask
-from petsam_jax.image_predictor import ImagePredictor
-from petsam_jax.outputs.rle import decode_rle
+from petsam_jax.files.images import decode_mask
+from petsam_jax.files.rle import decode_rle
+from petsam_jax.predict import segment_images
+from petsam_jax.predict.image_predictor import ImagePredictor
 
 ALL = "mask,cutout,overlay,yolo,labelme,coco,polygons"
 
@@ -181,7 +182,7 @@ def test_an_accelerator_gets_several_pictures_at_once(predictor, photos, tmp_pat
         return [encode([image])[0] for image in images]
 
     monkeypatch.setattr(predictor, "encode_many", one_by_one)
-    monkeypatch.setattr(segment_pictures, "BATCH", 2)
+    monkeypatch.setattr(segment_images, "BATCH", 2)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     (photos / "aa.png").write_text("not a picture")
     assert run(photos, "--out", tmp_path / "out") == 1
@@ -198,7 +199,7 @@ def test_no_more_than_a_few_pictures_are_held_however_many_there_are(
     photos.mkdir()
     for i in range(number):
         Image.new("RGB", (20 + i % 23, 30 + i % 37)).save(photos / f"{i}.bmp")
-    find, masks, held, arrays = segment_pictures.find_objects, [], [], []
+    find, masks, held, arrays = segment_images.find_objects, [], [], []
 
     def watched(*args):
         found = find(*args)
@@ -207,7 +208,7 @@ def test_no_more_than_a_few_pictures_are_held_however_many_there_are(
         arrays.append(len(jax.live_arrays()))
         return found
 
-    monkeypatch.setattr(segment_pictures, "find_objects", watched)
+    monkeypatch.setattr(segment_images, "find_objects", watched)
     assert run(photos, "--quiet", "--out", tmp_path / "out", "--format", "mask,coco") == 0
     assert len(masks) == number and max(held) <= 4
     # Of the picture in hand and of those whose program is still running.

@@ -5,8 +5,8 @@ import pytest
 
 from petsam_jax.checkpoint import build_model, save_weights
 from petsam_jax.config import ConfigError, load_config
-from petsam_jax.names import weights
-from petsam_jax.trainer import first_model
+from petsam_jax.models.params import weights
+from petsam_jax.train.loop import first_model
 
 
 @pytest.fixture(scope="module")

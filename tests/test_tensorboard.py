@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax.tensorboard import EventWriter, crc32c, masked_crc32c
+from petsam_jax.train.tensorboard import EventWriter, crc32c, masked_crc32c
 
 
 def records(data):

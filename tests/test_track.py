@@ -12,13 +12,13 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from petsam_jax import track
 from petsam_jax.checkpoint import save_weights
-from petsam_jax.names import weights
-from petsam_jax.video import clip_files
-from petsam_jax.video.frames import ClipError, Pictures, open_clip
-from petsam_jax.video.writer import VideoWriter
-from petsam_jax.video_predictor import VideoPredictor
+from petsam_jax.cli import track
+from petsam_jax.files import track_files
+from petsam_jax.files.video_reader import ClipError, Pictures, open_clip
+from petsam_jax.files.video_writer import VideoWriter
+from petsam_jax.models.params import weights
+from petsam_jax.predict.video_predictor import VideoPredictor
 from tests.golden import shipped_config, shipped_model
 from tests.golden_video import SIDE, shipped_frame, shipped_predictor
 
@@ -260,4 +260,4 @@ def test_flags_are_added_to_any_parser():
         (9, 2, "box", (1, 2, 3, 4)),
     ]
     assert parser.parse_args(["dog.mp4", "--out", "o.mp4"]).prompts == ()
-    assert set(track.FORMATS) == set(clip_files.FORMATS)
+    assert set(track.FORMATS) == set(track_files.FORMATS)

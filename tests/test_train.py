@@ -15,15 +15,15 @@ from flax import nnx
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 from PIL import Image
 
-from petsam_jax import train
 from petsam_jax.checkpoint import build_model, load_weights
+from petsam_jax.cli import train
 from petsam_jax.config import ConfigError, load_config
 from petsam_jax.data.shapes import ShapesSource
-from petsam_jax.feed import Feed, is_clip_step, number_of_kind
-from petsam_jax.logbook import read_metrics
-from petsam_jax.run_guard import TrainingDiverged, WorkdirError
-from petsam_jax.trainer import first_state, make_plan, train_and_evaluate
-from petsam_jax.training import trainable
+from petsam_jax.train.device_batches import Feed, is_clip_step, number_of_kind
+from petsam_jax.train.guards import TrainingDiverged, WorkdirError
+from petsam_jax.train.loop import first_state, make_plan, train_and_evaluate
+from petsam_jax.train.metric_log import read_metrics
+from petsam_jax.train.step import trainable
 
 ROOT = Path(__file__).parents[1]
 SPEC = ROOT / "configs" / "tiny.py"
@@ -234,12 +234,12 @@ def test_without_data_it_says_in_seconds_what_to_do(tmp_path):
     run = train_py(f"--config={spec}", "--workdir", tmp_path / "w", env=environment)
     _, err = run.communicate(timeout=60)
     assert run.returncode == 1 and time.monotonic() - start < 20
-    for part in ("data.prepare --download", "data.prepare --src", "configs/tiny.py"):
+    for part in ("petsam prepare --download", "petsam prepare --src", "configs/tiny.py"):
         assert part in err
     assert "Traceback" not in err and not (tmp_path / "w").exists()
     # What takes seconds has not even been begun.
     imported = {line.rpartition("|")[2].strip() for line in err.splitlines()}
-    assert "petsam_jax.train" in imported and "jax" not in imported
+    assert "petsam_jax.cli.train" in imported and "jax" not in imported
 
 
 def test_summary_prints_a_table_and_ends(tmp_path):

@@ -10,11 +10,11 @@ import pytest
 from petsam_jax.checkpoint import build_model
 from petsam_jax.config import load_config
 from petsam_jax.data.shapes import ShapesSource
-from petsam_jax.objective import Objective
-from petsam_jax.train_step import TrainStep
-from petsam_jax.trainer import make_plan
-from petsam_jax.training import Fixed, TrainState, create_state, trainable
-from petsam_jax.validation import answers
+from petsam_jax.train.compiled_step import TrainStep
+from petsam_jax.train.loop import make_plan
+from petsam_jax.train.objective import Objective
+from petsam_jax.train.step import Fixed, TrainState, create_state, trainable
+from petsam_jax.train.validation import answers
 
 GROUPS = ("image_encoder", "prompt_encoder", "mask_decoder", "memory")
 STEPS = 110

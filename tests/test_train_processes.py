@@ -10,7 +10,7 @@ import pytest
 from test_train import flags, saved_arrays, train_py
 
 from petsam_jax.checkpoint import load_weights
-from petsam_jax.logbook import read_metrics
+from petsam_jax.train.metric_log import read_metrics
 
 # Pictures alone: one program to compile. Float sums differ by the number of devices, and random
 # numbers by that of parts, of which a device with one picture has but one.

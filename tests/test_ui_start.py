@@ -10,12 +10,12 @@ import sys
 import httpx
 import pytest
 
-from petsam_jax import demo
 from petsam_jax.checkpoint import build_model, save_weights
+from petsam_jax.cli import demo
 from petsam_jax.config import load_config
-from petsam_jax.names import weights
-from petsam_jax.ui.facts import measured_quality
+from petsam_jax.models.params import weights
 from petsam_jax.ui.limits import Limits
+from petsam_jax.ui.model_info import measured_quality
 from tests.red_predictor import red_picture
 
 

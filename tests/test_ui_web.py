@@ -13,10 +13,10 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from petsam_jax.outputs.rle import decode_rle
+from petsam_jax.files.rle import decode_rle
 from petsam_jax.ui.guard import is_local
+from petsam_jax.ui.image_service import Studio
 from petsam_jax.ui.limits import Limits
-from petsam_jax.ui.studio import Studio
 from tests.live_page import serving
 from tests.red_predictor import RedPredictor, red_picture
 

@@ -12,15 +12,15 @@ from petsam_jax.checkpoint import build_model
 from petsam_jax.config import load_config
 from petsam_jax.data.shapes import ShapesSource
 from petsam_jax.data.sources import IGNORE, PET
-from petsam_jax.models.decoded import Decoded
 from petsam_jax.models.image_encoder import ImageFeatures
+from petsam_jax.models.mask_ops import Decoded
+from petsam_jax.models.params import weights
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.names import weights
-from petsam_jax.objective import Objective
-from petsam_jax.prompts import EMPTY, POSITIVE
-from petsam_jax.training import Fixed
-from petsam_jax.validation import Validation, answers, follow
-from petsam_jax.video_predictor import VideoPredictor
+from petsam_jax.predict.video_predictor import VideoPredictor
+from petsam_jax.train.objective import Objective
+from petsam_jax.train.prompt_sampling import EMPTY, POSITIVE
+from petsam_jax.train.step import Fixed
+from petsam_jax.train.validation import Validation, answers, follow
 from tests.golden import shipped_model
 from tests.golden_video import shipped_frame
 

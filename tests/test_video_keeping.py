@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from petsam_jax.files.video_reader import ClipError
+from petsam_jax.files.video_writer import VideoWriter
 from petsam_jax.models import memory_bank
-from petsam_jax.postprocess import fill_holes, masks_at_size
-from petsam_jax.video.frames import ClipError
-from petsam_jax.video.state import HOLES
-from petsam_jax.video.views import whole
-from petsam_jax.video.writer import VideoWriter
+from petsam_jax.predict.postprocess import fill_holes, masks_at_size
+from petsam_jax.predict.video.clip_state import HOLES
+from petsam_jax.predict.video.crops import whole
 from tests.golden_video import SIDE, shipped_frame, shipped_predictor
 
 COUNT, MOMENT = 12, 8

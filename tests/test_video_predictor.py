@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from petsam_jax.postprocess import no_overlap
-from petsam_jax.video.frames import Clip, ClipError
-from petsam_jax.video.overlaps import apart
-from petsam_jax.video.saving import SessionError
-from petsam_jax.video_predictor import VideoPredictor
+from petsam_jax.files.video_reader import Clip, ClipError
+from petsam_jax.predict.postprocess import no_overlap
+from petsam_jax.predict.video.overlaps import apart
+from petsam_jax.predict.video.session_file import SessionError
+from petsam_jax.predict.video_predictor import VideoPredictor
 from tests.golden import shipped_model
 from tests.golden_video import SIDE, shipped_frame, shipped_predictor
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax.outputs.pictures import cutout
-from petsam_jax.video.frames import open_clip
-from petsam_jax.video.writer import VideoWriter
+from petsam_jax.files.render import cutout
+from petsam_jax.files.video_reader import open_clip
+from petsam_jax.files.video_writer import VideoWriter
 
 RED, GREEN, BLUE = (200, 30, 40), (20, 180, 90), (40, 60, 220)
 
@@ -127,7 +127,7 @@ def test_a_killed_program_leaves_what_it_wrote(tmp_path, suffix):
     program = """
 import os, sys
 import numpy as np
-from petsam_jax.video.writer import VideoWriter
+from petsam_jax.files.video_writer import VideoWriter
 writer = VideoWriter(sys.argv[1], (48, 64), 24)
 for number in range(200):
     writer.write(np.full((48, 64, 3), number, np.uint8))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from petsam_jax.data.pictures import decode_mask
-from petsam_jax.image_predictor import SHIPPED
+from petsam_jax.files.images import decode_mask
+from petsam_jax.predict.image_predictor import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("petsam_jax", "configs", "pyproject.toml", "README.md", "LICENSE")

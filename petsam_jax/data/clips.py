@@ -20,7 +20,7 @@ from petsam_jax.data.augment import (
     draw_colour,
     first_view,
 )
-from petsam_jax.data.infill import fill_in
+from petsam_jax.data.inpaint import fill_in
 from petsam_jax.data.occlude import pass_in_front
 from petsam_jax.data.scenery import scenery
 from petsam_jax.data.sources import BACKGROUND, Example, Source

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from petsam_jax.data.official import LayoutError
+from petsam_jax.data.oxford_layout import LayoutError
 from petsam_jax.data.pets import log_skipped
-from petsam_jax.data.pictures import (
+from petsam_jax.data.sources import IGNORE, INSTANCE_MARK, PET, Example, picture_name
+from petsam_jax.files.images import (
     MAX_INSTANCES,
     VOID,
     UnfitPicture,
@@ -23,7 +24,6 @@ from petsam_jax.data.pictures import (
     decode_picture,
     open_picture,
 )
-from petsam_jax.data.sources import IGNORE, INSTANCE_MARK, PET, Example, picture_name
 
 # Names of folders that say which part of a data set they are, and so nothing about the group.
 PART_NAMES = ("train", "valid", "val", "test")

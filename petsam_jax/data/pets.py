@@ -9,9 +9,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from petsam_jax.data.official import Entry, LayoutError, OfficialTree, breed, check
-from petsam_jax.data.pictures import UnfitPicture, decode_stored, decode_trimap
+from petsam_jax.data.oxford_layout import Entry, LayoutError, OfficialTree, breed, check
 from petsam_jax.data.sources import Example
+from petsam_jax.files.images import UnfitPicture, decode_stored, decode_trimap
 
 NAME, VERSION = "oxford_iiit_pet", "4.0.0"
 # How many of the pictures left out a log line names; the source's `skipped` has them all.
@@ -40,9 +40,9 @@ def missing(place: str) -> MissingData:
     """The error for a data set that is not at `place`, with every way to go on."""
     return MissingData(
         f"{place}: no Oxford-IIIT Pet data set there. Make it with internet (811 MB):\n"
-        "  python -m petsam_jax.data.prepare --download\n"
+        "  petsam prepare --download\n"
         "or without, from its two archives or an extracted folder:\n"
-        "  python -m petsam_jax.data.prepare --src DIR\n"
+        "  petsam prepare --src DIR\n"
         "(with --data-dir for a place of your own). No data at all is needed by configs/tiny.py, "
         "which trains on made-up shapes."
     )
@@ -70,10 +70,7 @@ def open_prepared(data_dir: Path):
         for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
             fault = _fault_of_records(str(path), length)
             if fault:
-                raise DamagedData(
-                    f"{path}: {fault}; delete {folder} and run python -m petsam_jax.data.prepare "
-                    "again"
-                )
+                raise DamagedData(f"{path}: {fault}; delete {folder} and run petsam prepare again")
     return builder
 
 

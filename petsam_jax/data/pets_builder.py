@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from petsam_jax.data.official import (
+from petsam_jax.data.oxford_layout import (
     ARCHIVES,
     Files,
     LayoutError,
@@ -21,7 +21,7 @@ from petsam_jax.data.official import (
     check,
 )
 from petsam_jax.data.pets import NAME
-from petsam_jax.data.pictures import UnfitPicture, decode_stored, open_picture
+from petsam_jax.files.images import UnfitPicture, decode_stored, open_picture
 
 LEFT_OUT = "left_out.txt"
 # For JPEGs that are neither RGB nor grey, which TFDS could not give back as three channels.
@@ -56,7 +56,7 @@ def fetch_advice() -> str:
     return (
         "Try again later (an archive that is whole is not fetched twice), or fetch the archives "
         f"with a program that goes on where it was interrupted, on any machine:\n{commands}\n"
-        "and then run python -m petsam_jax.data.prepare --src DIR on the folder they are in."
+        "and then run petsam prepare --src DIR on the folder they are in."
     )
 
 

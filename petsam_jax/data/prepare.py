@@ -1,7 +1,6 @@
 """Make the TFDS data set `oxford_iiit_pet` 4.0.0 as array_record, without TensorFlow.
 
-    python -m petsam_jax.data.prepare --download        # the two official archives, 811 MB
-    python -m petsam_jax.data.prepare --src DIR         # DIR: extracted, or holding the archives
+The command is `petsam prepare`.
 
 Afterwards `tfds.data_source("oxford_iiit_pet", data_dir=..., split="train", download=False)` reads
 it. Pictures that cannot be used are left out and listed by name, on the terminal and in
@@ -9,7 +8,6 @@ it. Pictures that cannot be used are left out and listed by name, on the termina
 interrupted is never taken for whole, because its folder gets its name last of all.
 """
 
-import argparse
 import dataclasses
 import errno
 import os
@@ -19,13 +17,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from petsam_jax.data.official import ARCHIVES, LayoutError, OfficialArchives, OfficialTree
+from petsam_jax.data.oxford_layout import ARCHIVES, LayoutError, OfficialArchives, OfficialTree
 from petsam_jax.data.pets import (
     NAME,
     VERSION,
-    DamagedData,
     MissingData,
-    default_data_dir,
     open_prepared,
 )
 from petsam_jax.data.pets_builder import LEFT_OUT, PrepareError, build, fetch_advice, url_infos
@@ -160,43 +156,5 @@ def leftovers(data_dir: Path) -> list[Path]:
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command; 0 if the data set is there afterwards."""
-    parser = argparse.ArgumentParser(
-        prog="python -m petsam_jax.data.prepare",
-        description="Make Oxford-IIIT Pet ready for training, without TensorFlow.",
-    )
-    origin = parser.add_mutually_exclusive_group()
-    origin.add_argument("--download", action="store_true", help="fetch the official archives")
-    origin.add_argument(
-        "--src",
-        type=Path,
-        metavar="DIR",
-        help=f"a folder with {' and '.join(ARCHIVES)}, or them "
-        "extracted (images/, annotations/), whole or in part",
-    )
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        metavar="DIR",
-        default=default_data_dir(),
-        help="where to (default: %(default)s)",
-    )
-    flags = parser.parse_args(argv)
-    for path in leftovers(flags.data_dir.expanduser()):
-        print(f"left by an interrupted run, can be deleted: {path}", file=sys.stderr)
-    try:
-        report = prepare(flags.data_dir, flags.src, flags.download)
-    except (PrepareError, LayoutError, DamagedData, OSError) as error:
-        print(f"prepare: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("prepare: interrupted; no half-made data set was kept", file=sys.stderr)
-        return 130
-    print(report.text())
-    print(f"Use it with --source tfds:{flags.data_dir}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit("python -m petsam_jax.data.prepare is `petsam prepare` now, with the same flags")

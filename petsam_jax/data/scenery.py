@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from petsam_jax.data import paste, warp
-from petsam_jax.data.infill import fill_in
+from petsam_jax.data.inpaint import fill_in
 from petsam_jax.data.sources import BACKGROUND, Source, picture_name
 from petsam_jax.data.warp import Layer, Matrix
 

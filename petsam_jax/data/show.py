@@ -1,48 +1,6 @@
-"""A sheet of what training sees: augmented pictures, masks, simulated prompts and clips.
+"""Where `python -m petsam_jax.data.show` of version 0.1.0 went: the command `petsam preview`."""
 
-    python -m petsam_jax.data.show --source SPEC --n 16 --out sheet.png
-
-One row an example: the picture as it is fed in; its mask (tinted and outlined in green, ignored
-pixels in magenta) with a first prompt in yellow and two correction clicks, green for pet and red
-for background, at the mistakes of a made-up prediction: the mask moved by an eighth of the
-picture, outlined in white; then the frames of a clip, framed in red where the pet is not visible.
-"""
-
-import argparse
 import sys
-from collections.abc import Sequence
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m petsam_jax.data.show",
-        description="Draw augmented examples with masks, prompts and clip frames on one sheet.",
-    )
-    parser.add_argument("--source", required=True, help="e.g. shapes, tfds or a folder")
-    parser.add_argument("--split", default="train", help="part of the source (default: train)")
-    parser.add_argument("--n", type=int, default=16, help="how many examples (default: 16)")
-    parser.add_argument("--size", type=int, default=192, help="pixels a cell (default: 192)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other examples")
-    parser.add_argument("--out", required=True, help="the file to write, e.g. sheet.png")
-    flags = parser.parse_args(argv)
-    for name in ("n", "size"):
-        if getattr(flags, name) < 1:
-            parser.error(f"--{name} {getattr(flags, name)}: set it to at least 1")
-    # Here, since they take seconds to import, and help is there at once.
-    from petsam_jax.data.open_source import open_source
-    from petsam_jax.data.sheet import draw_sheet
-
-    try:
-        source = open_source(flags.source, flags.split)
-        sheet = draw_sheet(source, flags.n, flags.size, flags.seed)
-        sheet.save(flags.out)
-    # ValueError: what is wrong with the source, or a file name that is no picture's.
-    except (ValueError, OSError) as error:
-        print(f"show: {error}", file=sys.stderr)
-        return 1
-    print(f"{flags.out}: {flags.n} examples, {sheet.width} x {sheet.height} pixels")
-    return 0
-
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit("python -m petsam_jax.data.show is `petsam preview` now, with the same flags")

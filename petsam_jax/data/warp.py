@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from petsam_jax.data.sources import IGNORE, PET, Example
-from petsam_jax.image import MEAN_COLOUR
+from petsam_jax.normalise import MEAN_COLOUR
 
 Matrix = Float[np.ndarray, "2 3"]
 Pair = Float[np.ndarray, "2"] | tuple[float, float]  # x, y

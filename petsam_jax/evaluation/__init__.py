@@ -8,6 +8,6 @@
     plot.py, sheets.py  IoU against clicks; the best and the worst pictures
     report.py           all pictures judged, and the files of the report
 
-`petsam_jax/evaluate.py` is the command. Validation within training (`petsam_jax/validation.py`) is
-the quick form of this at the model's resolution.
+`petsam_jax/cli/evaluate.py` is the command. Validation within training
+(`petsam_jax/train/validation.py`) is the quick form of this at the model's resolution.
 """

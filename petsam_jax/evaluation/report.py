@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from petsam_jax.data.pictures import UnfitPicture
 from petsam_jax.data.sources import PET, Example, Source, Subset
-from petsam_jax.evaluation.floors import judge_floors
+from petsam_jax.evaluation.baselines import judge_floors
 from petsam_jax.evaluation.plot import plot_clicks
 from petsam_jax.evaluation.protocol import TimedPredictor, judge
 from petsam_jax.evaluation.robustness import judge_robustness
 from petsam_jax.evaluation.sheets import ROWS, draw_sheet, ranked
 from petsam_jax.evaluation.summary import DIGITS, Table, table_of
+from petsam_jax.files.images import UnfitPicture
 
 PROGRESS_SECONDS = 10
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from petsam_jax.data.sheet import RED, YELLOW, judged, outlined
 from petsam_jax.data.sources import Example, Source
 from petsam_jax.evaluation.protocol import (
     Predictor,
@@ -22,7 +21,8 @@ from petsam_jax.evaluation.protocol import (
 from petsam_jax.evaluation.simulated_user import tight_box
 from petsam_jax.evaluation.summary import Table
 from petsam_jax.metrics import iou
-from petsam_jax.prompts import POSITIVE
+from petsam_jax.train.preview import RED, YELLOW, judged, outlined
+from petsam_jax.train.prompt_sampling import POSITIVE
 
 ROWS, SIDE, CAPTION = 16, 200, 18
 SHOWN = {"no_prompt": "no prompt", "box": "box", "click1": "1 click", "click5": "5 clicks"}

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
 
-from petsam_jax.prompts import BACKGROUND, NEGATIVE, PET, POSITIVE
+from petsam_jax.train.prompt_sampling import BACKGROUND, NEGATIVE, PET, POSITIVE
 
 
 class Click(NamedTuple):

@@ -19,7 +19,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from petsam_jax.models.elementwise import (
+from petsam_jax.models.fast_elementwise import (
     depthwise,
     gelu,
     layer_norm,
@@ -27,7 +27,7 @@ from petsam_jax.models.elementwise import (
     per_channel,
     upsample_nearest,
 )
-from petsam_jax.models.products import attention, conv, dense
+from petsam_jax.models.fast_matmul import attention, conv, dense
 
 __all__ = [
     "Attention",

@@ -15,9 +15,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32
 
-from petsam_jax.models.decoded import where_object
 from petsam_jax.models.layers import MAP_EPS, LayerNorm, Mlp, UpConv, gelu
-from petsam_jax.models.two_way import TwoWayTransformer
+from petsam_jax.models.mask_ops import where_object
+from petsam_jax.models.two_way_transformer import TwoWayTransformer
 
 # One for a clear prompt, and three for one that can mean several things.
 MASKS = 4

@@ -19,16 +19,16 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int, PRNGKeyArray
 
 from petsam_jax.models import memory_bank
-from petsam_jax.models.decoded import (
+from petsam_jax.models.image_encoder import ImageEncoder, ImageFeatures
+from petsam_jax.models.layers import Conv, Linear, Mlp, per_channel
+from petsam_jax.models.mask_decoder import MASKS, MaskDecoder, chosen_mask
+from petsam_jax.models.mask_ops import (
     Decoded,
     mask_to_logits,
     resize_mask,
     shrink_mask,
     where_object,
 )
-from petsam_jax.models.image_encoder import ImageEncoder, ImageFeatures
-from petsam_jax.models.layers import Conv, Linear, Mlp, per_channel
-from petsam_jax.models.mask_decoder import MASKS, MaskDecoder, chosen_mask
 from petsam_jax.models.memory_attention import MemoryAttention
 from petsam_jax.models.memory_bank import MemoryBank, Scalar, Selection
 from petsam_jax.models.memory_encoder import MemoryEncoder

@@ -11,11 +11,11 @@ import numpy as np
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from petsam_jax.outputs.rle import encode_rle
-from petsam_jax.ui.fields import BadRequest
+from petsam_jax.files.rle import encode_rle
+from petsam_jax.ui.click_labels import read_click
+from petsam_jax.ui.image_service import Studio
 from petsam_jax.ui.page_state import Click, Settings
-from petsam_jax.ui.reading import read_click
-from petsam_jax.ui.studio import Studio
+from petsam_jax.ui.request_fields import BadRequest
 
 
 def segment_function(studio: Studio) -> Callable:

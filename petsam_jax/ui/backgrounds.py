@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageFilter
 
-from petsam_jax.outputs.pictures import cutout
+from petsam_jax.files.render import cutout
 
 # "blur" is the picture itself, out of focus.
 COLOURS = {"white": (255, 255, 255), "green": (0, 177, 64), "black": (0, 0, 0)}

@@ -21,13 +21,13 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from petsam_jax.ui.api import segment_function
-from petsam_jax.ui.facts import Facts
 from petsam_jax.ui.guard import Guard
+from petsam_jax.ui.http import Workers
+from petsam_jax.ui.image_service import Studio
+from petsam_jax.ui.model_info import Facts
 from petsam_jax.ui.routes import studio_routes
-from petsam_jax.ui.studio import Studio
 from petsam_jax.ui.video_routes import clip_routes
-from petsam_jax.ui.video_studio import ClipStudio
-from petsam_jax.ui.web import Workers
+from petsam_jax.ui.video_service import ClipStudio
 
 SWEEP_SECONDS = 60
 BROWSER = Path(__file__).parent / "browser"

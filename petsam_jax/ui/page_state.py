@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Literal, NamedTuple, get_args
 
 from petsam_jax.ui import limits
-from petsam_jax.ui.fields import BadRequest, dictionary, listed, number, whole
+from petsam_jax.ui.request_fields import BadRequest, dictionary, listed, number, whole
 
 # What may be said about an object of a picture.
 PROMPTS = ("clicks", "box", "strokes", "find", "choices")

@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw
 
-from petsam_jax.outputs.labels import Coco, Labelled, labelme, yolo_text
-from petsam_jax.outputs.pictures import COLOURS, cutout, mask_picture, overlay
-from petsam_jax.outputs.rle import encode_rle
+from petsam_jax.files.annotations import Coco, Labelled, labelme, yolo_text
+from petsam_jax.files.render import COLOURS, cutout, mask_picture, overlay
+from petsam_jax.files.rle import encode_rle
 from petsam_jax.ui.backgrounds import on_background
-from petsam_jax.ui.fields import BadRequest
+from petsam_jax.ui.image_service import Masks, Studio
 from petsam_jax.ui.page_state import PageState, Style, read_result
-from petsam_jax.ui.studio import Masks, Studio
+from petsam_jax.ui.request_fields import BadRequest
 
 # Of boxes and of background that is shown, as on the page.
 PET, BACKGROUND = (22, 163, 74), (220, 38, 38)

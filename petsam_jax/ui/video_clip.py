@@ -13,19 +13,19 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from petsam_jax.postprocess import fill_holes, remove_islands
-from petsam_jax.ui.answering import box_holds_pet, check_inside
-from petsam_jax.ui.fields import BadRequest
+from petsam_jax.files.video_reader import Clip, ClipError
+from petsam_jax.predict.postprocess import fill_holes, remove_islands
+from petsam_jax.predict.video.propagation import Found
+from petsam_jax.predict.video.session import Session
+from petsam_jax.predict.video.tracks import Mask
+from petsam_jax.ui.cache import Gone
+from petsam_jax.ui.click_labels import read_click
+from petsam_jax.ui.image_service import runs
+from petsam_jax.ui.object_masks import box_holds_pet, check_inside
 from petsam_jax.ui.page_state import ObjectPrompts, Settings
-from petsam_jax.ui.reading import read_click
-from petsam_jax.ui.shelf import Gone
-from petsam_jax.ui.studio import runs
+from petsam_jax.ui.request_fields import BadRequest
+from petsam_jax.ui.video_messages import Heard, tell_found
 from petsam_jax.ui.video_state import ClipObject, ClipState
-from petsam_jax.ui.video_telling import Heard, tell_found
-from petsam_jax.video.frames import Clip, ClipError
-from petsam_jax.video.passes import Found
-from petsam_jax.video.records import Mask
-from petsam_jax.video.session import Session
 
 # How a frame stands on the page's time line.
 UNTRACKED, BEFORE, TRACKED = 0, 1, 2  # BEFORE: before the prompts were changed

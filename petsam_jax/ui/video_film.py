@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from petsam_jax.outputs.pictures import COLOURS, cutout, mask_picture, overlay
+from petsam_jax.files.render import COLOURS, cutout, mask_picture, overlay
+from petsam_jax.files.video_writer import VideoWriter
 from petsam_jax.ui.backgrounds import on_background
 from petsam_jax.ui.video_clip import OpenClip
 from petsam_jax.ui.video_state import CLEAR, FilmStyle
-from petsam_jax.video.writer import VideoWriter
 
 
 def make_film(clip: OpenClip, path: Path, style: FilmStyle) -> Iterator[int]:

@@ -23,11 +23,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from petsam_jax.ui.fields import BadRequest
-from petsam_jax.ui.shelf import Gone
+from petsam_jax.ui.cache import Gone
+from petsam_jax.ui.http import WENT_WRONG, Busy, Workers, in_words, json_of, pieces_of
+from petsam_jax.ui.request_fields import BadRequest
+from petsam_jax.ui.video_service import ClipStudio, Steps
 from petsam_jax.ui.video_state import read_clip_id, read_clip_state, read_film, read_tracking
-from petsam_jax.ui.video_studio import ClipStudio, Steps
-from petsam_jax.ui.web import WENT_WRONG, Busy, Workers, in_words, json_of, pieces_of
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import re
 from typing import NamedTuple
 
 from petsam_jax.ui import limits
-from petsam_jax.ui.fields import BadRequest, dictionary, listed, number, whole
 from petsam_jax.ui.page_state import ObjectPrompts, Settings, read_object, read_settings
+from petsam_jax.ui.request_fields import BadRequest, dictionary, listed, number, whole
 
 # The browser names its clip, with what nobody guesses, and so can send it again under this name.
 ID = re.compile("[0-9a-f]{32}")

@@ -1,0 +1,1 @@
+"""The command `petsam`: one file for each of its commands."""

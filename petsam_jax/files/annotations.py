@@ -1,0 +1,125 @@
+"""Masks as other programs' label files: COCO's run lengths or polygons, YOLO's and labelme's text.
+
+None of these has polygons with holes: a hole is joined to the outline around it by a cut of no
+width, which fills to the same pixels. Coordinates are corners of pixels (see `polygons`), and a box
+reaches from the left side of its first pixel to the right side of its last.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from petsam_jax.files.polygons import Ring, joined, mask_polygons
+from petsam_jax.files.rle import encode_rle
+
+LABELME_VERSION = "5.5.0"
+
+
+class Labelled(NamedTuple):
+    """A picture's objects. An empty mask is no object: no file below mentions it."""
+
+    name: str  # of the picture's file, as the label file shall call it
+    masks: Bool[np.ndarray, "n h w"]
+    iou_pred: Float[np.ndarray, " n"]
+    object_score: Float[np.ndarray, " n"]
+
+
+class Coco:
+    """A COCO data set that grows by a picture at a time; it keeps no mask as an array."""
+
+    def __init__(self, category: str, tolerance: float | None = None):
+        """Run lengths if `tolerance` is None, else polygons of that tolerance in pixels."""
+        self._category, self._tolerance = category, tolerance
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+
+    def add(self, picture: Labelled) -> None:
+        """`score` is the predicted IoU, as COCO's programs rank by it."""
+        height, width = picture.masks.shape[1:]
+        image = {"id": len(self.images) + 1, "file_name": picture.name}
+        self.images.append(image | {"width": width, "height": height})
+        for mask, iou, there in zip(
+            picture.masks, picture.iou_pred, picture.object_score, strict=True
+        ):
+            if not mask.any():
+                continue
+            annotation = {
+                "id": len(self.annotations) + 1,
+                "image_id": image["id"],
+                "category_id": 1,
+                "segmentation": self._segmentation(mask),
+                "area": int(mask.sum()),
+                "bbox": _box(mask),
+                "iscrowd": 0,
+                "score": round(float(iou), 4),
+                "object_score": round(float(there), 4),
+            }
+            self.annotations.append(annotation)
+
+    def _segmentation(self, mask: Bool[np.ndarray, "h w"]) -> dict[str, Any] | list[list[int]]:
+        if self._tolerance is None:
+            return encode_rle(mask)
+        return [_whole(ring).ravel().tolist() for ring in _outlines(mask, self._tolerance)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What to write as JSON."""
+        categories = [{"id": 1, "name": self._category, "supercategory": ""}]
+        return {"images": self.images, "annotations": self.annotations, "categories": categories}
+
+
+def yolo_text(picture: Labelled, tolerance: float = 1.0, category: int = 0) -> str:
+    """A line an object: the category's number, then x and y of each corner as shares of the sides.
+
+    A line has one outline, so the parts of an object are joined as its holes are.
+    """
+    height, width = picture.masks.shape[1:]
+    lines = []
+    for mask in picture.masks:
+        if outlines := _outlines(mask, tolerance):
+            shares = (joined(outlines) / (width, height)).ravel()
+            lines.append(" ".join([str(category), *(f"{share:.6g}" for share in shares)]) + "\n")
+    return "".join(lines)
+
+
+def labelme(picture: Labelled, label: str, tolerance: float = 1.0) -> dict[str, Any]:
+    """What to write as JSON; the parts of an object share its `group_id`, counted from 1."""
+    height, width = picture.masks.shape[1:]
+    shapes = [
+        {
+            "label": label,
+            "points": _whole(ring).tolist(),
+            "group_id": number,
+            "description": "",
+            "shape_type": "polygon",
+            "flags": {},
+        }
+        for number, mask in enumerate(picture.masks, start=1)
+        for ring in _outlines(mask, tolerance)
+    ]
+    return {
+        "version": LABELME_VERSION,
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": picture.name,
+        "imageData": None,
+        "imageHeight": height,
+        "imageWidth": width,
+    }
+
+
+def _outlines(mask: Bool[np.ndarray, "h w"], tolerance: float) -> list[Ring]:
+    """A ring for each part of the mask, its holes joined to it."""
+    return [joined([part.outer, *part.holes]) for part in mask_polygons(mask, tolerance)]
+
+
+def _whole(ring: Ring) -> np.ndarray:
+    """Corners of pixels are whole numbers, which are shorter to write."""
+    return ring.astype(np.int64)
+
+
+def _box(mask: Bool[np.ndarray, "h w"]) -> list[int]:
+    """x, y, width and height of all that is in the mask."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    x, y = int(columns[0]), int(rows[0])
+    return [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]

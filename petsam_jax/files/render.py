@@ -1,0 +1,153 @@
+"""Masks as pictures: black and white or numbered, the object cut out, and laid over the picture.
+
+In: the picture, uint8 RGB, and masks at its size. Out: arrays or Pillow images to be saved.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+from PIL import Image
+from scipy import ndimage
+
+from petsam_jax.predict.postprocess import no_overlap
+
+Colour = tuple[int, int, int]
+
+# Objects' colours in their order, far apart from each other; the first ones again after the last.
+COLOURS: tuple[Colour, ...] = (
+    (59, 130, 246),
+    (245, 158, 11),
+    (168, 85, 247),
+    (236, 72, 153),
+    (6, 182, 212),
+    (132, 204, 22),
+)
+# A numbered mask has a byte a pixel, and 255 says in many programs that a pixel does not count.
+MOST_OBJECTS = 254
+# An outline is this share of the picture's longer side wide, and at least a pixel.
+OUTLINE = 1 / 400
+
+
+def mask_picture(
+    masks: Bool[np.ndarray, "n h w"], scores: Float[np.ndarray, " n"] | None = None
+) -> Image.Image:
+    """Of one object white on black; of others their numbers 1..n, in colours, on black.
+
+    Where objects overlap, the one of the highest score counts; without scores the first. Numbers
+    are the entries of the palette, so that the file shows colours and reads as numbers.
+    """
+    if len(masks) == 1:
+        return Image.fromarray(np.where(masks[0], np.uint8(255), np.uint8(0)))
+    if len(masks) > MOST_OBJECTS:
+        raise ValueError(f"{len(masks)} masks; a numbered picture holds up to {MOST_OBJECTS}")
+    apart = no_overlap(masks, scores)
+    numbers = np.zeros(masks.shape[1:], np.uint8)
+    for number, mask in enumerate(apart, start=1):
+        numbers[mask] = number
+    picture = Image.fromarray(numbers)
+    colours = [COLOURS[number % len(COLOURS)] for number in range(len(masks))]
+    picture.putpalette(np.array([(0, 0, 0), *colours], np.uint8).tobytes())
+    return picture
+
+
+def overlay(
+    image: UInt8[np.ndarray, "h w 3"],
+    masks: Bool[np.ndarray, "n h w"],
+    colours: Sequence[Colour] = COLOURS,
+    opacity: float = 0.45,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture with each mask tinted and outlined, later masks above earlier ones.
+
+    `opacity` from 0, outlines alone, to 1, which hides what is below.
+    """
+    drawn = image.copy()
+    width = max(1, round(max(image.shape) * OUTLINE))
+    shades = np.arange(256, dtype=np.float32)
+    for number, mask in enumerate(masks):
+        window = _window(mask, width)
+        if window is None:
+            continue
+        inside, view = mask[window], drawn[window]
+        edge = inside & ~core(inside, width)
+        for channel, value in enumerate(np.float32(colours[number % len(colours)])):
+            # There are 256 shades to tint, and many more pixels.
+            tinted = np.rint(shades + np.float32(opacity) * (value - shades)).astype(np.uint8)
+            plane = view[..., channel]
+            np.copyto(plane, tinted[plane], where=inside)
+            plane[edge] = value
+    return drawn
+
+
+def core(mask: Bool[np.ndarray, "h w"], width: int) -> Bool[np.ndarray, "h w"]:
+    """What is more than `width` steps across and down from the edge.
+
+    Beyond the picture's sides the mask goes on, as far as one can see.
+    """
+    for _ in range(width):
+        around = np.pad(mask, 1, constant_values=True)
+        mask = mask & around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+    return mask
+
+
+def cutout(
+    image: UInt8[np.ndarray, "h w 3"],
+    mask: Bool[np.ndarray, "h w"],
+    *,
+    trim: bool = True,
+    soft: float = 0.0,
+    background: Colour | UInt8[np.ndarray, "h w 3"] | None = None,
+) -> UInt8[np.ndarray, "H W 4"]:
+    """The object as RGBA, at the picture's size or trimmed to what is not transparent.
+
+    `soft` is how many pixels wide the edge fades, centred on the mask's edge. What fades beyond
+    the mask has the colours of the object's nearest pixels, so that nothing of the old background
+    shines through; and where all is transparent the colours are black, so that nothing of it is
+    hidden in the file. `background` is a colour or a picture to put behind it. An empty mask cannot
+    be trimmed: all of the picture's size is transparent then.
+    """
+    window = _window(mask, math.ceil(soft / 2) + 1)
+    made = np.zeros((*mask.shape, 4), np.uint8)
+    if window is not None:
+        made[window] = _faded(image[window], mask[window], soft)
+    seen = made[..., 3] > 0
+    if background is not None:
+        below = np.broadcast_to(np.asarray(background, np.uint8), image.shape)
+        made[..., :3] = _blend(made, below)
+        made[..., 3] = 255
+    return made[_window(seen, 0) or ...] if trim else made
+
+
+def _blend(
+    above: UInt8[np.ndarray, "h w 4"], below: UInt8[np.ndarray, "h w 3"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    share = above[..., 3:] / np.float32(255)
+    return np.rint(below + share * (above[..., :3] - below.astype(np.float32))).astype(np.uint8)
+
+
+def _faded(
+    image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], soft: float
+) -> UInt8[np.ndarray, "h w 4"]:
+    """RGBA of a window around a mask, where some of the mask is."""
+    # Where all is mask there is no edge to fade.
+    if soft <= 0 or mask.all():
+        return np.dstack([image * mask[..., None], np.where(mask, np.uint8(255), np.uint8(0))])
+    outward, nearest = ndimage.distance_transform_edt(~mask, return_indices=True)
+    inward = ndimage.distance_transform_edt(mask)
+    alpha = _ramp(np.where(mask, inward - 0.5, 0.5 - outward).astype(np.float32), soft)
+    colours = image[tuple(nearest)] * (alpha > 0)[..., None]
+    return np.dstack([colours, alpha])
+
+
+def _ramp(depth: Float32[np.ndarray, "h w"], soft: float) -> UInt8[np.ndarray, "h w"]:
+    """From 0 to 255 as the depth within the mask goes from -soft/2 to soft/2 pixels."""
+    return np.rint(np.clip(0.5 + depth / np.float32(soft), 0, 1) * 255).astype(np.uint8)
+
+
+def _window(mask: Bool[np.ndarray, "h w"], margin: int) -> tuple[slice, slice] | None:
+    """The rows and columns with all of a mask and a margin, within the picture."""
+    found = ndimage.find_objects(mask.astype(np.uint8))
+    if not found:
+        return None
+    return tuple(slice(max(0, one.start - margin), one.stop + margin) for one in found[0])

@@ -1,1 +1,0 @@
-"""Masks as what other programs read: pictures, COCO's run lengths, polygons and label files."""

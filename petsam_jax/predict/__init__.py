@@ -1,0 +1,1 @@
+"""Masks from a trained model: of images, and of objects through clips."""

@@ -1,0 +1,1 @@
+"""How `VideoPredictor` follows objects: sessions, their state, and the compiled steps."""

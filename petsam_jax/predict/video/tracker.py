@@ -1,0 +1,183 @@
+"""The compiled half of tracking: three small programs that know nothing of clips.
+
+In: a frame's features, a bank with a row for each object, prompts. Out: for each row logits, a
+score, and what to remember of the frame. `step` serves tracked and prompted frames alike: neither
+the frame, the direction, a prompt nor an object more within the same power of two compiles anything
+anew. What is computed is what training asked of the model (`objective.py`).
+"""
+
+import zlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Bool, Float32
+from ml_collections import ConfigDict
+
+from petsam_jax.models import memory_bank
+from petsam_jax.models.image_encoder import ImageFeatures
+from petsam_jax.models.mask_ops import mask_to_logits, resize_mask, shrink_mask
+from petsam_jax.models.memory_bank import MemoryBank
+from petsam_jax.models.sam2 import SAM2
+from petsam_jax.predict.image_predictor import DECODER, LOGIT_LIMIT, rounded_model
+from petsam_jax.train.objective import Objective, decode_prompts
+from petsam_jax.train.prompt_sampling import CLICK_SLOTS, Prompts, empty_prompts, set_mask
+
+# What each program reads of the model: each array that a call passes costs it a microsecond.
+MEMORY = ("memory_encoder", "no_obj_embed_spatial")
+ATTENTION = ("memory_attention", "obj_ptr_tpos_proj", "maskmem_tpos_enc")
+STEP = (*DECODER, *MEMORY, *ATTENTION)
+GIVEN = (*DECODER, *MEMORY, "mask_downsample")
+# Pixels of the model's input to a cell of the memory's map.
+STRIDE = 16
+# A logit that no sigmoid tells from certainty.
+CERTAIN = 100.0
+
+
+class Where(NamedTuple):
+    """Place in the clip: frame, number of frames, direction."""
+
+    frame: np.int32
+    num_frames: np.int32
+    reverse: np.bool_
+
+
+class Answer(NamedTuple):
+    """What a frame shows of each object, and what is remembered of it."""
+
+    logits: Float32[Array, "b h w"]  # at stride 4
+    iou_pred: Float32[Array, " b"]
+    object_logit: Float32[Array, " b"]
+    obj_ptr: Float32[Array, "b c"]
+    memory: Float32[Array, "b h16 w16 e"]
+
+
+class Tracker:
+    """A model's steps. Any number of threads may use it."""
+
+    def __init__(self, config: ConfigDict, model: SAM2, binarise: bool):
+        """`binarise` makes memories of prompted frames from masks of 0 and 1, not of logits."""
+        self.side, self._binarise = config.data.size, binarise
+        self._objective = Objective.of(config)
+        # Whether tracked frames are shown the mask of the one before.
+        self.carried = self._objective.carried
+        self._definition, state = nnx.split(rounded_model(model))
+        arrays = nnx.to_pure_dict(state)
+        self._outline = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
+        self._parts = {
+            name: {part: arrays[part] for part in parts}
+            for name, parts in (("step", STEP), ("given", GIVEN), ("recall", MEMORY))
+        }
+        self._step, self._given = jax.jit(self._run_step), jax.jit(self._run_given)
+        self._recall = jax.jit(self._run_recall)
+        self._nothing: dict[int, Prompts] = {}
+        # Tells weights from others, whose memories mean something else; not how they are rounded.
+        self.fingerprint = _fingerprint(nnx.to_pure_dict(nnx.state(model)))
+        # Of a memory's map and of a pointer; how many memories and pointers a frame reads.
+        cells = self.side // STRIDE
+        self.map_shape = cells, cells, model.memory_encoder.out_dim
+        self.pointer_width = model.no_obj_ptr.shape[0]
+        self.memories = model.maskmem_tpos_enc.shape[0] - 1
+        self.pointers = model.max_obj_ptrs - 1
+
+    def step(
+        self,
+        features: ImageFeatures,
+        bank: MemoryBank,
+        where: Where,
+        prompts: Prompts,
+        *,
+        initial: Bool[np.ndarray, " b"],
+        prompted: Bool[np.ndarray, " b"],
+    ) -> Answer:
+        """Decode one frame for all rows; those that are `initial` read no memory."""
+        rows = initial, prompted
+        return self._step(self._parts["step"], features, bank, where, prompts, *rows)
+
+    def given(self, features: ImageFeatures, mask: Float32[np.ndarray, "1 h w 1"]) -> Answer:
+        """A mask of 0 and 1 at the size of the model's input, which is its own answer."""
+        return self._given(self._parts["given"], features, mask)
+
+    def recall(
+        self,
+        features: ImageFeatures,
+        logits: Float32[np.ndarray, "1 h w"],
+        object_logit: Float32[np.ndarray, " 1"],
+    ) -> Float32[Array, "1 h16 w16 e"]:
+        """The memory of a frame of which the mask alone is left."""
+        return self._recall(self._parts["recall"], features, logits, object_logit)
+
+    def nothing(self, rows: int) -> Prompts:
+        """No prompts, in as many slots as `picture_prompts` has."""
+        if rows not in self._nothing:
+            empty = empty_prompts(rows, self.side, self.side, CLICK_SLOTS)
+            self._nothing[rows] = jax.tree.map(np.asarray, empty)
+        return self._nothing[rows]
+
+    def _model(self, parameters: dict) -> SAM2:
+        return nnx.merge(self._definition, self._outline | parameters)
+
+    def _run_step(self, parameters, features, bank, where, prompts, initial, prompted) -> Answer:
+        model = self._model(parameters)
+        pix_feat = model.attend_memory(
+            features.image_embed,
+            memory_bank.forget(bank, initial),
+            where.frame,
+            where.num_frames,
+            reverse=where.reverse,
+        )
+        limited = jnp.clip(prompts.mask_input, -LOGIT_LIMIT, LOGIT_LIMIT)
+        decoded = decode_prompts(
+            model,
+            pix_feat,
+            features.high_res_feats,
+            prompts._replace(mask_input=limited),
+            self._objective,
+            gated=self._objective.gated,
+            asked=prompted,
+        )
+        logits, object_logit = decoded.mask_logits, decoded.object_logit
+        large = resize_mask(rearrange(logits, "b 1 h w -> b h w 1"), self.side, self.side)
+        large = rearrange(large, "b h w 1 -> b 1 h w")
+        if self._binarise:
+            large = jnp.where(prompted[:, None, None, None], _certain(large), large)
+        memory = model.encode_memory(features.image_embed, large, object_logit)
+        iou_pred, object_logit = decoded.iou_pred[:, 0], object_logit[:, 0]
+        return Answer(logits[:, 0], iou_pred, object_logit, decoded.obj_ptr, memory)
+
+    def _run_given(self, parameters, features, mask) -> Answer:
+        model = self._model(parameters)
+        small = shrink_mask(mask_to_logits(mask))
+        if self._objective.paint is None:
+            answer = model.decode_mask(*features, mask)
+        else:
+            # What is said densely was trained on masks as prompts, and never on SAM 2's own path.
+            said = set_mask(empty_prompts(1, self.side, self.side, max_clicks=1), small)
+            alone = model.attend_memory(features.image_embed)
+            answer = model.decode(alone, features.high_res_feats, *said)
+        present = (mask > 0).any(axis=(1, 2)).astype(jnp.float32)
+        object_logit = mask_to_logits(present)
+        large = rearrange(mask_to_logits(mask), "b h w 1 -> b 1 h w")
+        large = _certain(large) if self._binarise else large
+        memory = model.encode_memory(features.image_embed, large, object_logit)
+        object_logit = object_logit[:, 0]
+        sure = jnp.ones_like(object_logit)
+        return Answer(small[..., 0], sure, object_logit, answer.obj_ptr, memory)
+
+    def _run_recall(self, parameters, features, logits, object_logit) -> Float32[Array, "1 h w e"]:
+        model = self._model(parameters)
+        return model.encode_memory(features.image_embed, logits[:, None], object_logit[:, None])
+
+
+def _fingerprint(arrays: dict) -> str:
+    crc = 0
+    for array in jax.tree.leaves(arrays):
+        crc = zlib.crc32(np.ascontiguousarray(array).view(np.uint8), crc)
+    return f"{crc:08x}"
+
+
+def _certain(logits):
+    return jnp.where(logits > 0, CERTAIN, -CERTAIN)

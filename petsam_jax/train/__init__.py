@@ -1,0 +1,1 @@
+"""Training from random weights: the loop, its step, the losses, and what a run writes."""

@@ -1,0 +1,73 @@
+"""Which numbers of a training config make sense, checked before a run takes any time.
+
+What is augmented has its own limits (`data/augment.py`, `data/clips.py`), and so have the model's
+sizes, the optimiser's patterns and the kinds of loss, where they are used.
+"""
+
+import math
+from fnmatch import fnmatchcase
+
+from ml_collections import ConfigDict
+
+from petsam_jax.config import ConfigError, fields
+from petsam_jax.train.prompt_sampling import CLICK_SLOTS
+from petsam_jax.train.validation import best_by
+
+ANY = math.inf
+# Patterns of fields, and the least and the largest value of those that have a number.
+LIMITS = {
+    "data.num_threads": (0, ANY),
+    # The first prompt may be a click, and one more than there are slots for would be dropped.
+    "prompts.rounds": (0, CLICK_SLOTS - 1),
+    "prompts.clip_rounds": (0, CLICK_SLOTS - 1),
+    "prompts.longest_gap": (0, ANY),
+    "prompts.refinements": (0, ANY),
+    "prompts.*_prob": (0, 1),
+    "prompts.*.*_prob": (0, 1),
+    "prompts.first.box_jitter*": (0, ANY),
+    "prompts.paint.radius": (0, 1),
+    "loss.*_weight": (0, ANY),
+    "loss.alpha": (0, 1),
+    "loss.gamma": (0, ANY),
+    "optim.groups.*.lr": (0, ANY),
+    "optim.groups.*.weight_decay": (0, ANY),
+    "optim.groups.*.layer_decay": (0, 1),
+    "optim.end_factor": (0, 1),
+    "optim.clip_norm": (0, ANY),
+    "optim.b[12]": (0, 1),
+    "train.batch_size": (1, ANY),
+    "train.clip_batch_size": (1, ANY),
+    "train.microbatches": (1, ANY),
+    "train.clip_share": (0, 1),
+    "train.ema_decay": (0, 1),
+    "train.grad_parts_every": (0, ANY),
+    "train.log_every": (1, ANY),
+    "train.checkpoint_every": (1, ANY),
+    "train.keep": (1, ANY),
+    "eval.every": (1, ANY),
+    "eval.examples": (1, ANY),
+    "eval.batch_size": (1, ANY),
+    "eval.clips": (0, ANY),
+    "eval.box_jitter": (0, 1),
+}
+# Strides of the trunk's four stages.
+SIDE = 32
+
+
+def check_limits(config: ConfigDict) -> None:
+    """Raise ConfigError with each field whose value no run could use, and what it may be."""
+    faults = [
+        f"{name}={value}: set it to at least {low}" + (f" and at most {high}" if high < ANY else "")
+        for name, value in fields(config).items()
+        for pattern, (low, high) in LIMITS.items()
+        if fnmatchcase(name, pattern) and not low <= value <= high
+    ]
+    if config.data.size < SIDE or config.data.size % SIDE:
+        faults.append(f"data.size={config.data.size}: set it to a multiple of {SIDE}")
+    if not config.eval.clicks or min(config.eval.clicks) < 1:
+        faults.append(f"eval.clicks={config.eval.clicks}: name at least one number above 0")
+    elif config.eval.best not in best_by(config):
+        names = ", ".join(best_by(config))
+        faults.append(f"eval.best={config.eval.best!r}: this run's validation has {names}")
+    if faults:
+        raise ConfigError("\n  ".join(["the config has values that cannot be:", *faults]))

@@ -1,0 +1,147 @@
+"""Drawing of what training sees: augmented pictures, masks, simulated prompts and clips.
+
+In: a source, or a picture with its mask. Out: Pillow images. `data.show` is the command, and says
+what its sheet has.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image, ImageDraw
+
+from petsam_jax.data import augment, clips
+from petsam_jax.data.pipeline import make_train_iterator
+from petsam_jax.data.sources import BACKGROUND, IGNORE, PET, Source
+from petsam_jax.files.render import core
+from petsam_jax.train import prompt_sampling as simulate
+
+TINT, GREEN, MAGENTA = 0.35, (40, 230, 80), (255, 0, 255)
+YELLOW, RED, BLUE = (255, 225, 0), (255, 40, 40), (40, 90, 255)
+WHITE = (255, 255, 255)
+CAPTION = 14
+# How first prompts are drawn: every kind alike.
+KINDS = {"click_prob": 1 / 3, "box_prob": 1 / 3, "mask_prob": 1 / 3}
+
+
+def draw_sheet(
+    source: Source,
+    n: int = 16,
+    size: int = 192,
+    seed: int = 0,
+    augmentation: augment.Augmentation = augment.FULL,
+    motion: clips.Motion = clips.FULL,
+) -> Image.Image:
+    """`n` rows of cells of `size` pixels, on the first n examples of a shuffled pass."""
+    feed = dict(batch_size=n, size=size, seed=seed, augmentation=augmentation, num_threads=0)
+    batches = []
+    # The same seed shuffles both alike, so a row shows one example.
+    for iterator in (
+        make_train_iterator(source, **feed),
+        make_train_iterator(source, motion=motion, **feed),
+    ):
+        batches.append(next(iterator))
+        iterator.close()
+    stills, moving = batches
+    height = size + CAPTION
+    sheet = Image.new("RGB", ((2 + motion.frames) * size, n * height), "white")
+    annotated = _with_prompts(stills.image, stills.mask, seed)
+    for row in range(n):
+        frames = [
+            outlined(frame, mask) if seen else _framed(frame)
+            for frame, mask, seen in zip(
+                moving.image[row], moving.mask[row], moving.visible[row], strict=True
+            )
+        ]
+        cells = [Image.fromarray(stills.image[row]), annotated[row], *frames]
+        for column, cell in enumerate(cells):
+            sheet.paste(cell, (column * size, row * height + CAPTION))
+        caption = (3, row * height + 1)
+        ImageDraw.Draw(sheet).text(caption, str(stills.name[row]), fill="black")
+    return sheet
+
+
+def outlined(
+    image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"], tint: float = TINT
+) -> Image.Image:
+    """The picture with its pet tinted green and outlined, ignored pixels tinted magenta."""
+    drawn = image.astype(np.float32)
+    for value, colour in ((PET, GREEN), (IGNORE, MAGENTA)):
+        drawn[mask == value] += tint * (np.array(colour) - drawn[mask == value])
+    drawn[_edge(mask == PET)] = GREEN
+    return Image.fromarray(drawn.astype(np.uint8))
+
+
+def judged(
+    image: UInt8[np.ndarray, "h w 3"],
+    mask: UInt8[np.ndarray, "h w"],
+    found: Bool[np.ndarray, "h w"],
+) -> Image.Image:
+    """Green where the pet was found, red where it was missed, blue where there is none.
+
+    Ignored pixels are as they are.
+    """
+    drawn = image.astype(np.float32)
+    pet, background = mask == PET, mask == BACKGROUND
+    for where, colour in ((pet & found, GREEN), (pet & ~found, RED), (background & found, BLUE)):
+        drawn[where] += 0.5 * (np.array(colour) - drawn[where])
+    return Image.fromarray(drawn.astype(np.uint8))
+
+
+def _edge(inside):
+    """Pixels of a region with a neighbour above, below, left or right that is not in it."""
+    return inside & ~core(inside, 1)
+
+
+def _framed(image: UInt8[np.ndarray, "h w 3"]) -> Image.Image:
+    cell = Image.fromarray(image)
+    ImageDraw.Draw(cell).rectangle((0, 0, cell.width - 1, cell.height - 1), outline=RED, width=3)
+    return cell
+
+
+def _with_prompts(
+    image: UInt8[np.ndarray, "b h w 3"], mask: UInt8[np.ndarray, "b h w"], seed: int
+) -> list[Image.Image]:
+    """Each picture with its mask, its first prompt and two corrections."""
+    key_first, *keys = jax.random.split(jax.random.key(seed), 3)
+    pred = np.roll(mask == PET, mask.shape[-1] // 8, axis=-1)
+    truth, guess = jnp.asarray(mask), jnp.asarray(pred)
+    given = first = jax.jit(functools.partial(simulate.first_prompt, **KINDS))(key_first, truth)
+    clicks = []
+    for key in keys:
+        clicks.append(_correct(key, truth, guess, given))
+        given = simulate.add_click(given, *clicks[-1])
+    cells = []
+    for row in range(len(image)):
+        drawn = np.array(outlined(image[row], mask[row]))
+        drawn[_edge(pred[row])] = WHITE
+        cell = Image.fromarray(drawn)
+        draw = ImageDraw.Draw(cell)
+        _draw_first(draw, jax.tree.map(lambda leaf, row=row: np.asarray(leaf[row]), first))
+        for point, label in clicks:
+            if int(label[row]) != simulate.EMPTY:
+                _dot(draw, point[row], GREEN if int(label[row]) == simulate.POSITIVE else RED)
+        cells.append(cell)
+    return cells
+
+
+_correct = jax.jit(simulate.correction_click)
+
+
+def _draw_first(draw: ImageDraw.ImageDraw, first) -> None:
+    """A box, a click, or for a mask the word, of one picture's prompts."""
+    if first.has_mask:
+        draw.text((4, 4), "mask", fill=YELLOW)
+    for point, label in zip(first.points, first.labels, strict=True):
+        if label in (simulate.POSITIVE, simulate.NEGATIVE):
+            _dot(draw, point, YELLOW)
+    if first.labels[-1] == simulate.BOTTOM_RIGHT:
+        corners = first.points[-simulate.BOX_SLOTS :].reshape(-1)
+        draw.rectangle([float(value) for value in corners], outline=YELLOW, width=2)
+
+
+def _dot(draw: ImageDraw.ImageDraw, point, colour) -> None:
+    x, y = (float(value) for value in point)
+    draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour, outline="black")

@@ -1,0 +1,264 @@
+"""Run guard: workdirs, configs, signals, and losses that cannot go on."""
+
+import os
+import shutil
+import signal
+import threading
+from collections import namedtuple
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from petsam_jax.train.guards import (
+    StopSignal,
+    TrainingDiverged,
+    WorkdirError,
+    check_config,
+    check_workdir,
+    find_fault,
+    locked,
+    tree_bytes,
+)
+
+
+def trained(workdir):
+    """The folder of a finished step in a run's workdir."""
+    step = Path(workdir) / "checkpoints" / "5"
+    step.mkdir(parents=True)
+    return step
+
+
+# Workdir
+
+
+def test_good_workdir_is_made_and_left_clean(tmp_path):
+    check_workdir(tmp_path / "a" / "b", 1000)
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_file_in_its_place(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for workdir in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(WorkdirError, match=f"--workdir={workdir} cannot be written .*choose"):
+            check_workdir(workdir, 0)
+
+
+def test_unwritable(tmp_path, monkeypatch):
+    """Root may write anywhere, so the refusal is staged."""
+
+    def refuse(path, data):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(WorkdirError, match="cannot be written .Permission denied.*owner or mode"):
+        check_workdir(tmp_path, 0)
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**39, 3 * 2**29))
+    check_workdir(tmp_path, 3 * 2**29)
+    with pytest.raises(WorkdirError, match="1.50 GiB are free.* about 2.00 GiB more; make room"):
+        check_workdir(tmp_path, 2**31)
+
+
+def test_what_a_run_has_written_is_not_wanted_again(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**40, 1000))
+    (trained(tmp_path) / "params").mkdir()
+    (tmp_path / "checkpoints" / "5" / "params" / "array").write_bytes(b"x" * 5000)
+    # Of a step that was never whole.
+    (tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp").mkdir()
+    (tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp" / "array").write_bytes(b"x" * 5000)
+    check_workdir(tmp_path, 6000)
+    with pytest.raises(WorkdirError, match="GiB more"):
+        check_workdir(tmp_path, 6001)
+
+
+def test_bytes_of_trees():
+    tree = {"a": np.zeros((3, 4), np.float32), "b": jax.ShapeDtypeStruct((5,), "bfloat16")}
+    assert tree_bytes(tree, [np.zeros(2, np.int32)]) == 48 + 10 + 8
+
+
+def test_a_workdir_is_for_one_run_at_a_time(tmp_path):
+    refusal = rf"in use.*{tmp_path}/\.lock; wait for its end"
+    with locked(tmp_path):
+        with pytest.raises(WorkdirError, match=refusal), locked(tmp_path):
+            raise AssertionError
+        with locked(tmp_path.parent):
+            pass
+    with pytest.raises(ZeroDivisionError), locked(tmp_path):
+        raise ZeroDivisionError
+    with locked(tmp_path):
+        pass
+
+
+def test_without_locks_there_is_none(tmp_path, monkeypatch):
+    """As on Windows, and on some disks of a network; only the first process takes it."""
+
+    def refuse(*_):
+        raise OSError(95, "Operation not supported")
+
+    with locked(tmp_path):
+        monkeypatch.setattr(jax, "process_index", lambda: 1)
+        with locked(tmp_path):
+            pass
+        monkeypatch.undo()
+        monkeypatch.setattr("petsam_jax.train.guards.fcntl", None)
+        with locked(tmp_path):
+            pass
+        monkeypatch.undo()
+        monkeypatch.setattr("fcntl.flock", refuse)
+        with locked(tmp_path):
+            pass
+
+
+# Config
+
+
+def config(**changes):
+    config = ConfigDict({"model": {"width": 8, "stages": (1, 2)}, "train": {"lr": 0.1, "log": 10}})
+    config.update_from_flattened_dict(changes)
+    return config.lock()
+
+
+def test_same_config_passes(tmp_path):
+    for _ in range(2):
+        check_config(tmp_path, config())
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_nothing_is_refused_before_the_first_checkpoint(tmp_path):
+    """A run that failed by its config can be started again with that mended."""
+    check_config(tmp_path, config())
+    other = config(**{"train.lr": 0.2})
+    check_config(tmp_path, other)
+    trained(tmp_path)
+    check_config(tmp_path, other)
+    with pytest.raises(WorkdirError, match="train.lr: 0.2 -> 0.1"):
+        check_config(tmp_path, config())
+
+
+def test_other_config_is_refused_with_all_differences(tmp_path):
+    check_config(tmp_path, config())
+    trained(tmp_path)
+    before = (tmp_path / "config.json").read_text()
+    other = config(**{"model.stages": (1, 3), "train.lr": 0.2})
+    with pytest.raises(WorkdirError) as error:
+        check_config(tmp_path, other)
+    lines = [line.strip() for line in str(error.value).splitlines()]
+    assert lines[1:3] == ["model.stages: (1, 2) -> (1, 3)", "train.lr: 0.1 -> 0.2"]
+    assert str(tmp_path) in lines[0] and "choose a new --workdir" in lines[3]
+    assert (tmp_path / "config.json").read_text() == before
+
+
+def test_some_fields_may_change(tmp_path):
+    check_config(tmp_path, config())
+    trained(tmp_path)
+    check_config(tmp_path, config(**{"train.log": 20}), ["train.log"])
+    with pytest.raises(WorkdirError, match="train.log: 20 -> 10"):
+        check_config(tmp_path, config())
+    with pytest.raises(WorkdirError, match="train.lr") as error:
+        check_config(tmp_path, config(**{"train.lr": 1.0}), ["train.log*"])
+    assert "train.log:" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
+def test_damaged_config_is_named(tmp_path, text):
+    trained(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(WorkdirError, match="config.json is damaged"):
+        check_config(tmp_path, config())
+
+
+# Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_sets_a_flag_and_old_handlers_return(number):
+    old = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    with StopSignal() as stop:
+        assert not stop.requested
+        os.kill(os.getpid(), number)
+        assert stop.requested == signal.Signals(number).name
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == old
+
+
+def test_second_signal_does_what_it_did_before():
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert stop.requested == "SIGTERM"
+
+
+def test_old_handlers_return_after_an_error():
+    old = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ZeroDivisionError), StopSignal():
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGTERM) == old
+
+
+def test_other_threads_may_use_it():
+    seen = []
+
+    def run():
+        with StopSignal() as stop:
+            seen.append(stop.requested)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [""]
+
+
+# Losses
+
+
+def noisy(rng, level, steps=300):
+    return list(level * np.exp(0.3 * rng.normal(size=steps)))
+
+
+def test_falling_and_noisy_losses_are_fine(rng):
+    assert find_fault([]) is None
+    assert find_fault([300.0, 2.0]) is None
+    falling = [loss * 0.99**step for step, loss in enumerate(noisy(rng, 10.0))]
+    assert find_fault(falling, {"grad_norm": 3.0}) is None
+    # Single bad batches, and a plateau twice as high, are no divergence.
+    spiky = noisy(rng, 1.0)
+    spiky[-40:] = [1000.0 if step % 4 == 0 else loss for step, loss in enumerate(spiky[-40:])]
+    assert find_fault(spiky) is None
+    assert find_fault(noisy(rng, 1.0) + noisy(rng, 2.0)) is None
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_not_finite_is_named(bad):
+    assert find_fault([1.0, bad]) == f"loss is {bad}"
+    assert find_fault([1.0], {"dice": 0.1, "grad_norm": bad}) == f"grad_norm is {bad}"
+
+
+def test_divergence_is_found_within_a_window(rng):
+    losses = noisy(rng, 1.0)
+    while len(losses) < 420:
+        losses.append(20.0)
+        fault = find_fault(losses)
+        if fault:
+            break
+    assert 345 < len(losses) < 360
+    assert fault.startswith("the loss diverges: the median of the last 100 steps is ")
+
+
+def test_error_says_step_pictures_and_checkpoint():
+    error = TrainingDiverged(120, "loss is nan", ["Abyssinian_1", "pug_7"], "/run/checkpoints/100")
+    for part in ("step 120: loss is nan", "Abyssinian_1, pug_7", "/run/checkpoints/100", "lr"):
+        assert part in str(error)
+    assert (error.step, error.names) == (120, ("Abyssinian_1", "pug_7"))
+    # What to do is a command's own flags.
+    assert "--config.train.start_from=/run/checkpoints/100" in str(error)
+    without = str(TrainingDiverged(1, "loss is nan", ["a"], None))
+    assert "no checkpoint was written before it" in without and "start_from" not in without
+    error = TrainingDiverged(120, "loss is nan", ["pug_7"], "/run/100", best="/run/60")
+    assert "last good checkpoint is /run/100, the best in validation /run/60\n" in str(error)

@@ -1,0 +1,206 @@
+"""The loop of a run: what is saved, validated and said when, by a model that need not learn.
+
+And runs of the smallest model with batches in parts.
+"""
+
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+from test_train_checkpoints import a_state
+from test_train import saved_arrays, small
+
+from petsam_jax.config import from_json, to_json
+from petsam_jax.train.checkpoints import Keeper
+from petsam_jax.train.device_batches import Fed, placements
+from petsam_jax.train.guards import StopSignal, WorkdirError, locked
+from petsam_jax.train.loop import _Run, train_and_evaluate
+from petsam_jax.train.losses import Losses
+from petsam_jax.train.metric_log import read_metrics
+from petsam_jax.train.step import CountedIous, Metrics
+from petsam_jax.train.validation import Validation
+
+ONE = Metrics(Losses(*map(np.float32, range(1, 6))), CountedIous(np.ones(2), np.ones(2)), 1.0)
+
+
+class Judge(Validation):
+    def __init__(self, judge):
+        self._judge = judge
+
+    def __call__(self, weights):
+        return self._judge(weights)
+
+
+class Loop:
+    """A run of eight steps in a workdir, validated at each fourth, that does nothing but count."""
+
+    def __init__(self, workdir, *overrides, on_step=lambda step: None):
+        self.config = small("train.duration=8 steps", "eval.every=4", *overrides)
+        self.workdir, self.on_step = workdir, on_step
+        self.stop, self.steps, self.validated = StopSignal(), [], []
+
+    def take(self, step):
+        return Fed(np.zeros((4, 8, 8, 3), np.uint8), None, ("a", "b"), "image", {})
+
+    def _step(self, state, image, mask):
+        step = int(state.step) + 1
+        self.steps.append(step)
+        self.on_step(step)
+        return state._replace(step=jnp.int32(step)), ONE
+
+    def validate(self, weights):
+        """Better from time to time."""
+        self.validated.append(self.keeper.last.name)
+        return {"iou_mean": 0.1 * len(self.validated)}, Image.new("RGB", (8, 8))
+
+    def run(self, validate=None):
+        everywhere, _ = placements()
+        plan = SimpleNamespace(steps=8, optimizer=optax.sgd(1.0))
+        feed = SimpleNamespace(take=self.take, devices=1)
+        with Keeper(self.config, self.workdir) as self.keeper:
+            state, fixed, _ = self.keeper.restore(*a_state(0), everywhere)
+            run = _Run(
+                self.config,
+                self.workdir,
+                plan,
+                fixed,
+                feed,
+                self.keeper,
+                self.stop,
+                everywhere,
+            )
+            run.train_step = self._step
+            return run.loop(state, Judge(validate or self.validate), 8)
+
+    def valid_lines(self):
+        return [line["step"] for line in read_metrics(self.workdir) if "valid/iou_mean" in line]
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """As `check_workdir` leaves it."""
+    return tmp_path
+
+
+def test_a_step_is_whole_before_it_is_validated(workdir, capsys):
+    loop = Loop(workdir)
+    assert loop.run() == {"iou_mean": 0.2}
+    assert loop.validated == ["4", "8"] and loop.valid_lines() == [4, 8]
+    assert loop.keeper.best.name == "8"
+    assert "done: step 8 of 8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("at", [4, 8])
+def test_a_validation_that_fails_loses_no_step_and_is_done_at_the_next_start(at, workdir):
+    def fail(weights):
+        if loop.keeper.last.name == str(at):
+            raise MemoryError("of the device")
+        return loop.validate(weights)
+
+    loop = Loop(workdir)
+    with pytest.raises(MemoryError):
+        loop.run(fail)
+    assert loop.keeper.last.name == str(at) and loop.steps == list(range(1, at + 1))
+    again = Loop(workdir)
+    again.run()
+    assert again.steps == list(range(at + 1, 9))
+    assert again.validated == (["4", "8"] if at == 4 else ["8"])
+    assert again.valid_lines() == [4, 8] and again.keeper.best.name == "8"
+    third = Loop(workdir)
+    assert third.run() == {} and not third.validated
+
+
+def test_a_stop_does_not_wait_for_the_validation_which_the_next_start_does(workdir, capsys):
+    loop = Loop(workdir)
+    loop.on_step = lambda step: step == 4 and loop.stop._handle(15, None)
+    assert loop.run() == {} and loop.steps == [1, 2, 3, 4] and not loop.validated
+    assert "SIGTERM: saved and stopped at step 4 of 8" in capsys.readouterr().err
+    again = Loop(workdir)
+    again.run()
+    assert again.validated == ["4", "8"] and again.steps == [5, 6, 7, 8]
+    assert again.valid_lines() == [4, 8]
+
+
+def test_a_stop_during_the_validation_is_heard_right_after_it(workdir, capsys):
+    def validate(weights):
+        loop.stop._handle(15, None)
+        return loop.validate(weights)
+
+    loop = Loop(workdir)
+    assert loop.run(validate) == {"iou_mean": 0.1} and loop.steps == [1, 2, 3, 4]
+    assert loop.keeper.best.name == "4" == loop.keeper.last.name
+    assert "SIGTERM: saved and stopped at step 4 of 8" in capsys.readouterr().err
+
+
+def test_a_stop_while_a_step_is_saved_trains_no_other(workdir, monkeypatch):
+    save = Keeper.save
+
+    def slow(keeper, state, *args):
+        save(keeper, state, *args)
+        if int(state.step) == 2:
+            loop.stop._handle(15, None)
+
+    monkeypatch.setattr(Keeper, "save", slow)
+    loop = Loop(workdir)
+    loop.run()
+    assert loop.steps == [1, 2]
+
+
+def test_a_signal_to_another_host_is_what_the_farewell_says(workdir, capsys):
+    loop = Loop(workdir)
+    loop.stop = SimpleNamespace(requested="", agreed=lambda step: "SIGINT" if step == 3 else "")
+    loop.run()
+    said = capsys.readouterr().err
+    assert "SIGINT: saved and stopped at step 3 of 8" in said and "done" not in said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (("train.microbatches=2",), []),
+        (("train.microbatches=3", "train.clip_share=0.0"), ["train.batch_size=8 on 1 devices"]),
+        (("train.microbatches=4", "train.clip_share=1.0"), ["train.clip_batch_size=2 on 1 dev"]),
+    ],
+)
+def test_fewer_parts_than_asked_for_are_told(overrides, told, workdir, capsys):
+    Loop(workdir, *overrides).run()
+    lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("train.microbatches")]
+    assert len(lines) == len(told) and all(map(str.__contains__, lines, told))
+
+
+# Whole runs
+
+
+def test_a_run_in_parts_that_was_stopped_equals_the_whole_one(tmp_path):
+    """The third of its four steps is of clips."""
+    # Ends before the last step, whose validation would have to be compiled.
+    config = small("train.microbatches=2", "eval.every=100")
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    train_and_evaluate(config, whole, max_steps=4)
+    train_and_evaluate(config, parted, max_steps=2)
+    train_and_evaluate(config, parted, max_steps=4)
+    want, got = saved_arrays(whole, 4), saved_arrays(parted, 4)
+    assert list(want) == list(got) and len(want) > 500
+    assert [name for name in want if not np.array_equal(want[name], got[name])] == []
+
+    def logged(workdir):
+        own = ("time", "images_per_second")
+        return [{k: x for k, x in line.items() if k not in own} for line in read_metrics(workdir)]
+
+    lines = logged(whole)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4] and lines == logged(parted)
+    assert ["clip/loss" in line for line in lines] == [False, False, True, False]
+
+
+def test_a_second_start_on_a_live_run_is_refused(tmp_path):
+    unfinished = tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp"
+    unfinished.mkdir(parents=True)
+    (tmp_path / "config.json").write_text(to_json(small("train.seed=5")))
+    with locked(tmp_path), pytest.raises(WorkdirError, match="in use"):
+        train_and_evaluate(small(), tmp_path)
+    assert unfinished.exists()
+    # It has no checkpoint yet, by which another config would be refused, and keeps its own.
+    assert from_json((tmp_path / "config.json").read_text()).train.seed == 5

@@ -1,0 +1,211 @@
+"""training.py: the gradient of each loss part, on a model so small that it can be said by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from einops import rearrange
+from flax import nnx
+
+from petsam_jax.models.mask_ops import Decoded
+from petsam_jax.train import step as training
+from petsam_jax.train.compiled_step import PARTS, TrainStep
+from petsam_jax.train.flat_params import LOOSE, pack_small
+from petsam_jax.train.losses import Losses
+from petsam_jax.train.objective import Objective, Outcome
+from petsam_jax.train.optimizer import Rule, make_optimizer
+from petsam_jax.train.step import (
+    WHOLE,
+    Split,
+    create_state,
+    mean_gradient,
+    trainable,
+)
+from tests.test_validation import Echo
+
+ROUNDS = 2
+
+
+class Toy(Echo):
+    """One number for each of its answers: what is painted plus `mask`, `iou` and `object`."""
+
+    def __init__(self):
+        self.mask, self.iou, self.object = (nnx.Param(jnp.array([x])) for x in (0.3, 0.9, 0.5))
+
+    def decode(self, pix_feat, fine, points, labels, mask_input, has_mask, **_):
+        one = jnp.ones((len(labels), 1))
+        logits = rearrange(mask_input, "b h w 1 -> b 1 h w") + self.mask[0]
+        iou, logit = one * self.iou[0], one * self.object[0]
+        every = jnp.repeat(logits, 4, 1), jnp.repeat(iou, 4, 1)
+        return Decoded(logits, iou, logit, one, *every, jnp.zeros(len(labels), bool))
+
+
+def objective(**weights):
+    paint = dict(inside=3.0, outside=-8.0, click=10.0, radius=0.045)
+    return Objective(first={}, correction={}, loss=weights, paint=paint, rounds=ROUNDS - 1)
+
+
+def run(how, optimizer, split=WHOLE, **weights):
+    """What `how` has to say of the first step on four squares."""
+    rules = {name: Rule("all", 1.0, 0.0, 0) for name in ("mask", "iou", "object")}
+    packing = pack_small(trainable(Toy()), rules)
+    state, fixed = create_state(Toy(), rules, packing, optimizer)
+    mask = np.zeros((4, 64, 64), np.uint8)
+    mask[:, 20:44, 12:50] = 1
+    image = jnp.zeros((4, 64, 64, 3), jnp.uint8)
+    step = TrainStep(fixed, optimizer, objective(**weights), seed=3, ema_decay=0.9, split=split)
+    return how(step, state, image, jnp.asarray(mask))
+
+
+@pytest.fixture(scope="module")
+def norms():
+    return run(TrainStep.part_norms, optax.sgd(1.0))
+
+
+def test_presence_and_score_have_the_gradients_that_they_must(norms):
+    # Cross-entropy of a logit of 0.5 with 1, in each round; an L1 error has a slope of one.
+    assert norms["object"] == pytest.approx(ROUNDS * (1 - 1 / (1 + np.exp(-0.5))), rel=1e-5)
+    assert norms["iou"] == pytest.approx(ROUNDS, rel=1e-5)
+
+
+@pytest.mark.parametrize("part", ["mask", "dice"])
+def test_each_part_has_the_gradient_of_a_step_that_trains_nothing_else(part, norms):
+    alone = {f"{name}_weight": float(name == part) for name in PARTS}
+    whole = run(TrainStep.__call__, optax.sgd(1.0), **alone)[1].grad_norm
+    assert whole == pytest.approx(float(norms[part]), rel=1e-5) and whole > 0
+
+
+# A batch in parts
+
+
+def loss(trained, x, y, key):
+    """The mean of something of each example that is not linear, and what it has to say besides."""
+    error = jnp.tanh(x @ trained["w"]) - y
+    return jnp.mean(error**2), (error.mean(), jax.random.uniform(key))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 6])
+def test_parts_have_the_gradient_of_the_whole_batch(rng, number):
+    x, y, w = (jnp.asarray(rng.normal(size=n), jnp.float32) for n in ((6, 5), 6, 5))
+    key, split = jax.random.key(4), Split(number)
+    assert split.parts(6) == number
+    (error, drawn), grads = jax.jit(
+        lambda *batch: mean_gradient(loss, {"w": w}, batch, key, split)
+    )(x, y)
+    want, (whole, _) = jax.grad(loss, has_aux=True)({"w": w}, x, y, key)
+    np.testing.assert_allclose(grads["w"], want["w"], rtol=1e-5, atol=1e-7)
+    assert error == pytest.approx(float(whole), rel=1e-5)
+    keys = [key] if number == 1 else jax.random.split(key, number)
+    assert drawn == pytest.approx(np.mean([jax.random.uniform(key) for key in keys]), rel=1e-6)
+
+
+def test_each_part_has_examples_of_every_device():
+    """Of eight examples on four devices, two each, a part has one of each."""
+    seen = []
+
+    def loss(trained, x, key):
+        jax.debug.callback(lambda x: seen.append(x.tolist()), x)
+        return (trained["w"] * x).sum(), ()
+
+    batch = (jnp.arange(8.0),)
+    mean_gradient(loss, {"w": jnp.ones(8 // 2)}, batch, jax.random.key(0), Split(2, 4))
+    jax.effects_barrier()
+    assert seen == [[0, 2, 4, 6], [1, 3, 5, 7]]
+
+
+@pytest.mark.parametrize(
+    ("split", "examples", "parts"),
+    [(Split(2, 1), 8, 2), (Split(2, 8), 8, 1), (Split(4, 2), 12, 2), (Split(3), 8, 1)],
+)
+def test_there_are_fewer_parts_where_a_share_cannot_be_divided(split, examples, parts):
+    assert split.parts(examples) == parts
+
+
+def test_a_step_in_parts_and_its_norms_go_together():
+    """On squares that are alike, where random numbers cannot tell parts from the whole."""
+    norms = run(TrainStep.part_norms, optax.sgd(1.0), Split(2))
+    _, whole = run(
+        TrainStep.__call__,
+        optax.sgd(1.0),
+        Split(2),
+        mask_weight=1.0,
+        dice_weight=0.0,
+        iou_weight=0.0,
+        object_weight=0.0,
+    )
+    assert whole.grad_norm == pytest.approx(float(norms["mask"]), rel=1e-5) and whole.grad_norm > 0
+    assert norms["object"] == pytest.approx(ROUNDS * (1 - 1 / (1 + np.exp(-0.5))), rel=1e-5)
+
+
+# Packed arrays
+
+
+def test_a_packed_state_takes_the_steps_of_a_loose_one():
+    fast, slow = Rule("fast", 0.02, 0.1, 0), Rule("slow", 0.01, 0.0, 2)
+    rules = {"mask": fast, "iou": slow, "object": slow}
+    mask = np.zeros((4, 64, 64), np.uint8)
+    mask[:, 20:44, 12:50] = 1
+    states = []
+    for packing in (LOOSE, pack_small(trainable(Toy()), rules)):
+        optimizer = make_optimizer(packing.rules(rules), 9, clip_norm=0.5)
+        state, fixed = create_state(Toy(), rules, packing, optimizer)
+        options = dict(seed=3, ema_decay=0.9, split=Split(2))
+        step = TrainStep(fixed, optimizer, objective(), **options)
+        norms = []
+        for _ in range(3):
+            state, metrics = step(state, jnp.zeros((4, 64, 64, 3), jnp.uint8), jnp.asarray(mask))
+            norms.append(metrics.grad_norm)
+        states.append((packing.unpack_within(state), norms))
+    assert len(state.trained) == 2
+    loose, packed = states
+    assert jax.tree.structure(packed) == jax.tree.structure(loose)
+    for got, want in zip(jax.tree.leaves(packed), jax.tree.leaves(loose), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_a_gradient_is_compiled_once_for_pictures_and_once_for_clips(monkeypatch):
+    traced = []
+
+    def outcome(model, image, mask, key, objective):
+        traced.append(image.ndim)
+        one = jnp.ones((1, len(image)))
+        return Outcome(Losses(*(one * model.iou[0] for _ in Losses._fields)), one > 0, one)
+
+    monkeypatch.setattr(training, "outcome_of", outcome)
+    rules = {name: Rule("all", 1.0, 0.0, 0) for name in ("mask", "iou", "object")}
+    optimizer = optax.sgd(0.125)
+    state, fixed = create_state(Toy(), rules, LOOSE, optimizer)
+    step = TrainStep(fixed, optimizer, objective(), seed=3, ema_decay=0.5)
+    picture, clip = (jnp.zeros((2, *t, 4, 4, 3), jnp.uint8) for t in ((), (5,)))
+    for image in (picture, clip, picture, clip, clip):
+        state, metrics = step(state, image, image[..., 0])
+        assert metrics.grad_norm == 1
+        assert step.part_norms(state, image, image[..., 0])["dice"] == 1
+    assert traced == [4, 5] and int(state.step) == 5
+    assert state.trained["iou"] == pytest.approx(0.9 - 5 * 0.125)
+
+
+# IoUs of those that count
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_iou_is_of_the_examples_that_count_in_whatever_part(number, monkeypatch):
+    """Of four: all count at first, then the two of one part, and none on the last frame."""
+    found = jnp.array([[0.1, 0.2, 0.3, 0.8], [0.5, 9.0, 0.7, jnp.nan], [jnp.nan, 0.0, 1.0, 0.5]])
+    counted = jnp.array([[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0]], bool)
+
+    def outcome(model, image, mask, key, objective):
+        places = image[:, 0, 0, 0]
+        zero = jnp.zeros((3, len(places)))
+        losses = Losses(*(zero + model.iou[0] for _ in Losses._fields))
+        return Outcome(losses, counted[:, places], found[:, places])
+
+    monkeypatch.setattr(training, "outcome_of", outcome)
+    state, fixed = create_state(Toy(), ("mask", "iou", "object"), LOOSE, optax.sgd(1.0))
+    options = dict(seed=3, ema_decay=0.9, split=Split(number))
+    step = TrainStep(fixed, optax.sgd(1.0), objective(), **options)
+    image = jnp.zeros((4, 8, 8, 3), jnp.uint8) + jnp.arange(4, dtype=jnp.uint8)[:, None, None, None]
+    _, metrics = step(state, image, image[..., 0])
+    assert [metrics.ious.mean(place) for place in range(2)] == pytest.approx([0.35, 0.6])
+    assert metrics.ious.mean(-1) is None
