@@ -16,10 +16,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled(tmp_path_factory):
-    """The folder in which what one test compiled is kept for all: it is most of their time."""
+    """The folder in which compiled programs are shared: compiling is most of the tests' time.
+
+    `JAX_COMPILATION_CACHE_DIR`, if it is set, so that the next run finds them too; else a folder
+    for this run.
+    """
     own = tmp_path_factory.getbasetemp()
     # Workers of pytest-xdist have folders of their own beside each other.
     directory = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compiled"
+    directory = os.environ.get("JAX_COMPILATION_CACHE_DIR", directory)
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return str(directory)

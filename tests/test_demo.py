@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from petsam_jax.files.rle import decode_rle
-from petsam_jax.ui.image_service import Studio
+from petsam_jax.ui.image_service import ImageService
 from tests.browsing import Visitor
 from tests.live_page import serving
 from tests.red_predictor import RedPredictor, red_picture
@@ -21,7 +21,7 @@ PET, BACKGROUND = (22, 163, 74), (220, 38, 38)
 
 @pytest.fixture(scope="module")
 def studio():
-    return Studio(RedPredictor())
+    return ImageService(RedPredictor())
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax.ui.image_service import Studio
-from petsam_jax.ui.video_service import ClipStudio
+from petsam_jax.ui.image_service import ImageService
+from petsam_jax.ui.video_service import VideoService
 from tests.browsing import Visitor
 from tests.live_page import serving
 from tests.red_predictor import RedPredictor, RedVideo, red_clip
@@ -20,12 +20,12 @@ COUNT = len(BOXES)
 
 @pytest.fixture(scope="module")
 def clips():
-    return ClipStudio(RedVideo())
+    return VideoService(RedVideo())
 
 
 @pytest.fixture(scope="module")
 def address(clips):
-    with serving(Studio(RedPredictor()), clips) as address:
+    with serving(ImageService(RedPredictor()), clips) as address:
         yield address
 
 

@@ -32,7 +32,7 @@ class Examples:
 def test_floors_of_a_square_are_known():
     mean = np.zeros((64, 64), np.float32)
     mean[:, 32:] = 1
-    scores = baselines.judge_floors(example(square()), mean)
+    scores = baselines.score_baselines(example(square()), mean)
     ignored = 36 * 46 - 30 * 40
     assert scores["iou/floor_everything"] == pytest.approx(1200 / (4800 - ignored))
     assert scores["border_as_pet/floor_everything"] == pytest.approx(36 * 46 / 4800)
@@ -40,7 +40,7 @@ def test_floors_of_a_square_are_known():
     assert scores["iou/floor_ellipse"] == pytest.approx(np.pi / 4, abs=0.02)
     right = 40 * 60 - 23 * 36 + 20 * 30
     assert scores["iou/floor_mean_mask"] == pytest.approx(600 / (right + 600), abs=0.02)
-    assert "iou/floor_mean_mask" not in baselines.judge_floors(example(square()), None)
+    assert "iou/floor_mean_mask" not in baselines.score_baselines(example(square()), None)
 
 
 def test_the_mean_mask_leaves_ignored_pixels_out():
@@ -75,7 +75,7 @@ def scored(names, groups, seed=0, **fixed):
     for number, name in enumerate(names):
         one = example(square(60 + number, 80), name, seed=number)
         row = judge(Discs(), one) | robustness.judge_robustness(Discs(), one)
-        rows.append(row | baselines.judge_floors(one, None))
+        rows.append(row | baselines.score_baselines(one, None))
         rows[-1] |= {key: value[number] for key, value in fixed.items()}
     return table_of(names, groups, np.linspace(0.05, 0.5, len(names)).round(6).tolist(), rows)
 

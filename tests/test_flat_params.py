@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from petsam_jax.train import flat_params
-from petsam_jax.train.flat_params import LOOSE, pack_small
+from petsam_jax.train.flat_params import UNPACKED, pack_small
 
 SHAPES = {"a.kernel": (3, 4), "a.bias": (4,), "b.kernel": (2, 3), "b.bias": (3,), "scale": ()}
 RULES = {name: "decays" if "kernel" in name else "does not" for name in SHAPES}
@@ -63,7 +63,7 @@ def test_an_empty_array_and_nothing_at_all_are_packed(monkeypatch):
     pack = packed_below(9, monkeypatch, {"none": (0, 7), "one": (1,)}, {"none": 0, "one": 0})
     want = {"none": np.zeros((0, 7), np.float32), "one": np.ones(1, np.float32)}
     assert_same(pack.unpack(pack.pack(want)), want)
-    assert pack_small({}, {}) == LOOSE and LOOSE.unpack(LOOSE.pack({})) == {}
+    assert pack_small({}, {}) == UNPACKED and UNPACKED.unpack(UNPACKED.pack({})) == {}
 
 
 def test_the_gradient_by_packed_arrays_is_the_packed_gradient(rng, monkeypatch):

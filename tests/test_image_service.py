@@ -12,9 +12,9 @@ from scipy import special
 from petsam_jax.files.images import UnfitPicture
 from petsam_jax.files.rle import decode_rle
 from petsam_jax.predict.postprocess import logits_at_size
-from petsam_jax.ui.cache import Gone
+from petsam_jax.ui.cache import Expired
 from petsam_jax.ui.click_labels import patch_mean, read_click
-from petsam_jax.ui.image_service import Studio, runs, shown_size
+from petsam_jax.ui.image_service import ImageService, runs, shown_size
 from petsam_jax.ui.limits import Limits
 from petsam_jax.ui.messages import percent
 from petsam_jax.ui.open_images import REMEMBERED, OpenPictures
@@ -29,7 +29,7 @@ PIXELS = 640 * 360
 
 @pytest.fixture(scope="module")
 def studio():
-    return Studio(RedPredictor())
+    return ImageService(RedPredictor())
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_opening_gives_an_id_by_content_and_the_upright_size(studio):
     ids=["empty", "eps", "cut-off", "pixels", "bytes"],
 )
 def test_what_is_no_picture_or_too_large_is_refused(file, reason):
-    small = Studio(RedPredictor(), Limits(max_pixels=1_000_000, max_upload=200_000))
+    small = ImageService(RedPredictor(), Limits(max_pixels=1_000_000, max_upload=200_000))
     with pytest.raises(UnfitPicture, match=reason):
         small.open(file)
     assert len(small.pictures) == 0
@@ -139,7 +139,7 @@ def test_clicks_add_up_one_after_the_other_and_undoing_computes_nothing(studio, 
     assert [asked(studio, picture, {"clicks": clicks[:n]}) for n in (1, 2, 3)] == states
     assert studio.predictor.asked == before
     # At once or one by one, it is the same question.
-    other = Studio(RedPredictor())
+    other = ImageService(RedPredictor())
     other.open(red_picture(640, 360, RED))
     assert asked(other, picture, {"clicks": clicks}) == states[2]
 
@@ -227,7 +227,7 @@ def test_a_scribbled_circle_counts_with_all_inside(studio, picture):
 
 
 def test_large_pictures_are_shown_smaller_and_saved_whole():
-    studio = Studio(RedPredictor(), Limits(shown_pixels=40_000))
+    studio = ImageService(RedPredictor(), Limits(shown_pixels=40_000))
     picture = studio.open(red_picture(640, 360, RED))["picture"]
     answer = asked(studio, picture, {"find": True, "box": [300, 100, 420, 220]})
     assert (answer["height"], answer["width"]) == shown_size((360, 640), 40_000) == (150, 266)
@@ -294,23 +294,23 @@ def test_prompts_outside_the_picture_are_refused(studio, picture):
 def test_pictures_go_by_bytes_and_by_age():
     now = [0.0]
     files = [red_picture(40, 30, (1, 1, 2 + i, 3)) for i in range(4)]
-    one = Studio(RedPredictor())
+    one = ImageService(RedPredictor())
     one.open(files[0])
     limits = Limits(cache_bytes=int(2.5 * one.pictures.nbytes), keep_seconds=100.0)
-    studio = Studio(RedPredictor(), limits)
+    studio = ImageService(RedPredictor(), limits)
     studio.pictures = OpenPictures(limits, clock=lambda: now[0])
     names = [studio.open(files[i])["picture"] for i in (0, 1)]
     studio.pictures.get(names[0])
     names.append(studio.open(files[2])["picture"])
     # The one that was used last but one had to go.
-    with pytest.raises(Gone, match="send it again"):
+    with pytest.raises(Expired, match="send it again"):
         studio.pictures.get(names[1])
     assert len(studio.pictures) == 2 and studio.pictures.nbytes <= limits.cache_bytes
     now[0] = 99.0
     studio.pictures.get(names[0])
     now[0] = 150.0
     studio.pictures.get(names[0])
-    with pytest.raises(Gone):
+    with pytest.raises(Expired):
         studio.pictures.get(names[2])
     now[0] = 300.0
     studio.pictures.sweep()
@@ -325,7 +325,7 @@ def test_a_picture_remembers_so_many_answers(studio, picture):
 
 
 def test_threads_do_not_mix_their_pictures():
-    studio = Studio(RedPredictor(), Limits(cache_bytes=1))
+    studio = ImageService(RedPredictor(), Limits(cache_bytes=1))
     studio.limits, boxes = Limits(), [(10 * i, 10, 10 * i + 60, 80) for i in range(6)]
     studio.pictures = OpenPictures(studio.limits)
     found = {}

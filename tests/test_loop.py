@@ -10,12 +10,12 @@ import numpy as np
 import optax
 import pytest
 from PIL import Image
-from test_train_checkpoints import a_state
 from test_train import saved_arrays, small
+from test_train_checkpoints import a_state
 
 from petsam_jax.config import from_json, to_json
-from petsam_jax.train.checkpoints import Keeper
-from petsam_jax.train.device_batches import Fed, placements
+from petsam_jax.train.checkpoints import RunCheckpoints
+from petsam_jax.train.device_batches import DeviceBatch, placements
 from petsam_jax.train.guards import StopSignal, WorkdirError, locked
 from petsam_jax.train.loop import _Run, train_and_evaluate
 from petsam_jax.train.losses import Losses
@@ -43,7 +43,7 @@ class Loop:
         self.stop, self.steps, self.validated = StopSignal(), [], []
 
     def take(self, step):
-        return Fed(np.zeros((4, 8, 8, 3), np.uint8), None, ("a", "b"), "image", {})
+        return DeviceBatch(np.zeros((4, 8, 8, 3), np.uint8), None, ("a", "b"), "image", {})
 
     def _step(self, state, image, mask):
         step = int(state.step) + 1
@@ -60,7 +60,7 @@ class Loop:
         everywhere, _ = placements()
         plan = SimpleNamespace(steps=8, optimizer=optax.sgd(1.0))
         feed = SimpleNamespace(take=self.take, devices=1)
-        with Keeper(self.config, self.workdir) as self.keeper:
+        with RunCheckpoints(self.config, self.workdir) as self.keeper:
             state, fixed, _ = self.keeper.restore(*a_state(0), everywhere)
             run = _Run(
                 self.config,
@@ -136,14 +136,14 @@ def test_a_stop_during_the_validation_is_heard_right_after_it(workdir, capsys):
 
 
 def test_a_stop_while_a_step_is_saved_trains_no_other(workdir, monkeypatch):
-    save = Keeper.save
+    save = RunCheckpoints.save
 
     def slow(keeper, state, *args):
         save(keeper, state, *args)
         if int(state.step) == 2:
             loop.stop._handle(15, None)
 
-    monkeypatch.setattr(Keeper, "save", slow)
+    monkeypatch.setattr(RunCheckpoints, "save", slow)
     loop = Loop(workdir)
     loop.run()
     assert loop.steps == [1, 2]

@@ -1,4 +1,4 @@
-"""Logbook: lines survive a kill, a resumed run says each step once, the pace is right."""
+"""MetricLog: lines survive a kill, a resumed run says each step once, the pace is right."""
 
 import io
 import json
@@ -13,7 +13,7 @@ import pytest
 
 from petsam_jax.train.metric_log import (
     Averages,
-    Logbook,
+    MetricLog,
     Progress,
     drop_after,
     duration,
@@ -29,7 +29,7 @@ def test_lines_and_events_hold_the_same(tmp_path, rng):
         {"loss/total": float(x), "grad_norm": 2.0 * step}
         for step, x in enumerate(rng.normal(size=3))
     ]
-    with Logbook(tmp_path) as log:
+    with MetricLog(tmp_path) as log:
         for step, value in enumerate(values, 1):
             log.write(step, value)
         log.picture(3, "sheet", rng.integers(0, 256, (8, 8, 3)).astype(np.uint8))
@@ -45,7 +45,7 @@ def test_lines_and_events_hold_the_same(tmp_path, rng):
 
 
 def test_numbers_of_any_kind_make_strict_json(tmp_path):
-    with Logbook(tmp_path) as log:
+    with MetricLog(tmp_path) as log:
         log.write(1, {"a": np.float32(0.5), "b": float("nan"), "c": -np.inf, "d": 3})
     text = (tmp_path / "metrics.jsonl").read_text()
 
@@ -57,12 +57,12 @@ def test_numbers_of_any_kind_make_strict_json(tmp_path):
 
 
 def test_resumed_run_drops_lines_beyond_its_step(tmp_path):
-    with Logbook(tmp_path) as log:
+    with MetricLog(tmp_path) as log:
         for step in range(1, 11):
             log.write(step, {"loss": 1.0})
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 4, "lo')
-    with Logbook(tmp_path, step=6) as log:
+    with MetricLog(tmp_path, step=6) as log:
         log.write(7, {"loss": 2.0})
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6, 7]
     assert read_metrics(tmp_path)[-1]["loss"] == 2.0
@@ -70,9 +70,9 @@ def test_resumed_run_drops_lines_beyond_its_step(tmp_path):
 
 
 def test_new_run_drops_what_one_killed_early_left(tmp_path):
-    with Logbook(tmp_path) as log:
+    with MetricLog(tmp_path) as log:
         log.write(1, {"loss": 1.0})
-    with Logbook(tmp_path):
+    with MetricLog(tmp_path):
         assert read_metrics(tmp_path) == []
 
 
@@ -95,8 +95,8 @@ def test_intact_file_is_not_rewritten(tmp_path):
 
 KILLED = """
 import sys
-from petsam_jax.train.metric_log import Logbook
-log = Logbook(sys.argv[1])
+from petsam_jax.train.metric_log import MetricLog
+log = MetricLog(sys.argv[1])
 step = 0
 while True:
     step += 1
@@ -120,7 +120,7 @@ def test_killed_run_loses_no_line_it_finished(tmp_path):
 
 def test_full_disk_names_the_file(tmp_path):
     """/dev/full is a disk without room."""
-    with Logbook(tmp_path) as log, open("/dev/full", "a", buffering=1) as full:
+    with MetricLog(tmp_path) as log, open("/dev/full", "a", buffering=1) as full:
         log._lines, lines = full, log._lines
         with pytest.raises(OSError, match="log cannot be written .No space.*metrics.jsonl"):
             log.write(1, {"loss": 1.0})

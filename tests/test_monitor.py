@@ -8,8 +8,8 @@ import pytest
 
 from petsam_jax.config import load_config
 from petsam_jax.train import monitor
-from petsam_jax.train.checkpoints import Keeper
-from petsam_jax.train.device_batches import Fed
+from petsam_jax.train.checkpoints import RunCheckpoints
+from petsam_jax.train.device_batches import DeviceBatch
 from petsam_jax.train.guards import TrainingDiverged
 from petsam_jax.train.losses import Losses
 from petsam_jax.train.metric_log import Progress, read_metrics
@@ -17,7 +17,7 @@ from petsam_jax.train.monitor import Monitor
 from petsam_jax.train.step import CountedIous, Metrics
 
 
-class Saved(Keeper):
+class Saved(RunCheckpoints):
     """Checkpoints at each tenth step, of which step 30 is the best."""
 
     best = "checkpoints/30"
@@ -37,7 +37,7 @@ def said(loss=1.0, ious=(0.5, 0.5), share=(1.0, 1.0)):
 
 def fed(kind="image"):
     """A batch of four, of which this process has two."""
-    return Fed(np.zeros((4, 8, 8, 3), np.uint8), None, ("a", "b"), kind, {})
+    return DeviceBatch(np.zeros((4, 8, 8, 3), np.uint8), None, ("a", "b"), kind, {})
 
 
 @pytest.fixture

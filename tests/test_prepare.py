@@ -262,7 +262,7 @@ def test_damaged_records_are_not_taken_for_a_data_set(made, official, tmp_path, 
         shard.unlink()
     else:
         os.truncate(shard, 0 if harm == "empty" else shard.stat().st_size // 2)
-    with pytest.raises(DamagedData, match="delete .*4.0.0 and run python -m"):
+    with pytest.raises(DamagedData, match="delete .*4.0.0 and run petsam prepare"):
         prepare.prepare(data, src=official)
 
 

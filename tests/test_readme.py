@@ -149,14 +149,14 @@ def installs(argv, request):
 def asks(argv, request):
     """A page is asked where it has the call, with arguments that it takes; `test_ui_web` asks."""
     from petsam_jax.ui.api import segment_function
-    from petsam_jax.ui.image_service import Studio
+    from petsam_jax.ui.image_service import ImageService
 
     where = next(word for word in argv if word.startswith("http://"))
     assert re.fullmatch(r"http://[\d.:]+/gradio_api/call/(v2/segment|segment/EVENT_ID)", where)
     if "-d" in argv:
         told = json.loads(argv[argv.index("-d") + 1])
         assert set(told) <= set(
-            inspect.signature(segment_function(object.__new__(Studio))).parameters
+            inspect.signature(segment_function(object.__new__(ImageService))).parameters
         )
 
 

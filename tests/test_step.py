@@ -8,10 +8,10 @@ import pytest
 from einops import rearrange
 from flax import nnx
 
-from petsam_jax.models.mask_ops import Decoded
+from petsam_jax.models.mask_ops import MaskOutput
 from petsam_jax.train import step as training
 from petsam_jax.train.compiled_step import PARTS, TrainStep
-from petsam_jax.train.flat_params import LOOSE, pack_small
+from petsam_jax.train.flat_params import UNPACKED, pack_small
 from petsam_jax.train.losses import Losses
 from petsam_jax.train.objective import Objective, Outcome
 from petsam_jax.train.optimizer import Rule, make_optimizer
@@ -38,7 +38,7 @@ class Toy(Echo):
         logits = rearrange(mask_input, "b h w 1 -> b 1 h w") + self.mask[0]
         iou, logit = one * self.iou[0], one * self.object[0]
         every = jnp.repeat(logits, 4, 1), jnp.repeat(iou, 4, 1)
-        return Decoded(logits, iou, logit, one, *every, jnp.zeros(len(labels), bool))
+        return MaskOutput(logits, iou, logit, one, *every, jnp.zeros(len(labels), bool))
 
 
 def objective(**weights):
@@ -147,7 +147,7 @@ def test_a_packed_state_takes_the_steps_of_a_loose_one():
     mask = np.zeros((4, 64, 64), np.uint8)
     mask[:, 20:44, 12:50] = 1
     states = []
-    for packing in (LOOSE, pack_small(trainable(Toy()), rules)):
+    for packing in (UNPACKED, pack_small(trainable(Toy()), rules)):
         optimizer = make_optimizer(packing.rules(rules), 9, clip_norm=0.5)
         state, fixed = create_state(Toy(), rules, packing, optimizer)
         options = dict(seed=3, ema_decay=0.9, split=Split(2))
@@ -175,7 +175,7 @@ def test_a_gradient_is_compiled_once_for_pictures_and_once_for_clips(monkeypatch
     monkeypatch.setattr(training, "outcome_of", outcome)
     rules = {name: Rule("all", 1.0, 0.0, 0) for name in ("mask", "iou", "object")}
     optimizer = optax.sgd(0.125)
-    state, fixed = create_state(Toy(), rules, LOOSE, optimizer)
+    state, fixed = create_state(Toy(), rules, UNPACKED, optimizer)
     step = TrainStep(fixed, optimizer, objective(), seed=3, ema_decay=0.5)
     picture, clip = (jnp.zeros((2, *t, 4, 4, 3), jnp.uint8) for t in ((), (5,)))
     for image in (picture, clip, picture, clip, clip):
@@ -202,7 +202,7 @@ def test_an_iou_is_of_the_examples_that_count_in_whatever_part(number, monkeypat
         return Outcome(losses, counted[:, places], found[:, places])
 
     monkeypatch.setattr(training, "outcome_of", outcome)
-    state, fixed = create_state(Toy(), ("mask", "iou", "object"), LOOSE, optax.sgd(1.0))
+    state, fixed = create_state(Toy(), ("mask", "iou", "object"), UNPACKED, optax.sgd(1.0))
     options = dict(seed=3, ema_decay=0.9, split=Split(number))
     step = TrainStep(fixed, optax.sgd(1.0), objective(), **options)
     image = jnp.zeros((4, 8, 8, 3), jnp.uint8) + jnp.arange(4, dtype=jnp.uint8)[:, None, None, None]

@@ -19,7 +19,7 @@ from petsam_jax.checkpoint import build_model, load_weights
 from petsam_jax.cli import train
 from petsam_jax.config import ConfigError, load_config
 from petsam_jax.data.shapes import ShapesSource
-from petsam_jax.train.device_batches import Feed, is_clip_step, number_of_kind
+from petsam_jax.train.device_batches import DeviceBatches, is_clip_step, number_of_kind
 from petsam_jax.train.guards import TrainingDiverged, WorkdirError
 from petsam_jax.train.loop import first_state, make_plan, train_and_evaluate
 from petsam_jax.train.metric_log import read_metrics
@@ -162,12 +162,14 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_pictures(tmp_path):
 def test_batches_must_divide_among_devices():
     spread = NamedSharding(AbstractMesh((2,), ("data",)), PartitionSpec("data"))
     with pytest.raises(ConfigError, match="train.batch_size=3 does not divide among 2 devices"):
-        Feed(small("train.batch_size=3"), ShapesSource(4), spread)
+        DeviceBatches(small("train.batch_size=3"), ShapesSource(4), spread)
     with pytest.raises(ConfigError, match="train.clip_batch_size=1 does not divide among 2"):
-        Feed(small("train.clip_batch_size=1"), ShapesSource(4), spread)
+        DeviceBatches(small("train.clip_batch_size=1"), ShapesSource(4), spread)
     # Nothing is asked of batches that do not occur.
     for share, odd in ((0.0, "clip_batch_size"), (1.0, "batch_size")):
-        feed = Feed(small(f"train.clip_share={share}", f"train.{odd}=3"), ShapesSource(4), spread)
+        feed = DeviceBatches(
+            small(f"train.clip_share={share}", f"train.{odd}=3"), ShapesSource(4), spread
+        )
         assert list(feed.states()) == ["image" if share == 0 else "clip"]
         feed.close()
 

@@ -17,8 +17,8 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from petsam_jax.config import load_config
-from petsam_jax.train.checkpoints import Keeper, by_place, in_place
-from petsam_jax.train.flat_params import LOOSE, pack_small
+from petsam_jax.train.checkpoints import RunCheckpoints, flatten_by_path, unflatten_like
+from petsam_jax.train.flat_params import UNPACKED, pack_small
 from petsam_jax.train.guards import WorkdirError
 from petsam_jax.train.step import Fixed, TrainState
 
@@ -52,17 +52,17 @@ def steps(keeper):
 
 def test_any_tree_comes_apart_by_place_and_together_again():
     tree = {"a": [jnp.ones(2), optax.EmptyState()], "b": (jnp.zeros(()), {"c.d": jnp.ones(1)})}
-    leaves = by_place(tree)
+    leaves = flatten_by_path(tree)
     assert sorted(leaves) == ["a.0", "b.0", "b.1.c.d"]
-    again = in_place(tree, leaves)
+    again = unflatten_like(tree, leaves)
     assert jax.tree.structure(again) == jax.tree.structure(tree) and again["a"][0] is leaves["a.0"]
 
 
 def test_what_is_saved_comes_back_to_the_bit(config, everywhere, tmp_path):
     state, fixed = a_state(5)
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         keeper.save(state, fixed, ITERATORS)
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         got, got_fixed, iterators = keeper.restore(*a_state(0, seed=1), everywhere)
     assert iterators == ITERATORS and int(got.step) == 5
     assert jax.tree.structure(got) == jax.tree.structure(state)
@@ -74,7 +74,7 @@ def test_what_is_saved_comes_back_to_the_bit(config, everywhere, tmp_path):
 
 def test_without_a_step_a_run_starts_afresh(config, everywhere, tmp_path):
     state, fixed = a_state(0)
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         got, got_fixed, iterators = keeper.restore(state, fixed, everywhere)
         assert keeper.last is None and keeper.best is None
     assert iterators == {} and got_fixed is fixed
@@ -83,7 +83,7 @@ def test_without_a_step_a_run_starts_afresh(config, everywhere, tmp_path):
 
 def test_the_newest_and_the_best_are_kept(config, tmp_path):
     scores = {1: 0.2, 2: 0.9, 3: None, 4: 0.5, 5: None, 6: None}
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         for step, score in scores.items():
             keeper.save(*a_state(step), ITERATORS)
             if score is not None:
@@ -92,31 +92,31 @@ def test_the_newest_and_the_best_are_kept(config, tmp_path):
         assert steps(keeper) == [2, 5, 6]
         assert keeper.best.name == "2" and keeper.last.name == "6"
     # As a run that is taken up again finds it, and goes on.
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         assert keeper.best.name == "2" and keeper.is_judged(2) and not keeper.is_judged(6)
         keeper.save(*a_state(7), ITERATORS)
         keeper.wait()
         assert steps(keeper) == [2, 6, 7]
         keeper.judge(7, {"iou_mean": 0.95})
         assert steps(keeper) == [6, 7] and keeper.best.name == "7"
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         assert keeper.best.name == "7"
 
 
 def test_a_step_may_be_judged_by_the_run_that_took_it_up(config, everywhere, tmp_path):
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         keeper.save(*a_state(3), ITERATORS)
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         assert keeper.best is None
         # What a kill leaves while it is judged.
         (keeper.directory / "3" / "metrics.orbax-checkpoint-tmp").mkdir()
         keeper.judge(3, {"iou_mean": 0.5})
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         assert keeper.best.name == "3" and int(keeper.restore(*a_state(0), everywhere)[0].step) == 3
 
 
 def test_the_last_step_before_another_is_whole(config, tmp_path):
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         for step in (10, 20):
             keeper.save(*a_state(step), ITERATORS)
         keeper.wait()
@@ -129,19 +129,19 @@ def test_the_last_step_before_another_is_whole(config, tmp_path):
 
 
 def test_a_step_under_another_name_is_none(config, everywhere, tmp_path):
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         keeper.save(*a_state(1), ITERATORS)
     (keeper.directory / "2.orbax-checkpoint-tmp").mkdir()
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         state, _, _ = keeper.restore(*a_state(0), everywhere)
     assert int(state.step) == 1
 
 
 def test_saving_a_step_again_changes_nothing(config, everywhere, tmp_path):
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         keeper.save(*a_state(1), ITERATORS)
         keeper.save(*a_state(1, seed=2), ITERATORS)
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         state, _, _ = keeper.restore(*a_state(0, seed=3), everywhere)
     assert jnp.array_equal(state.trained["b"], a_state(1)[0].trained["b"])
 
@@ -153,14 +153,14 @@ def test_a_step_is_by_name_however_the_state_is_packed(saved, read, config, ever
     together = pack_small(shapes, dict.fromkeys(shapes, "all"))
 
     def as_packed(packed, state):
-        packing = together if packed else LOOSE
+        packing = together if packed else UNPACKED
         return packing.pack_within(state), fixed._replace(packing=packing)
 
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         keeper.save(*as_packed(saved, loose), ITERATORS)
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         got, kept, _ = keeper.restore(*as_packed(read, a_state(0, seed=1)[0]), everywhere)
-    assert kept.packing == (together if read else LOOSE)
+    assert kept.packing == (together if read else UNPACKED)
     want, _ = as_packed(read, loose)
     assert jax.tree.structure(got) == jax.tree.structure(want)
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
@@ -171,26 +171,26 @@ def test_a_step_of_another_optimiser_says_how_to_go_on(config, everywhere, tmp_p
     """As a version of the program that packed the optimiser's arrays wrote it."""
     state, fixed = a_state(4)
     packed = pack_small({name: x.shape for name, x in state.trained.items()}, {"b": 0}).pack_within
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         keeper.save(state._replace(opt_state=packed(state.opt_state)), fixed, ITERATORS)
     told = f"checkpoints/4: written by another version.*start_from={tmp_path}$"
-    with Keeper(config, tmp_path) as keeper, pytest.raises(WorkdirError, match=told):
+    with RunCheckpoints(config, tmp_path) as keeper, pytest.raises(WorkdirError, match=told):
         keeper.restore(*a_state(0), everywhere)
 
 
 def test_the_state_may_be_overwritten_while_it_is_written(config, everywhere, tmp_path):
     state, fixed = a_state(1)
     want = np.array(state.trained["b"])
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         keeper.save(state, fixed, ITERATORS)
         jax.tree.map(lambda array: array.delete(), state)
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         got, _, _ = keeper.restore(*a_state(0, seed=1), everywhere)
     assert np.array_equal(got.trained["b"], want)
 
 
 def test_a_full_disk_is_told_with_the_last_good_step(config, tmp_path, monkeypatch):
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         keeper.save(*a_state(1), ITERATORS)
         keeper.wait()
 
@@ -215,13 +215,13 @@ def little_room():
 
 @pytest.mark.parametrize("told_by", ["save", "wait", "judge", "exit"])
 def test_a_disk_that_fills_while_a_step_is_written_is_told(told_by, config, everywhere, tmp_path):
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         keeper.save(*a_state(1), ITERATORS)
         keeper.judge(1, {"iou_mean": 0.5})
     before = threading.enumerate()
     told = r"written .*File too large.*; the last good one is .*checkpoints/1\. Make room"
     with pytest.raises(WorkdirError, match=told):  # noqa: SIM117
-        with Keeper(config, tmp_path) as keeper, little_room():
+        with RunCheckpoints(config, tmp_path) as keeper, little_room():
             keeper.save(*a_state(2, scale=500), ITERATORS)
             while keeper._manager.is_saving_in_progress():
                 time.sleep(0.01)
@@ -235,7 +235,7 @@ def test_a_disk_that_fills_while_a_step_is_written_is_told(told_by, config, ever
     # raise once more what its thread died of.
     for thread in set(threading.enumerate()).difference(before):
         threading.Thread.join(thread, 60)
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         assert keeper.last.name == keeper.best.name == "1" and steps(keeper) == [1]
         got, _, _ = keeper.restore(*a_state(0, seed=1), everywhere)
         assert jnp.array_equal(got.trained["b"], a_state(1)[0].trained["b"])
@@ -257,30 +257,33 @@ def flip(folder):
 
 @pytest.mark.parametrize("item", ["params", "ema", "optimizer"])
 def test_a_damaged_step_is_named_with_the_one_before_it(item, config, everywhere, tmp_path):
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         for step in (4, 8):
             keeper.save(*a_state(step), ITERATORS)
     flip(keeper.directory / "8" / item)
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         told = "checkpoints/8: .*CRC.*; remove that folder and start again .*checkpoints/4$"
         with pytest.raises(WorkdirError, match=told):
             keeper.restore(*a_state(0), everywhere)
     shutil.rmtree(keeper.directory / "8")
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         assert int(keeper.restore(*a_state(0), everywhere)[0].step) == 4
     flip(keeper.directory / "4" / item)
-    with Keeper(config, tmp_path) as keeper, pytest.raises(WorkdirError, match="begin anew"):
+    with (
+        RunCheckpoints(config, tmp_path) as keeper,
+        pytest.raises(WorkdirError, match="begin anew"),
+    ):
         keeper.restore(*a_state(0), everywhere)
 
 
 @pytest.mark.parametrize("item", ["params", "ema", "optimizer"])
 def test_checksums_are_compared(item, config, everywhere, tmp_path):
     """What Orbax itself reads without complaint."""
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         keeper.save(*a_state(4), ITERATORS)
         keeper.wait()
         other = {"params": lambda s, f: f.frozen | s.trained, "ema": lambda s, f: s.ema}
-        other["optimizer"] = lambda s, f: by_place(s.opt_state)
+        other["optimizer"] = lambda s, f: flatten_by_path(s.opt_state)
         tree = jax.tree.map(np.array, other[item](*a_state(4, seed=1)))
         with ocp.StandardCheckpointer() as writer:
             writer.save(keeper.directory / "4" / item, tree, force=True)
@@ -290,7 +293,7 @@ def test_checksums_are_compared(item, config, everywhere, tmp_path):
 
 def test_a_step_without_the_optimisers_checksums_is_read(config, everywhere, tmp_path):
     """As earlier versions wrote it."""
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         keeper.save(*a_state(4), ITERATORS)
     (file,) = (
         file for file in (keeper.directory / "4" / "progress").iterdir() if file.suffix == ""
@@ -298,5 +301,5 @@ def test_a_step_without_the_optimisers_checksums_is_read(config, everywhere, tmp
     progress = json.loads(file.read_text())
     del progress["optimizer"]
     file.write_text(json.dumps(progress))
-    with Keeper(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as keeper:
         assert int(keeper.restore(*a_state(0), everywhere)[0].step) == 4

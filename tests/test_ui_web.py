@@ -15,7 +15,7 @@ from PIL import Image
 
 from petsam_jax.files.rle import decode_rle
 from petsam_jax.ui.guard import is_local
-from petsam_jax.ui.image_service import Studio
+from petsam_jax.ui.image_service import ImageService
 from petsam_jax.ui.limits import Limits
 from tests.live_page import serving
 from tests.red_predictor import RedPredictor, red_picture
@@ -26,7 +26,7 @@ FILE = red_picture(64, 36, RED)
 
 @pytest.fixture(scope="module")
 def studio():
-    return Studio(RedPredictor(), Limits(max_upload=100_000, waiting=4))
+    return ImageService(RedPredictor(), Limits(max_upload=100_000, waiting=4))
 
 
 @pytest.fixture(scope="module")

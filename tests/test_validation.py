@@ -13,7 +13,7 @@ from petsam_jax.config import load_config
 from petsam_jax.data.shapes import ShapesSource
 from petsam_jax.data.sources import IGNORE, PET
 from petsam_jax.models.image_encoder import ImageFeatures
-from petsam_jax.models.mask_ops import Decoded
+from petsam_jax.models.mask_ops import MaskOutput
 from petsam_jax.models.params import weights
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.predict.video_predictor import VideoPredictor
@@ -45,7 +45,7 @@ class Echo(SAM2):
         logits = rearrange(mask_input, "b h w 1 -> b 1 h w") + self.nothing[0]
         one = jnp.ones((len(labels), 1))
         every = repeat(logits, "b 1 h w -> b 4 h w"), jnp.ones((len(labels), 4))
-        return Decoded(logits, one, one, one, *every, has_mask)
+        return MaskOutput(logits, one, one, one, *every, has_mask)
 
 
 @pytest.fixture(scope="module")

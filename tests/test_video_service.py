@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from petsam_jax.ui.cache import Gone
-from petsam_jax.ui.image_service import Studio
+from petsam_jax.ui.cache import Expired
+from petsam_jax.ui.image_service import ImageService
 from petsam_jax.ui.limits import Limits
 from petsam_jax.ui.request_fields import BadRequest
-from petsam_jax.ui.video_service import ClipStudio
+from petsam_jax.ui.video_service import VideoService
 from petsam_jax.ui.video_state import KINDS, read_clip_state, read_film, read_tracking
 from tests.golden_video import SIDE, shipped_frame, shipped_predictor
 from tests.live_page import serving
@@ -29,7 +29,7 @@ FIRST = {"0": {"clicks": [[25, 45, "auto"]]}}
 
 @pytest.fixture(scope="module")
 def studio():
-    studio = ClipStudio(RedVideo())
+    studio = VideoService(RedVideo())
     yield studio
     studio.close()
 
@@ -105,7 +105,7 @@ def test_opening_tells_size_length_and_speed(studio, ending):
     ids=["empty", "playlist", "list", "cut-off", "gif", "pixels", "frames"],
 )
 def test_what_is_no_clip_or_too_large_is_refused_in_words(file, words, tmp_path):
-    small = ClipStudio(RedVideo(), Limits(max_clip_pixels=20_000, max_clip_frames=40))
+    small = VideoService(RedVideo(), Limits(max_clip_pixels=20_000, max_clip_frames=40))
     with pytest.raises(BadRequest, match=words) as refused:
         opened(small, file=file)
     assert "/" not in str(refused.value).replace("http://", "")
@@ -304,7 +304,7 @@ def test_a_video_that_is_given_up_leaves_no_file(studio, clip):
 
 
 def test_visitors_are_apart_and_bounded_in_number_and_bytes():
-    studio = ClipStudio(RedVideo(), Limits(clips=2))
+    studio = VideoService(RedVideo(), Limits(clips=2))
     for name in (MINE, OTHER):
         opened(studio, name)
     tracked(studio, FIRST)
@@ -313,13 +313,13 @@ def test_visitors_are_apart_and_bounded_in_number_and_bytes():
     files = {name: studio.clips.get(name).path for name in (OTHER, MINE)}
     opened(studio, "c" * 32)
     # The one that was used last but one had to go, and its file with it.
-    with pytest.raises(Gone, match="this clip is not open any more; send it again"):
+    with pytest.raises(Expired, match="this clip is not open any more; send it again"):
         studio.masks(OTHER, 0)
     assert not files[OTHER].exists() and files[MINE].exists()
     opened(studio, MINE)
     assert not files[MINE].exists() and len(studio.clips) == 2
     studio.close()
-    one = ClipStudio(RedVideo(), Limits(clip_bytes=1))
+    one = VideoService(RedVideo(), Limits(clip_bytes=1))
     opened(one, MINE), opened(one, OTHER)
     assert len(one.clips) == 1 and one.clips.nbytes > 20_000_000
     one.close()
@@ -329,7 +329,7 @@ def test_a_clip_that_is_closed_ends_its_tracking(studio, clip):
     steps = studio.track(*read_tracking({"state": state(FIRST)}))
     steps.next()
     studio.clips.drop(MINE)
-    with pytest.raises(Gone):
+    with pytest.raises(Expired):
         steps.next()
     steps.close()
 
@@ -366,7 +366,7 @@ def test_styles_that_are_none_are_refused():
 
 @pytest.fixture(scope="module")
 def address(studio):
-    with serving(Studio(RedPredictor()), studio) as address:
+    with serving(ImageService(RedPredictor()), studio) as address:
         yield address
 
 
@@ -463,7 +463,7 @@ def test_the_tab_shows_what_the_predictor_finds(tmp_path):
     with VideoWriter(tmp_path / "clip.mp4", (SIDE, SIDE), 8) as writer:
         for number in range(4):
             writer.write(shipped_frame(number))
-    studio = ClipStudio(predictor)
+    studio = VideoService(predictor)
     opened(studio, file=(tmp_path / "clip.mp4").read_bytes())
     said = {"0": {"clicks": [[60, 60, "pet"], [64, 30, "background"]]}}
     first = asked(studio, said)

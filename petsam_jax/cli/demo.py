@@ -103,10 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def serve(args: argparse.Namespace) -> int:
     """Open the weights, say which they are, and serve the page; an exit code."""
     # After the environment is set, which JAX and Gradio read as they are imported.
-    from petsam_jax.ui.image_service import Studio
+    from petsam_jax.ui.image_service import ImageService
     from petsam_jax.ui.model_info import open_weights
     from petsam_jax.ui.page import make_app, run
-    from petsam_jax.ui.video_service import ClipStudio
+    from petsam_jax.ui.video_service import VideoService
 
     try:
         predictor, facts = open_weights(args.ckpt, args.step, args.dtype)
@@ -120,7 +120,7 @@ def serve(args: argparse.Namespace) -> int:
             )
         return 1
     limits = limits_of(args)
-    studio, clips = Studio(predictor.images, limits), ClipStudio(predictor, limits)
+    studio, clips = ImageService(predictor.images, limits), VideoService(predictor, limits)
     studio.warm_up()
     unmeasured = "not measured; petsam evaluate does"
     for name, fact in facts._asdict().items():

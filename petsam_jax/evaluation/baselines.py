@@ -30,7 +30,7 @@ GRABCUT_SIDE, GRABCUT_ROUNDS = 256, 5
 MEAN_MASK, GRABCUT = "mean_mask", "grabcut"
 
 
-def judge_floors(example: Example, mean: Float[np.ndarray, "s s"] | None) -> Scores:
+def score_baselines(example: Example, mean: Float[np.ndarray, "s s"] | None) -> Scores:
     """IoU and IoU with the border as pet of every floor; `mean` None leaves the mean mask out."""
     mask = example.mask
     box = tight_box(mask)

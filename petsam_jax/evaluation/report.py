@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from petsam_jax.data.sources import PET, Example, Source, Subset
-from petsam_jax.evaluation.baselines import judge_floors
+from petsam_jax.evaluation.baselines import score_baselines
 from petsam_jax.evaluation.plot import plot_clicks
 from petsam_jax.evaluation.protocol import TimedPredictor, judge
 from petsam_jax.evaluation.robustness import judge_robustness
@@ -44,7 +44,7 @@ def judge_all(
         except UnfitPicture as unfit:
             left_out[name] = unfit.reason
             continue
-        rows.append(scores | judge_floors(example, mean))
+        rows.append(scores | score_baselines(example, mean))
         chosen.append((index, float((example.mask == PET).mean())))
         now = time.monotonic()
         if now - told > PROGRESS_SECONDS:

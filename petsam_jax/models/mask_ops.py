@@ -14,7 +14,7 @@ from petsam_jax.models.prompt_encoder import MASK_STRIDE
 MASK_SCALE, MASK_BIAS = 20.0, -10.0
 
 
-class Decoded(NamedTuple):
+class MaskOutput(NamedTuple):
     """The answer to a prompt: the chosen mask, and all four that it was chosen from."""
 
     mask_logits: Float32[Array, "b 1 h w"]  # at stride 4

@@ -23,7 +23,7 @@ from petsam_jax.models.image_encoder import ImageEncoder, ImageFeatures
 from petsam_jax.models.layers import Conv, Linear, Mlp, per_channel
 from petsam_jax.models.mask_decoder import MASKS, MaskDecoder, chosen_mask
 from petsam_jax.models.mask_ops import (
-    Decoded,
+    MaskOutput,
     mask_to_logits,
     resize_mask,
     shrink_mask,
@@ -182,7 +182,7 @@ class SAM2(nnx.Module):
         multimask: Bool[Array, " b"] | None = None,
         gated: bool = True,
         evaluation: bool = True,
-    ) -> Decoded:
+    ) -> MaskOutput:
         """Masks and object pointer from `attend_memory`'s features and a prompt.
 
         `multimask` says for which prompts the best of three masks is wanted; default: those of at
@@ -204,7 +204,7 @@ class SAM2(nnx.Module):
         masks = chosen.mask_logits, output.mask_logits
         if gated:
             masks = tuple(jnp.where(present[..., None, None], mask, ABSENT) for mask in masks)
-        return Decoded(
+        return MaskOutput(
             mask_logits=masks[0],
             iou_pred=chosen.iou_pred,
             object_logit=output.object_logit,
@@ -222,7 +222,7 @@ class SAM2(nnx.Module):
         image_embed: Float[Array, "i h w c"],
         high_res_feats: tuple[Float[Array, "i 4*h 4*w c0"], Float[Array, "i 2*h 2*w c1"]],
         mask: Float[Array, "b 16*h 16*w 1"],
-    ) -> Decoded:
+    ) -> MaskOutput:
         """A mask of 0 and 1 that was given is its own answer; the model adds the object pointer.
 
         `image_embed` is as from `encode_image`. An empty mask says that the object is absent.
@@ -240,7 +240,7 @@ class SAM2(nnx.Module):
         )
         present = (mask > 0).any(axis=(1, 2))
         logits = rearrange(shrink_mask(mask_to_logits(mask)), "b h w 1 -> b 1 h w")
-        return Decoded(
+        return MaskOutput(
             mask_logits=logits,
             iou_pred=jnp.ones((b, 1)),
             object_logit=mask_to_logits(present.astype(jnp.float32)),
@@ -287,7 +287,7 @@ class SAM2(nnx.Module):
         binarise: bool = False,
         evaluation: bool = True,
         key: PRNGKeyArray | None = None,
-    ) -> tuple[Decoded, MemoryBank]:
+    ) -> tuple[MaskOutput, MemoryBank]:
         """One frame of a clip: read the bank, decode, write what was found to the bank.
 
         `conditioning`: objects prompted on this frame. `initial`: those among them that were not

@@ -30,7 +30,7 @@ from petsam_jax.train.step import Fixed, TrainState
 METRICS = "metrics"
 
 
-class Keeper:
+class RunCheckpoints:
     """The checkpoints of one run; use as a context manager, which waits for the last to be done."""
 
     def __init__(self, config: ConfigDict, workdir: str | Path):
@@ -91,7 +91,7 @@ class Keeper:
         state, packing = host(state), fixed.packing
         weights = fixed.frozen | packing.unpack(state.trained)
         items = weight_items(self._config, weights, packing.unpack(state.ema))
-        optimizer = by_place(packing.unpack_within(state.opt_state))
+        optimizer = flatten_by_path(packing.unpack_within(state.opt_state))
         items["optimizer"] = ocp.args.StandardSave(optimizer)
         progress = {"step": step, "iterators": dict(iterators), "optimizer": describe(optimizer)}
         items["progress"] = ocp.args.JsonSave(progress)
@@ -137,7 +137,7 @@ class Keeper:
         outlines = {
             "params": fixed.frozen | trained,
             "ema": trained,
-            "optimizer": by_place(opt_state),
+            "optimizer": flatten_by_path(opt_state),
         }
         fault = None
         try:
@@ -159,7 +159,7 @@ class Keeper:
         restored = TrainState(
             np.int32(progress["step"]),
             packing.pack({name: arrays["params"][name] for name in trained}),
-            packing.pack_within(in_place(opt_state, arrays["optimizer"])),
+            packing.pack_within(unflatten_like(opt_state, arrays["optimizer"])),
             packing.pack(arrays["ema"]),
         )
         frozen = {name: jax.numpy.asarray(arrays["params"][name]) for name in fixed.frozen}
@@ -203,7 +203,7 @@ class Keeper:
         """Until the step that is being written is whole; raises as `save` does."""
         self._told(self._manager.wait_until_finished)
 
-    def __enter__(self) -> "Keeper":
+    def __enter__(self) -> "RunCheckpoints":
         return self
 
     def __exit__(self, kind, *_) -> None:
@@ -231,12 +231,14 @@ def _in_short(error: Exception) -> str:
     return line if len(line) <= 300 else f"{line[:120]} ... {line[-175:]}"
 
 
-def by_place(tree: Any) -> dict[str, Any]:
+def flatten_by_path(tree: Any) -> dict[str, Any]:
     """The leaves of any tree by where they are: names of fields, keys and numbers."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
-def in_place(tree: Any, leaves: Mapping[str, Any]) -> Any:
-    """A tree like `tree` with the leaves that `by_place` took out of one."""
-    return jax.tree.unflatten(jax.tree.structure(tree), [leaves[place] for place in by_place(tree)])
+def unflatten_like(tree: Any, leaves: Mapping[str, Any]) -> Any:
+    """A tree like `tree` with the leaves that `flatten_by_path` took out of one."""
+    return jax.tree.unflatten(
+        jax.tree.structure(tree), [leaves[place] for place in flatten_by_path(tree)]
+    )

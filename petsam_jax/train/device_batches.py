@@ -30,7 +30,7 @@ def number_of_kind(step: int, share: float) -> int:
     return clips if is_clip_step(step, share) else step + 1 - clips
 
 
-class Fed(NamedTuple):
+class DeviceBatch(NamedTuple):
     """A batch on the devices, and where the iterators are after it."""
 
     image: jax.Array
@@ -55,7 +55,7 @@ def placements() -> tuple[NamedSharding, NamedSharding]:
     return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
 
 
-class Feed:
+class DeviceBatches:
     """Batches of pictures and of clips, in the order of the steps; close it when done.
 
     Of a kind that the share of clips leaves out there is nothing, and nothing is asked of it.
@@ -94,14 +94,14 @@ class Feed:
         for kind, iterator in self._iterators.items() if states else ():
             iterator.set_state(states[kind])
 
-    def take(self, step: int) -> Fed:
+    def take(self, step: int) -> DeviceBatch:
         kind = "clip" if is_clip_step(step, self._share) else "image"
         batch = next(self._iterators[kind])
         image, mask = (
             jax.make_array_from_process_local_data(self._sharding, array)
             for array in (batch.image, batch.mask)
         )
-        return Fed(image, mask, tuple(batch.name), kind, self.states())
+        return DeviceBatch(image, mask, tuple(batch.name), kind, self.states())
 
     def close(self) -> None:
         for iterator in self._iterators.values():

@@ -21,7 +21,7 @@ Shape = tuple[int, ...]
 SMALL = 2**18
 
 
-class Packing(NamedTuple):
+class FlatParams(NamedTuple):
     """Which arrays make up which vectors; all others stay by themselves.
 
     What is saved is by name, and does not depend on this.
@@ -65,10 +65,10 @@ class Packing(NamedTuple):
 
 
 # Every array by itself.
-LOOSE = Packing({})
+UNPACKED = FlatParams({})
 
 
-def pack_small(shapes: Mapping[str, Shape], rules: Mapping[str, Hashable]) -> Packing:
+def pack_small(shapes: Mapping[str, Shape], rules: Mapping[str, Hashable]) -> FlatParams:
     """All small arrays that have the same rule make up a vector; `rules` has all that are trained.
 
     One rule for all of a vector's elements is a number in the program and no array.
@@ -77,7 +77,7 @@ def pack_small(shapes: Mapping[str, Shape], rules: Mapping[str, Hashable]) -> Pa
     for name, rule in rules.items():
         if math.prod(shapes[name]) < SMALL:
             small.setdefault(rule, {})[name] = tuple(shapes[name])
-    return Packing({f"together.{i}": members for i, members in enumerate(small.values())})
+    return FlatParams({f"together.{i}": members for i, members in enumerate(small.values())})
 
 
 def _numpy_of(array):

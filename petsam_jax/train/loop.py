@@ -20,11 +20,11 @@ from petsam_jax.data.load import open_for_training, open_mix
 from petsam_jax.data.sources import Source
 from petsam_jax.models.compute_dtype import fastest_dtype
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.train.checkpoints import Keeper
+from petsam_jax.train.checkpoints import RunCheckpoints
 from petsam_jax.train.compiled_step import TrainStep
 from petsam_jax.train.config_checks import check_limits
-from petsam_jax.train.device_batches import FIELDS, Feed, kinds, number_of_kind, placements
-from petsam_jax.train.flat_params import Packing, pack_small
+from petsam_jax.train.device_batches import FIELDS, DeviceBatches, kinds, number_of_kind, placements
+from petsam_jax.train.flat_params import FlatParams, pack_small
 from petsam_jax.train.guards import StopSignal, check_config, check_workdir, locked, tree_bytes
 from petsam_jax.train.monitor import Monitor
 from petsam_jax.train.objective import Objective
@@ -67,7 +67,7 @@ class Plan(NamedTuple):
 
     steps: int
     rules: dict[str, Rule]
-    packing: Packing
+    packing: FlatParams
     optimizer: Any  # of packed arrays
 
 
@@ -136,8 +136,8 @@ def train_and_evaluate(
         plan, state, fixed = first_state(config, len(source), resumed)
         check_workdir(workdir, tree_bytes(state, fixed.frozen) * (config.train.keep + 2))
         with (
-            closing(Feed(config, source, spread)) as feed,
-            Keeper(config, workdir) as keeper,
+            closing(DeviceBatches(config, source, spread)) as feed,
+            RunCheckpoints(config, workdir) as keeper,
             StopSignal() as stop,
         ):
             state, fixed, iterators = keeper.restore(state, fixed, everywhere)
@@ -209,7 +209,7 @@ class _Run:
                     f"model.dtype={dtype}: this processor has no instructions for it; float32 is "
                     "faster here (--config.model.dtype=float32, in a new workdir)"
                 )
-            for line in self._undivided():
+            for line in self._microbatch_warnings():
                 monitor.say(line)
             undone = self._is_due(step) and not self.keeper.is_judged(step)
             if undone and not self.stop.agreed(step):
@@ -219,7 +219,7 @@ class _Run:
             fed = self.feed.take(step) if step < end else None
             stopped = self.stop.agreed(step)
             while step < end and not stopped:
-                norms = self._look(step, state, fed)
+                norms = self._part_grad_norms(step, state, fed)
                 state, metrics = self.train_step(state, fed.image, fed.mask)
                 step += 1
                 done, fed = fed, self.feed.take(step) if step < end else None
@@ -237,7 +237,7 @@ class _Run:
                     stopped = self.stop.agreed(step)
                 monitor.pause()
             self.keeper.wait()
-            monitor.say(self._farewell(step, stopped))
+            monitor.say(self._final_message(step, stopped))
         return scores
 
     def _is_due(self, step: int) -> bool:
@@ -251,7 +251,7 @@ class _Run:
         self.keeper.judge(step, scores)
         return scores
 
-    def _undivided(self) -> list[str]:
+    def _microbatch_warnings(self) -> list[str]:
         """What to say of batches that are worked through in fewer parts than asked for."""
         train, lines = self.config.train, []
         for field in (FIELDS[kind] for kind in kinds(train.clip_share)):
@@ -264,7 +264,7 @@ class _Run:
                 )
         return lines
 
-    def _look(self, step, state, fed):
+    def _part_grad_norms(self, step, state, fed):
         """Gradient norms of the loss parts, each alone, at the steps that ask for them."""
         train = self.config.train
         every = train.grad_parts_every
@@ -272,7 +272,7 @@ class _Run:
             return {}
         return self.train_step.part_norms(state, fed.image, fed.mask)
 
-    def _farewell(self, step: int, stopped: str) -> str:
+    def _final_message(self, step: int, stopped: str) -> str:
         """`stopped` is the signal that the processes agreed on, which others may have got."""
         where = f"step {step:,} of {self.total:,}; last checkpoint {self.keeper.last}"
         if self.keeper.best:

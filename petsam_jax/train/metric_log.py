@@ -30,7 +30,7 @@ EVENTS = "tensorboard"
 PACE_SECONDS, REDRAW_SECONDS = 60.0, 0.2
 
 
-class Logbook:
+class MetricLog:
     """The files of one run; use as a context manager, in one process of the run only."""
 
     def __init__(self, workdir: str | Path, step: int = 0):
@@ -65,14 +65,14 @@ class Logbook:
         self._lines.close()
         self._events.close()
 
-    def __enter__(self) -> "Logbook":
+    def __enter__(self) -> "MetricLog":
         return self
 
     def __exit__(self, *_) -> None:
         self.close()
 
 
-class SilentLogbook(contextlib.nullcontext):
+class NullLog(contextlib.nullcontext):
     """A logbook for all processes of a run but the first: it writes nothing."""
 
     def __init__(self):

@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from petsam_jax.train.checkpoints import Keeper
+from petsam_jax.train.checkpoints import RunCheckpoints
 from petsam_jax.train.compiled_step import PARTS
-from petsam_jax.train.device_batches import Fed
+from petsam_jax.train.device_batches import DeviceBatch
 from petsam_jax.train.guards import WINDOW, TrainingDiverged, find_fault
-from petsam_jax.train.metric_log import Logbook, Progress, SilentLogbook, duration
+from petsam_jax.train.metric_log import MetricLog, NullLog, Progress, duration
 from petsam_jax.train.step import Metrics
 from petsam_jax.train.validation import Validation
 
@@ -38,10 +38,12 @@ class Monitor:
     Use as a context manager.
     """
 
-    def __init__(self, config: ConfigDict, workdir: Path, total: int, step: int, keeper: Keeper):
+    def __init__(
+        self, config: ConfigDict, workdir: Path, total: int, step: int, keeper: RunCheckpoints
+    ):
         """Of a run of `total` steps whose last one done is `step`."""
         self._first = jax.process_index() == 0
-        self._logbook = Logbook(workdir, step) if self._first else SilentLogbook()
+        self._logbook = MetricLog(workdir, step) if self._first else NullLog()
         self._progress = Progress(total, step, stream=None if self._first else io.StringIO())
         self._keeper, self._sheets = keeper, workdir / "sheets"
         self._log_every = config.train.log_every
@@ -69,7 +71,9 @@ class Monitor:
         """A line on the terminal."""
         self._progress.say(text)
 
-    def add(self, step: int, fed: Fed, metrics: Metrics, norms: Mapping[str, Array]) -> None:
+    def add(
+        self, step: int, fed: DeviceBatch, metrics: Metrics, norms: Mapping[str, Array]
+    ) -> None:
         """Note a step that was just started, and read the one before."""
         before, self._waiting = self._waiting, (step, fed, metrics, norms)
         if before is not None:

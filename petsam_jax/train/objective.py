@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from petsam_jax.metrics import iou
 from petsam_jax.models import memory_bank
 from petsam_jax.models.image_encoder import ImageFeatures
-from petsam_jax.models.mask_ops import Decoded, enlarge, mask_to_logits, where_object
+from petsam_jax.models.mask_ops import MaskOutput, enlarge, mask_to_logits, where_object
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.normalise import normalise
 from petsam_jax.train.losses import PET, Losses, prompt_losses, trained_masks
@@ -84,7 +84,7 @@ class Objective:
         return prompts if self.paint is None else paint_prompts(prompts, **self.paint)
 
 
-def feed_back(prompts: Prompts, decoded: Decoded) -> Prompts:
+def feed_back(prompts: Prompts, decoded: MaskOutput) -> Prompts:
     """The same prompts with the answer to the last ones as their mask."""
     return carry(prompts, decoded.mask_logits)
 
@@ -104,7 +104,7 @@ def decode_prompts(
     multimask: Bool[Array, " b"] | None = None,
     gated: bool = False,
     asked: Bool[Array, " b"] | None = None,
-) -> Decoded:
+) -> MaskOutput:
     """The answer as all predictors give it; what is `gated` and `multimask` is in `SAM2.decode`.
 
     To a box, or to no prompt at all, the first answer is often half of the pet or all of the box.
@@ -180,7 +180,7 @@ def prompt_rounds(
     rounds: Any,
     next_click: NextClick | None,
     objective: Objective,
-) -> tuple[Decoded, Losses, Float32[Array, "s b"]]:
+) -> tuple[MaskOutput, Losses, Float32[Array, "s b"]]:
     """Decode, click where it is wrong, decode again; `rounds` holds what `next_click` takes each.
 
     Where `rounds` has a first axis of 0 there is no click, and `next_click` may be None.
@@ -217,19 +217,21 @@ def prompt_rounds(
     return jax.tree.map(lambda x: x[-1], decoded), losses, ious
 
 
-def trained_losses(objective: Objective, decoded: Decoded, mask: UInt8[Array, "b h w"]) -> Losses:
+def trained_losses(
+    objective: Objective, decoded: MaskOutput, mask: UInt8[Array, "b h w"]
+) -> Losses:
     """Of the three masks where they are the answer, else of the single one."""
     logits, ious, valid = trained_masks(decoded.all_logits, decoded.all_ious, decoded.multimask)
     return prompt_losses(logits, ious, decoded.object_logit, mask, valid, **objective.loss)
 
 
-def single_losses(objective: Objective, decoded: Decoded, mask: UInt8[Array, "b h w"]) -> Losses:
+def single_losses(objective: Objective, decoded: MaskOutput, mask: UInt8[Array, "b h w"]) -> Losses:
     """The same where no answer is one of three, for a third of the work."""
     logits, ious = decoded.all_logits[:, :1], decoded.all_ious[:, :1]
     return prompt_losses(logits, ious, decoded.object_logit, mask, **objective.loss)
 
 
-def _seen(decoded: Decoded, mask):
+def _seen(decoded: MaskOutput, mask):
     """Where an answer sees the pet, and the IoU of that."""
     pred = enlarge(jax.lax.stop_gradient(decoded.mask_logits), *mask.shape[1:])[:, 0] > 0
     return pred, iou(pred, mask).astype(jnp.float32)
@@ -265,7 +267,9 @@ def clip_outcome(
     of_ends = jnp.stack([mask[:, 0], mask[:, -1]])
     flat = rearrange(of_ends, "n b h w -> (n b) h w")
     given = jax.random.bernoulli(key_given, objective.clip_mask_prob, (len(flat),))
-    prompts = where_object(given, told_mask(flat), first_prompt(key_first, flat, **objective.first))
+    prompts = where_object(
+        given, mask_as_prompt(flat), first_prompt(key_first, flat, **objective.first)
+    )
     bank, logits, prompted = prompted_frames(
         model,
         jax.tree.map(lambda x: jnp.stack([x[0], x[-1]]), features),
@@ -284,7 +288,7 @@ def clip_outcome(
     return jax.tree.map(lambda *x: jnp.concatenate(x), prompted, tracked)
 
 
-def told_mask(mask: UInt8[Array, "b h w"]) -> Prompts:
+def mask_as_prompt(mask: UInt8[Array, "b h w"]) -> Prompts:
     """The true mask as the only prompt."""
     return set_mask(empty_prompts(*mask.shape), mask_prompt(mask))
 
@@ -346,7 +350,7 @@ def prompted_frames(
     return bank, by_frame(decoded.mask_logits), outcome
 
 
-def _as_given(decoded: Decoded, mask: UInt8[Array, "b h w"]) -> Decoded:
+def _as_given(decoded: MaskOutput, mask: UInt8[Array, "b h w"]) -> MaskOutput:
     """The answer with the truth for its mask, as sure as a given mask is in tracking."""
     present = (mask == PET).any((1, 2)).astype(jnp.float32)
     return decoded._replace(

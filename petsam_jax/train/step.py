@@ -21,7 +21,7 @@ from jaxtyping import Array, Float32, Int32, PRNGKeyArray
 from petsam_jax.models.params import shapes, weights
 from petsam_jax.models.prompt_encoder import Constant
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.train.flat_params import LOOSE, Packing
+from petsam_jax.train.flat_params import UNPACKED, FlatParams
 from petsam_jax.train.losses import Losses, combine
 from petsam_jax.train.objective import Objective, Outcome, clip_outcome, picture_outcome
 from petsam_jax.train.optimizer import ema_update, unflatten
@@ -43,7 +43,7 @@ class Fixed(NamedTuple):
 
     definition: nnx.GraphDef
     frozen: Arrays
-    packing: Packing = LOOSE
+    packing: FlatParams = UNPACKED
 
     def model(self, trained: Mapping[str, Array]) -> SAM2:
         """The model with these packed weights; to be called under `jit`."""
@@ -53,7 +53,7 @@ class Fixed(NamedTuple):
 def create_state(
     model: SAM2,
     names: Iterable[str],
-    packing: Packing,
+    packing: FlatParams,
     optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, Fixed]:
     """Step 0 of a fresh model, of which these arrays are trained; `optimizer` is for packed ones.

@@ -31,8 +31,8 @@ from petsam_jax.train.objective import (
     decode_prompts,
     encode_frames,
     feed_back,
+    mask_as_prompt,
     prompted_frames,
-    told_mask,
     track_frames,
 )
 from petsam_jax.train.preview import RED, YELLOW, judged, outlined
@@ -122,7 +122,7 @@ def follow(
         mask[None, :, 0],
         bank,
         jnp.zeros(1, jnp.int32),
-        (told_mask(mask[:, 0]), no_rounds, None),
+        (mask_as_prompt(mask[:, 0]), no_rounds, None),
         everyone[None],
         objective,
         everyone[None],

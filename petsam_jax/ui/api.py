@@ -13,12 +13,12 @@ from PIL import Image
 
 from petsam_jax.files.rle import encode_rle
 from petsam_jax.ui.click_labels import read_click
-from petsam_jax.ui.image_service import Studio
+from petsam_jax.ui.image_service import ImageService
 from petsam_jax.ui.page_state import Click, Settings
 from petsam_jax.ui.request_fields import BadRequest
 
 
-def segment_function(studio: Studio) -> Callable:
+def segment_function(studio: ImageService) -> Callable:
     """The function that Gradio serves; its signature and docstring are what the API tells."""
 
     def segment(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 
-class Gone(LookupError):
+class Expired(LookupError):
     """No such thing is open: it was dropped, or never sent."""
 
 
@@ -44,11 +44,11 @@ class Shelf(Generic[Thing]):
         return len(self._things)
 
     def get(self, name: str) -> Thing:
-        """Raises Gone."""
+        """Raises Expired."""
         self.sweep()
         with self._lock:
             if name not in self._things:
-                raise Gone(f"this {self._what} is not open any more; send it again")
+                raise Expired(f"this {self._what} is not open any more; send it again")
             thing = self._things.pop(name)[0]
             self._things[name] = thing, self._clock()
             return thing

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from petsam_jax.files.images import UnfitPicture
-from petsam_jax.ui.cache import Gone
+from petsam_jax.ui.cache import Expired
 from petsam_jax.ui.limits import MAX_REQUEST, MEGA
 from petsam_jax.ui.request_fields import BadRequest
 
@@ -103,7 +103,7 @@ def in_words(handler: Callable) -> Callable:
             return await handler(request)
         except ClientDisconnect:
             return Response(status_code=499)
-        except Gone as error:
+        except Expired as error:
             return _refused(str(error), 410)
         except Busy as error:
             return _refused(str(error), 503, {"Retry-After": "1"})

@@ -32,7 +32,7 @@ class Masks(NamedTuple):
     coverages: list[float | None]  # of each box, by its object's pet, whoever has the pixels
 
 
-class Studio:
+class ImageService:
     """A predictor and the pictures that visitors have open."""
 
     def __init__(self, predictor: ImagePredictor, limits: Limits | None = None):
@@ -63,7 +63,7 @@ class Studio:
         }
 
     def pixels(self, name: str) -> UInt8[np.ndarray, "h w 3"]:
-        """An open picture, turned as EXIF says; raises Gone."""
+        """An open picture, turned as EXIF says; raises Expired."""
         return self._decode(self.pictures.get(name).file)[0]
 
     def _decode(self, file: bytes) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
@@ -82,7 +82,7 @@ class Studio:
     def answer(self, state: PageState) -> dict:
         """Masks as runs of labels, and what there is to say about each object.
 
-        Raises Gone for a picture that is not open, BadRequest for prompts outside of it.
+        Raises Expired for a picture that is not open, BadRequest for prompts outside of it.
         """
         picture = self.pictures.get(state.picture)
         shown = shown_size(picture.encoded.size, self.limits.shown_pixels)

@@ -23,11 +23,11 @@ from starlette.middleware import Middleware
 from petsam_jax.ui.api import segment_function
 from petsam_jax.ui.guard import Guard
 from petsam_jax.ui.http import Workers
-from petsam_jax.ui.image_service import Studio
+from petsam_jax.ui.image_service import ImageService
 from petsam_jax.ui.model_info import Facts
 from petsam_jax.ui.routes import studio_routes
 from petsam_jax.ui.video_routes import clip_routes
-from petsam_jax.ui.video_service import ClipStudio
+from petsam_jax.ui.video_service import VideoService
 
 SWEEP_SECONDS = 60
 BROWSER = Path(__file__).parent / "browser"
@@ -48,7 +48,9 @@ PART = re.compile(r"^ *<!-- (part_\w+\.html) -->\n", re.MULTILINE)
 SANS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 
 
-def make_app(studio: Studio, clips: ClipStudio, facts: Facts, host: str = "127.0.0.1") -> FastAPI:
+def make_app(
+    studio: ImageService, clips: VideoService, facts: Facts, host: str = "127.0.0.1"
+) -> FastAPI:
     """The whole server; `facts` about the weights are shown in the page's head."""
     workers = Workers(studio.limits.waiting)
     most = int(studio.limits.max_upload * 1.4) + 1_000_000  # A file in base64, and around it.
@@ -79,7 +81,7 @@ def make_app(studio: Studio, clips: ClipStudio, facts: Facts, host: str = "127.0
 
 
 @contextlib.asynccontextmanager
-async def _sweeping(studio: Studio, clips: ClipStudio) -> AsyncIterator[None]:
+async def _sweeping(studio: ImageService, clips: VideoService) -> AsyncIterator[None]:
     async def sweep() -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
@@ -104,7 +106,7 @@ def run(app: FastAPI, host: str, port: int, tell: Callable[[int], None]) -> None
         uvicorn.Server(config).run([listening])
 
 
-def make_blocks(studio: Studio, clips: ClipStudio, facts: Facts) -> gr.Blocks:
+def make_blocks(studio: ImageService, clips: VideoService, facts: Facts) -> gr.Blocks:
     """Gradio's part: the tabs and the API."""
     header = (BROWSER / "header.html").read_text("utf-8")
     with gr.Blocks(

@@ -16,7 +16,7 @@ from petsam_jax.files.annotations import Coco, Labelled, labelme, yolo_text
 from petsam_jax.files.render import COLOURS, cutout, mask_picture, overlay
 from petsam_jax.files.rle import encode_rle
 from petsam_jax.ui.backgrounds import on_background
-from petsam_jax.ui.image_service import Masks, Studio
+from petsam_jax.ui.image_service import ImageService, Masks
 from petsam_jax.ui.page_state import PageState, Style, read_result
 from petsam_jax.ui.request_fields import BadRequest
 
@@ -41,8 +41,11 @@ class Found:
     all: Masks
 
 
-def make_result(studio: Studio, said: object) -> File:
-    """Of a request as `read_result` takes it; raises BadRequest, and as `Studio.answer` does."""
+def make_result(studio: ImageService, said: object) -> File:
+    """The file that a request asks for (see `read_result`).
+
+    Raises BadRequest, and whatever `ImageService.answer` raises.
+    """
     state, style = read_result(said, (*PICTURES, *TEXTS))
     picture = studio.pictures.get(state.picture)
     masks = studio.masks(picture, state, picture.encoded.size)

@@ -25,7 +25,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from petsam_jax.ui.http import Workers, body_of, in_words, json_of
-from petsam_jax.ui.image_service import Studio
+from petsam_jax.ui.image_service import ImageService
 from petsam_jax.ui.page_state import read_state
 from petsam_jax.ui.results import make_result
 
@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 FILES = {"browser": HERE / "browser", "examples": HERE / "examples"}
 
 
-def studio_routes(studio: Studio, workers: Workers) -> list[Route | Mount]:
+def studio_routes(studio: ImageService, workers: Workers) -> list[Route | Mount]:
     """All that the page asks of a studio."""
 
     async def open_picture(request: Request) -> Response:
@@ -62,7 +62,7 @@ def studio_routes(studio: Studio, workers: Workers) -> list[Route | Mount]:
     ]
 
 
-def _as_jpeg(studio: Studio, name: str) -> bytes:
+def _as_jpeg(studio: ImageService, name: str) -> bytes:
     file = io.BytesIO()
     Image.fromarray(studio.pixels(name)).save(file, "JPEG", quality=95, subsampling=0)
     return file.getvalue()

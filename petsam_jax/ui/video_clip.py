@@ -18,13 +18,13 @@ from petsam_jax.predict.postprocess import fill_holes, remove_islands
 from petsam_jax.predict.video.propagation import Found
 from petsam_jax.predict.video.session import Session
 from petsam_jax.predict.video.tracks import Mask
-from petsam_jax.ui.cache import Gone
+from petsam_jax.ui.cache import Expired
 from petsam_jax.ui.click_labels import read_click
 from petsam_jax.ui.image_service import runs
 from petsam_jax.ui.object_masks import box_holds_pet, check_inside
 from petsam_jax.ui.page_state import ObjectPrompts, Settings
 from petsam_jax.ui.request_fields import BadRequest
-from petsam_jax.ui.video_messages import Heard, tell_found
+from petsam_jax.ui.video_messages import ReadPrompt, tell_found
 from petsam_jax.ui.video_state import ClipObject, ClipState
 
 # How a frame stands on the page's time line.
@@ -51,7 +51,7 @@ class OpenClip:
         self._shown, self._pet_map = shown, pet_map
         self._objects: tuple[ClipObject, ...] = ()
         self._settings = Settings()
-        self._heard: dict[tuple[int, int], Heard] = {}  # by object and frame
+        self._heard: dict[tuple[int, int], ReadPrompt] = {}  # by object and frame
         self._pets: dict[int, Float32[np.ndarray, "h w"]] = {}  # pet maps, by frame
         # Goes up whenever a prompt changes; begins anywhere, so that no page takes a clip that it
         # had to send again for what it was.
@@ -76,14 +76,14 @@ class OpenClip:
                     path.unlink(missing_ok=True)
 
     def working(self) -> contextlib.AbstractContextManager[None]:
-        """For one thread at a time; raises Gone once it is closed, and names no path."""
+        """For one thread at a time; raises Expired once it is closed, and names no path."""
         return self._holding(self._lock)
 
     @contextlib.contextmanager
     def _holding(self, lock: contextlib.AbstractContextManager) -> Iterator[None]:
         with lock:
             if self._closed:
-                raise Gone("this clip is not open any more; send it again")
+                raise Expired("this clip is not open any more; send it again")
             try:
                 yield
             except (ClipError, IndexError) as error:
@@ -117,14 +117,14 @@ class OpenClip:
         used = {at for _, at in wanted}
         self._pets = {at: pets for at, pets in self._pets.items() if at in used}
 
-    def _read(self, at: int, said: ObjectPrompts, settings: Settings) -> Heard:
+    def _read(self, at: int, said: ObjectPrompts, settings: Settings) -> ReadPrompt:
         if at not in self._pets:
             self._pets[at] = self._pet_map(self.session.clip.read(at))
         pets, size = self._pets[at], self.session.clip.size
         reads = [read_click(pets, size, click, settings) for click in said.clicks]
         labels, means = [label for label, _ in reads], [mean for _, mean in reads]
         holds_pet = box_holds_pet(pets, size, said, labels, settings) if said.box else None
-        return Heard(said, tuple(labels), tuple(means), holds_pet)
+        return ReadPrompt(said, tuple(labels), tuple(means), holds_pet)
 
     def _forget(self, number: int, at: int, with_object: bool) -> None:
         del self._heard[number, at]
@@ -137,7 +137,7 @@ class OpenClip:
         else:
             self.session.clear_frame(at, number)
 
-    def _say(self, key: tuple[int, int], before: Heard | None, heard: Heard) -> None:
+    def _say(self, key: tuple[int, int], before: ReadPrompt | None, heard: ReadPrompt) -> None:
         """Only what is new, if all that was said before still holds."""
         number, at = key
         said, known = heard.said, 0
@@ -246,7 +246,7 @@ class OpenClip:
                 yield self.answer(found.frame, found)
 
 
-def _goes_on(before: Heard, heard: Heard) -> bool:
+def _goes_on(before: ReadPrompt, heard: ReadPrompt) -> bool:
     """Whether clicks were added and nothing else changed."""
     known = len(before.labels)
     same = (before.said.box, before.said.find) == (heard.said.box, heard.said.find)

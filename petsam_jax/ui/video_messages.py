@@ -10,7 +10,7 @@ from petsam_jax.ui.object_masks import box_slices
 from petsam_jax.ui.page_state import ObjectPrompts, Settings
 
 
-class Heard(NamedTuple):
+class ReadPrompt(NamedTuple):
     """Prompts of an object on a frame that the session has, and how they were read."""
 
     said: ObjectPrompts
@@ -20,7 +20,7 @@ class Heard(NamedTuple):
 
 
 def tell_found(
-    heard: Heard | None, mask: Bool[np.ndarray, "h w"], score: float, settings: Settings
+    heard: ReadPrompt | None, mask: Bool[np.ndarray, "h w"], score: float, settings: Settings
 ) -> dict:
     """`heard` are the prompts there, None where it was tracked; `score`, how likely it is there."""
     reads = zip(heard.labels, heard.means, strict=True) if heard else ()
@@ -40,7 +40,7 @@ def tell_found(
 
 
 def _words(
-    heard: Heard | None,
+    heard: ReadPrompt | None,
     mask: Bool[np.ndarray, "h w"],
     score: float,
     coverage: float | None,

@@ -23,16 +23,16 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from petsam_jax.ui.cache import Gone
+from petsam_jax.ui.cache import Expired
 from petsam_jax.ui.http import WENT_WRONG, Busy, Workers, in_words, json_of, pieces_of
 from petsam_jax.ui.request_fields import BadRequest
-from petsam_jax.ui.video_service import ClipStudio, Steps
+from petsam_jax.ui.video_service import Steps, VideoService
 from petsam_jax.ui.video_state import read_clip_id, read_clip_state, read_film, read_tracking
 
 log = logging.getLogger(__name__)
 
 
-def clip_routes(studio: ClipStudio, workers: Workers) -> list[Route]:
+def clip_routes(studio: VideoService, workers: Workers) -> list[Route]:
     """All that the video tab asks."""
     lines = _Lines(studio, workers)
 
@@ -92,11 +92,11 @@ def clip_routes(studio: ClipStudio, workers: Workers) -> list[Route]:
 class _Lines:
     """Long work, a line of JSON for each step, ended when the visitor goes away."""
 
-    def __init__(self, studio: ClipStudio, workers: Workers):
+    def __init__(self, studio: VideoService, workers: Workers):
         self._studio, self._workers, self._running = studio, workers, 0
 
     def respond(self, start: Callable[..., Steps], *said) -> Response:
-        """Raises Busy if too many are at it, and Gone."""
+        """Raises Busy if too many are at it, and Expired."""
         if self._running >= self._studio.limits.trackings:
             raise Busy("too many clips are being tracked just now; this is tried again by itself")
         return StreamingResponse(self._lines(start(*said)), media_type="application/x-ndjson")
@@ -106,8 +106,8 @@ class _Lines:
         try:
             while (told := await self._workers.in_turn(steps.next)) is not None:
                 yield json.dumps(told) + "\n"
-        except (Gone, ValueError) as error:
-            yield json.dumps({"error": str(error), "gone": isinstance(error, Gone)}) + "\n"
+        except (Expired, ValueError) as error:
+            yield json.dumps({"error": str(error), "gone": isinstance(error, Expired)}) + "\n"
         except Exception:
             log.exception("work on a clip failed")
             yield json.dumps({"error": WENT_WRONG}) + "\n"

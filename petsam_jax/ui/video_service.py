@@ -21,7 +21,7 @@ from petsam_jax.files import video_reader
 from petsam_jax.files.video_reader import Clip, ClipError, open_clip
 from petsam_jax.predict.video.clip_state import ENCODED
 from petsam_jax.predict.video_predictor import VideoPredictor
-from petsam_jax.ui.cache import Gone, Shelf
+from petsam_jax.ui.cache import Expired, Shelf
 from petsam_jax.ui.limits import MEGA, Limits
 from petsam_jax.ui.request_fields import BadRequest
 from petsam_jax.ui.video_clip import OpenClip
@@ -44,13 +44,13 @@ class Steps:
     """Work on a clip in short steps, each with the clip to itself."""
 
     def __init__(self, clips: Shelf[OpenClip], name: str, work: Callable[[OpenClip], Generator]):
-        """Raises Gone."""
+        """Raises Expired."""
         self._clips, self._name = clips, name
         self._clip = clips.get(name)
         self._work = work(self._clip)
 
     def next(self) -> dict | None:
-        """What a step tells, None after the last; raises Gone, BadRequest and ValueError."""
+        """What a step tells, None after the last; raises Expired, BadRequest and ValueError."""
         # Who is at work is not swept away.
         self._clips.get(self._name)
         with self._clip.working():
@@ -58,18 +58,18 @@ class Steps:
 
     def close(self) -> None:
         """Stop it; waits for a step that is under way."""
-        with contextlib.suppress(Gone), self._clip.working():
+        with contextlib.suppress(Expired), self._clip.working():
             self._work.close()
 
 
-class ClipStudio:
+class VideoService:
     """A predictor and the clips that visitors have open."""
 
     def __init__(self, predictor: VideoPredictor, limits: Limits | None = None):
         self.predictor, self.limits = predictor, limits or Limits()
         bounds = self.limits.clip_bytes, self.limits.keep_seconds, self.limits.clips
         self.clips: Shelf[OpenClip] = Shelf("clip", *bounds)
-        # Gone with this process, whatever is left in it.
+        # Expired with this process, whatever is left in it.
         self._folder = tempfile.TemporaryDirectory(prefix="petsam-clips-")
         self._warm = threading.Lock()
         self._is_warm = False
@@ -149,7 +149,7 @@ class ClipStudio:
     # Answers
 
     def picture(self, name: str, frame: int) -> bytes:
-        """A frame as a JPEG; raises Gone, and BadRequest for one that the clip lacks."""
+        """A frame as a JPEG; raises Expired, and BadRequest for one that the clip lacks."""
         file = io.BytesIO()
         Image.fromarray(self.clips.get(name).pixels(frame)).save(file, "JPEG", quality=QUALITY)
         return file.getvalue()
@@ -161,7 +161,7 @@ class ClipStudio:
             return clip.answer(frame)
 
     def answer(self, state: ClipState) -> dict:
-        """Of the frame that is shown, by all that the browser says; raises Gone and BadRequest."""
+        """Masks of the frame shown, from the browser's state; raises Expired and BadRequest."""
         clip = self.clips.get(state.clip)
         self.warm_up()
         with clip.working():

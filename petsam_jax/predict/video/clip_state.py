@@ -22,10 +22,10 @@ from petsam_jax.predict.video.tracks import (
     Logits,
     Map,
     Mask,
-    Prompted,
-    Tracked,
+    PromptedFrame,
+    RecentFrames,
+    TrackedFrame,
     TrackedObject,
-    Window,
     unpack,
 )
 
@@ -44,7 +44,7 @@ class State:
         """`zoom` is as `VideoPredictor` has it."""
         self.images, self.tracker, self.clip, self.zoom = images, tracker, clip, zoom
         self.objects: dict[int, TrackedObject] = {}
-        self.window = Window(tracker.pointers)
+        self.window = RecentFrames(tracker.pointers)
         self.version = 0
         self._encoded: OrderedDict[tuple[int, View], EncodedImage] = OrderedDict()
 
@@ -99,7 +99,7 @@ class State:
         if known is None:
             return None
         present = known.object_logit > 0
-        if isinstance(known, Prompted):
+        if isinstance(known, PromptedFrame):
             return Seen(known.logits, known.view, present, known.memory_view)
         fresh = self.window.get(frame, object_id)
         if fresh is None:
@@ -147,7 +147,7 @@ class State:
         if memory is not None:
             memories.tracked(row, at, memory, known.obj_ptr)
 
-    def _recall(self, frame: int, known: Tracked) -> Map | None:
+    def _recall(self, frame: int, known: TrackedFrame) -> Map | None:
         """The memory of a frame that has left the window, made of its mask; None if it is gone."""
         ids = [each for each in self.object_ids if self.objects[each].at(frame)]
         try:
@@ -156,20 +156,20 @@ class State:
             # A stream's frames pass.
             return None
 
-    def recall(self, frame: int, known: Tracked | Prompted, view: View) -> Map:
+    def recall(self, frame: int, known: TrackedFrame | PromptedFrame, view: View) -> Map:
         """The memory of a view of a frame, made of its mask alone; raises as `encode` does."""
         features = self.encode(frame, view).features
         logits = self.mask_prompt(known.counts, view)[None]
         score = np.array([known.object_logit], np.float32)
         return np.asarray(self.tracker.recall(features, logits, score))[0]
 
-    def look_again(self, frame: int) -> None:
+    def refresh_prompt_memory(self, frame: int) -> None:
         """Remember a prompted frame as what is tracked is seen: around all objects on it."""
         ids = [each for each in self.object_ids if self.objects[each].at(frame)]
         view = self.view_around(frame, ids)
         for each in ids:
             known = self.objects[each].at(frame)
-            if isinstance(known, Prompted) and known.memory_view != view:
+            if isinstance(known, PromptedFrame) and known.memory_view != view:
                 memory = self.recall(frame, known, view)
                 self.objects[each].prompted[frame] = known._replace(memory=memory, memory_view=view)
 
@@ -204,7 +204,7 @@ class State:
         said = {}
         for row, each in enumerate(object_ids):
             known = self.objects[each].at(frame)
-            if isinstance(known, Prompted):
+            if isinstance(known, PromptedFrame):
                 said[row] = self.last_seen(frame, each).moved(self.whole)
             if tracked is not None and each in tracked:
                 masks[row] = tracked[each]

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from petsam_jax.models.memory_bank import MemoryBank, Slots
 from petsam_jax.predict.prompt_inputs import power_of_two
 
-# Prompted frames of an object: a bank has room for one of these numbers.
+# PromptedFrame frames of an object: a bank has room for one of these numbers.
 SLOTS = (1, 4, 16, 64)
 MOST_PROMPTED = SLOTS[-1]
 

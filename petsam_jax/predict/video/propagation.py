@@ -19,7 +19,7 @@ from petsam_jax.predict.video.crops import Seen, View
 from petsam_jax.predict.video.numpy_bank import Memories
 from petsam_jax.predict.video.overlaps import apart
 from petsam_jax.predict.video.tracker import Answer
-from petsam_jax.predict.video.tracks import Fresh, Tracked, pack
+from petsam_jax.predict.video.tracks import RecentFrame, TrackedFrame, pack
 from petsam_jax.train.prompt_sampling import Prompts
 
 # Frames that are read before their turn.
@@ -174,8 +174,8 @@ def _keep(state: State, step: _Step, reverse: bool) -> Found:
     for mask, (row, each) in zip(masks, rows.items(), strict=True):
         # Copies, which do not hold on to what was found of all objects.
         score, obj_ptr = float(answer.object_logit[row]), answer.obj_ptr[row].copy()
-        state.objects[each].tracked[frame] = Tracked(pack(mask), score, obj_ptr, reverse)
-        fresh = Fresh(answer.logits[row].copy(), answer.memory[row].copy(), view)
+        state.objects[each].tracked[frame] = TrackedFrame(pack(mask), score, obj_ptr, reverse)
+        fresh = RecentFrame(answer.logits[row].copy(), answer.memory[row].copy(), view)
         state.window.put(frame, each, fresh)
     found = dict(zip(rows.values(), masks, strict=True))
     return Found(frame, ids, state.masks(frame, ids, found))

@@ -23,13 +23,13 @@ from petsam_jax.predict.video.numpy_bank import MOST_PROMPTED
 from petsam_jax.predict.video.propagation import Found, run_pass
 from petsam_jax.predict.video.tracker import Answer, Tracker
 from petsam_jax.predict.video.tracks import (
+    FramePrompt,
     Kept,
     Mask,
-    Prompted,
-    Said,
-    Tracked,
+    PromptedFrame,
+    RecentFrames,
+    TrackedFrame,
     TrackedObject,
-    Window,
     pack,
 )
 
@@ -53,7 +53,7 @@ class Session:
         self.clip = clip
         self._state = State(images, tracker, clip, zoom)
         self._state.objects = objects or {}
-        self._state.window = Window(tracker.pointers, kept)
+        self._state.window = RecentFrames(tracker.pointers, kept)
         # Earlier states of what was said.
         self._history: deque[dict[int, TrackedObject]] = deque(maxlen=UNDONE)
 
@@ -77,7 +77,7 @@ class Session:
             raise ValueError("points: of several objects; give those of one at a time, (p, 2)")
         before = self._said(frame, object_id)
         # A mask that was given is then fed back, as any answer is.
-        said = Said(
+        said = FramePrompt(
             (*before.points, *map(tuple, np.asarray(points, float).tolist())),
             (*before.labels, *np.asarray(labels, int).tolist()),
             before.box,
@@ -90,7 +90,7 @@ class Session:
         corners = np.asarray(box, float)
         if corners.shape != (4,):
             raise ValueError(f"box: shape {corners.shape}; want (4,), x0 y0 x1 y1")
-        return self._prompt(frame, object_id, Said(box=tuple(corners.tolist())))
+        return self._prompt(frame, object_id, FramePrompt(box=tuple(corners.tolist())))
 
     def add_mask(self, frame: int, object_id: int, mask: Numbers) -> Mask:
         """The object's mask (h, w) at the clip's size, which is its own answer; else as `add_box`.
@@ -104,22 +104,22 @@ class Session:
         mask = mask != 0
         if mask.shape != self.clip.size:
             raise ValueError(f"mask: shape {mask.shape}; want the clip's size, {self.clip.size}")
-        return self._prompt(frame, object_id, Said(given=True), mask=mask)
+        return self._prompt(frame, object_id, FramePrompt(given=True), mask=mask)
 
     def add_pet(self, frame: int, object_id: int) -> Mask:
         """The pet that the model finds by itself; an empty mask if it finds none."""
-        return self._prompt(frame, object_id, Said())
+        return self._prompt(frame, object_id, FramePrompt())
 
-    def _said(self, frame: int, object_id: int) -> Said:
+    def _said(self, frame: int, object_id: int) -> FramePrompt:
         one = self._state.objects.get(object_id)
         before = one.prompted.get(frame) if one else None
-        return before.said if before else Said()
+        return before.said if before else FramePrompt()
 
     def _prompt(
         self,
         frame: int,
         object_id: int,
-        said: Said,
+        said: FramePrompt,
         fed_back: bool = False,
         mask: Mask | None = None,
     ) -> Mask:
@@ -134,7 +134,7 @@ class Session:
         self.clip.check(frame)
         known = one.at(frame)
         # The first prompt of a frame that was not tracked reads no memory, nor do those after it.
-        initial = known.initial if isinstance(known, Prompted) else known is None
+        initial = known.initial if isinstance(known, PromptedFrame) else known is None
         reverse = known is not None and known.reverse
         if mask is None:
             seen = state.last_seen(frame, object_id) if fed_back else None
@@ -152,7 +152,7 @@ class Session:
             answer = jax.tree.map(np.asarray, answer)
         self._before_change()
         one = state.objects.setdefault(int(object_id), one)
-        one.prompted[frame] = Prompted(
+        one.prompted[frame] = PromptedFrame(
             said,
             initial,
             reverse,
@@ -164,14 +164,18 @@ class Session:
             view,
             memory_view=view,
         )
-        state.look_again(frame)
+        state.refresh_prompt_memory(frame)
         return mask
 
     def _known_on(self, frame: int) -> list[int]:
         return [each for each in self.object_ids if self._state.objects[each].at(frame)]
 
     def _views(
-        self, frame: int, said: Said, initial: bool, before: Prompted | Tracked | None
+        self,
+        frame: int,
+        said: FramePrompt,
+        initial: bool,
+        before: PromptedFrame | TrackedFrame | None,
     ) -> list[View]:
         """Where to look for all that was said; `before` is the answer that it is to mend."""
         state = self._state
@@ -198,7 +202,7 @@ class Session:
         view: View,
         frame: int,
         object_id: int,
-        said: Said,
+        said: FramePrompt,
         seen: Seen | None,
         initial: bool,
         reverse: bool,
@@ -260,7 +264,7 @@ class Session:
         """Forget all objects; the clip stays open."""
         self._history.clear()
         self._state.objects = {}
-        self._state.window = Window(self._state.tracker.pointers)
+        self._state.window = RecentFrames(self._state.tracker.pointers)
         self._state.version += 1
 
     def _before_change(self) -> None:

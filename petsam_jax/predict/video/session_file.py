@@ -18,10 +18,17 @@ import numpy as np
 
 from petsam_jax.files.video_reader import Clip
 from petsam_jax.predict.video.crops import View
-from petsam_jax.predict.video.tracks import Fresh, Kept, Prompted, Said, Tracked, TrackedObject
+from petsam_jax.predict.video.tracks import (
+    FramePrompt,
+    Kept,
+    PromptedFrame,
+    RecentFrame,
+    TrackedFrame,
+    TrackedObject,
+)
 
 VERSION = 4
-COLUMNS = {"prompted": Prompted._fields, "tracked": Tracked._fields}
+COLUMNS = {"prompted": PromptedFrame._fields, "tracked": TrackedFrame._fields}
 ARRAYS = {"prompted": ("logits", "obj_ptr", "memory"), "tracked": ("obj_ptr",)}
 FRESH_ARRAYS = ("logits", "memory")
 VIEWS = ("view", "memory_view")
@@ -38,7 +45,7 @@ def save(
     kept: list[Kept],
     fingerprint: str,
 ) -> None:
-    """Write the file, whole or not at all; `kept` is what `Window.kept` says."""
+    """Write the file, whole or not at all; `kept` is what `RecentFrames.kept` says."""
     arrays: dict[str, np.ndarray] = {}
     for name in FRESH_ARRAYS:
         arrays[f"window/{name}"] = np.array([getattr(fresh, name) for _, _, fresh in kept])
@@ -69,7 +76,7 @@ def _tell(number: int, one: TrackedObject, arrays: dict[str, np.ndarray]) -> dic
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[int, TrackedObject], list[Kept]]:
-    """What the file says of the clip and the weights, the objects, and what `Window` keeps."""
+    """The file's record of clip and weights, the objects, and what `RecentFrames` keeps."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             told = json.loads(str(arrays["session"]))
@@ -78,7 +85,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[int, TrackedObject], list[Kep
             objects = {one["id"]: _object(one, arrays) for one in told["objects"]}
             fresh = zip(*(_rows(arrays[f"window/{name}"]) for name in FRESH_ARRAYS), strict=True)
             kept = [
-                (frame, each, Fresh(*large, View(*view)))
+                (frame, each, RecentFrame(*large, View(*view)))
                 for (frame, each, view), large in zip(told["window"], fresh, strict=True)
             ]
     except SessionError:
@@ -92,8 +99,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[int, TrackedObject], list[Kep
 def _object(told: dict[str, Any], arrays) -> TrackedObject:
     one = TrackedObject()
     for kind, record, known in (
-        ("prompted", Prompted, one.prompted),
-        ("tracked", Tracked, one.tracked),
+        ("prompted", PromptedFrame, one.prompted),
+        ("tracked", TrackedFrame, one.tracked),
     ):
         columns = told[kind]
         for name in ARRAYS[kind]:
@@ -112,9 +119,9 @@ def _rows(array: np.ndarray) -> list[np.ndarray]:
     return [row.copy() for row in array]
 
 
-def _said(points, labels, box, given) -> Said:
+def _said(points, labels, box, given) -> FramePrompt:
     """What JSON made lists of."""
-    return Said(tuple(map(tuple, points)), tuple(labels), box and tuple(box), given)
+    return FramePrompt(tuple(map(tuple, points)), tuple(labels), box and tuple(box), given)
 
 
 def check(path: Path, told: dict[str, Any], clip: Clip, fingerprint: str) -> None:

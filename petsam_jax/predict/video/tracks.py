@@ -20,7 +20,7 @@ Logits = Float32[np.ndarray, "h4 w4"]
 Map = Float32[np.ndarray, "h16 w16 e"]
 
 
-class Said(NamedTuple):
+class FramePrompt(NamedTuple):
     """All that was said about an object on a frame; nothing at all: find the pet."""
 
     points: tuple[tuple[float, float], ...] = ()
@@ -35,10 +35,10 @@ class Said(NamedTuple):
         return np.array([*self.points, *corners], float).reshape(-1, 2)
 
 
-class Prompted(NamedTuple):
+class PromptedFrame(NamedTuple):
     """A frame with prompts, and their answer."""
 
-    said: Said
+    said: FramePrompt
     initial: bool  # no memory was read, since the frame had not been tracked
     reverse: bool  # the direction of tracking in which memory was read
     counts: str  # run lengths of the mask
@@ -50,7 +50,7 @@ class Prompted(NamedTuple):
     memory_view: View
 
 
-class Tracked(NamedTuple):
+class TrackedFrame(NamedTuple):
     """A frame where memory alone found the object, or did not."""
 
     counts: str
@@ -63,19 +63,19 @@ class Tracked(NamedTuple):
 class TrackedObject:
     """Frames by number. A frame with prompts may have been tracked before, and keeps that."""
 
-    prompted: dict[int, Prompted] = dataclasses.field(default_factory=dict)
-    tracked: dict[int, Tracked] = dataclasses.field(default_factory=dict)
+    prompted: dict[int, PromptedFrame] = dataclasses.field(default_factory=dict)
+    tracked: dict[int, TrackedFrame] = dataclasses.field(default_factory=dict)
 
     def copy(self) -> "TrackedObject":
         """The prompts as they are now; what is tracked from now on is in both."""
         return TrackedObject(dict(self.prompted), self.tracked)
 
-    def at(self, frame: int) -> Prompted | Tracked | None:
+    def at(self, frame: int) -> PromptedFrame | TrackedFrame | None:
         """What counts on a frame."""
         return self.prompted.get(frame) or self.tracked.get(frame)
 
 
-class Fresh(NamedTuple):
+class RecentFrame(NamedTuple):
     """What of a tracked frame is too large to be kept for long."""
 
     logits: Logits
@@ -84,24 +84,24 @@ class Fresh(NamedTuple):
 
 
 # A frame, an object, and what is kept of it there.
-Kept = tuple[int, int, Fresh]
+Kept = tuple[int, int, RecentFrame]
 
 
-class Window:
+class RecentFrames:
     """The fresh parts of the frames nearest to the one that was tracked last, by object."""
 
     def __init__(self, reach: int, kept: Iterable[Kept] = ()):
         self._reach = reach
-        self._frames: dict[int, dict[int, Fresh]] = {}
+        self._frames: dict[int, dict[int, RecentFrame]] = {}
         for frame, object_id, fresh in kept:
             self._frames.setdefault(frame, {})[object_id] = fresh
 
-    def put(self, frame: int, object_id: int, fresh: Fresh) -> None:
+    def put(self, frame: int, object_id: int, fresh: RecentFrame) -> None:
         for far in [each for each in self._frames if abs(each - frame) > self._reach]:
             del self._frames[far]
         self._frames.setdefault(frame, {})[object_id] = fresh
 
-    def get(self, frame: int, object_id: int) -> Fresh | None:
+    def get(self, frame: int, object_id: int) -> RecentFrame | None:
         return self._frames.get(frame, {}).get(object_id)
 
     def kept(self) -> list[Kept]:
