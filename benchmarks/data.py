@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from petsam_jax.data import augment, clips
-from petsam_jax.data.load import open_source
+from petsam_jax.data.load import load_source
 from petsam_jax.data.pipeline import make_train_iterator
 from petsam_jax.data.sources import Source
 
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--windows", type=int, default=5, help="repetitions (default: 5)")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each window (default: 2)")
     flags = parser.parse_args(argv)
-    source = open_source(flags.source, flags.split)
+    source = load_source(flags.source, flags.split)
     print(f"{flags.source}, {flags.split}: {len(source)} examples, {flags.threads} threads")
     print(f"{'':10} {'median':>7} {'least':>7} {'most':>7}  pictures/s at {flags.size} px")
     kinds = {

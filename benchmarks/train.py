@@ -25,7 +25,7 @@ from benchmarks.steps import SIZES, size_config
 from petsam_jax import runtime
 from petsam_jax.config import load_config
 from petsam_jax.data.augment import Augmentation
-from petsam_jax.data.load import open_source
+from petsam_jax.data.load import load_source
 from petsam_jax.data.pipeline import make_train_iterator
 from petsam_jax.train.compiled_step import TrainStep
 from petsam_jax.train.device_batches import placements
@@ -68,7 +68,7 @@ def measure(config, data: str | None, seconds: float) -> None:
     batch_size, size = config.train.batch_size, config.data.size
     constant = constant_batch(size, batch_size)
     # Before the compiling, which a wrong name should not have to wait for.
-    source = open_source(data, "train") if data else None
+    source = load_source(data, "train") if data else None
     everywhere, spread = placements()
     constant = jax.device_put(constant, spread)
     state, step = build(config, everywhere)

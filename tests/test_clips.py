@@ -9,7 +9,7 @@ from test_augment import OTHERS, Marked, marked
 from petsam_jax.data import warp
 from petsam_jax.data.augment import FULL as VARIED
 from petsam_jax.data.augment import Augmentation, resize
-from petsam_jax.data.clips import FULL, Motion, make_clip, smooth_path
+from petsam_jax.data.clips import FULL, Motion, make_clip, smooth_curve
 from petsam_jax.data.sources import BACKGROUND, IGNORE, PET, Example
 
 SIZE = 96
@@ -63,10 +63,10 @@ def test_motion_is_smooth_and_bounded():
 def test_paths_start_at_nothing_and_keep_their_limit():
     rng = np.random.default_rng(0)
     for _ in range(200):
-        path = smooth_path(rng, 9, 0.3)
+        path = smooth_curve(rng, 9, 0.3)
         assert path[0] == 0 and np.abs(path).max() <= 0.3
         np.testing.assert_allclose(np.diff(path, 3), 0, atol=1e-12)
-    assert smooth_path(rng, 1, 0.3).tolist() == [0]
+    assert smooth_curve(rng, 1, 0.3).tolist() == [0]
 
 
 def test_the_pet_moves_against_its_background():

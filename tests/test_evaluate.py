@@ -90,13 +90,13 @@ def test_a_folder_of_ones_own_and_what_is_left_out(ckpt, tmp_path, monkeypatch, 
     flags = ["--ckpt", str(ckpt), "--data", str(tmp_path / "cats"), "--out", str(tmp_path / "out")]
     assert evaluate.main(flags) == 1
     assert "no test part" in capsys.readouterr().err
-    whole = evaluate.open_source
+    whole = evaluate.load_source
 
     def without_a_pet(spec, split):
         source = whole(spec, split)
         return source if split == "train" else _Emptied(source)
 
-    monkeypatch.setattr(evaluate, "open_source", without_a_pet)
+    monkeypatch.setattr(evaluate, "load_source", without_a_pet)
     assert evaluate.main([*flags, "--split", "all"]) == 0
     figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (figures["n"], figures["pictures"]) == (3, 2)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from petsam_jax.data.folder import FolderSource
 from petsam_jax.data.oxford_layout import LayoutError
-from petsam_jax.data.sources import Source, picture_name
+from petsam_jax.data.sources import Source, image_name
 from tests.real_data import real_data
 
 
@@ -70,7 +70,7 @@ def test_a_stem_that_looks_like_an_instance_keeps_a_picture_of_its_own(root):
         save(root, f"masks/{stem}.png", box())
     names = FolderSource(root).names
     assert names == ("a", "shot#1#1", "shot#2#1")
-    assert len({picture_name(name) for name in names}) == 3
+    assert len({image_name(name) for name in names}) == 3
 
 
 def test_folders_in_the_folder_are_groups_and_part_names_are_not(root):
@@ -146,11 +146,11 @@ def test_the_real_cats_are_read_one_by_one(part):
     folder = real_data("feral-cats") / part
     source = FolderSource(folder)
     pictures = {path.stem for path in (folder / "masks").iterdir()}
-    assert {picture_name(name) for name in source.names} == pictures
+    assert {image_name(name) for name in source.names} == pictures
     assert len(source.skipped) == 0 and set(source.groups) == {"feral-cats"}
     for index in range(0, len(source), 97):
         example = source[index]
         number = int(example.name.rpartition("#")[2]) if "#" in example.name else 1
-        stored = np.asarray(Image.open(folder / "masks" / f"{picture_name(example.name)}.png"))
+        stored = np.asarray(Image.open(folder / "masks" / f"{image_name(example.name)}.png"))
         np.testing.assert_array_equal(example.mask, stored == number)
         assert example.image.shape == (384, 384, 3) and example.mask.any()

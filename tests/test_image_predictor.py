@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from petsam_jax.checkpoint import save_weights, with_weights
-from petsam_jax.files.images import UnfitPicture
+from petsam_jax.files.images import UnfitImage
 from petsam_jax.models.params import weights
 from petsam_jax.predict import image_predictor
 from petsam_jax.predict.image_predictor import ImagePredictor
@@ -298,7 +298,7 @@ def test_a_call_without_a_picture_and_a_bad_picture_say_so(config, model, predic
     with pytest.raises(RuntimeError, match="no picture yet: call set_image first, or give image="):
         fresh.predict_pet()
     predictor.set_image(picture)
-    with pytest.raises(UnfitPicture, match="no/such.jpg: cannot be read"):
+    with pytest.raises(UnfitImage, match="no/such.jpg: cannot be read"):
         predictor.set_image("no/such.jpg")
     assert predictor.predict_pet().masks.shape == (1, SIZE, SIZE)
     with pytest.raises(ValueError, match="outside the picture"):

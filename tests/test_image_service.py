@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import special
 
-from petsam_jax.files.images import UnfitPicture
+from petsam_jax.files.images import UnfitImage
 from petsam_jax.files.rle import decode_rle
 from petsam_jax.predict.postprocess import logits_at_size
 from petsam_jax.ui.cache import Expired
@@ -104,7 +104,7 @@ def test_opening_gives_an_id_by_content_and_the_upright_size(studio):
 )
 def test_what_is_no_picture_or_too_large_is_refused(file, reason):
     small = ImageService(RedPredictor(), Limits(max_pixels=1_000_000, max_upload=200_000))
-    with pytest.raises(UnfitPicture, match=reason):
+    with pytest.raises(UnfitImage, match=reason):
         small.open(file)
     assert len(small.pictures) == 0
 

@@ -13,13 +13,13 @@ from PIL import Image
 from petsam_jax.files.images import (
     MAX_PIXELS,
     TRIMAP,
-    UnfitPicture,
+    UnfitImage,
     check_whole,
+    decode_image,
     decode_mask,
-    decode_picture,
     decode_stored,
     decode_trimap,
-    open_picture,
+    open_image,
 )
 
 # EXIF orientation -> where the pixel at (row, column) of the upright picture is stored, by the
@@ -56,8 +56,8 @@ def test_exif_is_applied_once_in_every_format(format, orientation):
     upright = noise()
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
     data = encoded(stored, format, orientation, **({"lossless": True} if format == "WEBP" else {}))
-    np.testing.assert_array_equal(decode_picture(data), upright)
-    assert check_whole(open_picture(data)) == (30, 20)
+    np.testing.assert_array_equal(decode_image(data), upright)
+    assert check_whole(open_image(data)) == (30, 20)
 
 
 @pytest.mark.parametrize("orientation", STORED)
@@ -65,9 +65,9 @@ def test_exif_of_a_jpeg_turns_pictures_but_not_stored_pixels(orientation):
     data = encoded(Image.fromarray(noise()), "JPEG", orientation)
     stored = decode_stored(data)
     assert stored.shape == (20, 30, 3)
-    upright = decode_picture(data)
+    upright = decode_image(data)
     np.testing.assert_array_equal(STORED[orientation](upright), stored)
-    assert check_whole(open_picture(data)) == upright.shape[1::-1]
+    assert check_whole(open_image(data)) == upright.shape[1::-1]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I;16", "I"])
@@ -80,7 +80,7 @@ def test_every_mode_becomes_rgb_and_is_turned(mode):
     else:
         image = Image.fromarray(np.repeat(grey[..., None], 3, 2)).convert(mode)
         format = "JPEG" if mode in ("CMYK", "YCbCr") else "PNG"
-    picture = decode_picture(encoded(image, format, orientation=6, quality=100, subsampling=0))
+    picture = decode_image(encoded(image, format, orientation=6, quality=100, subsampling=0))
     assert picture.shape == (30, 20, 3) and picture.dtype == np.uint8
     if mode not in ("1", "P"):
         np.testing.assert_allclose(picture[..., 0].astype(int), np.rot90(grey, -1), atol=3)
@@ -88,26 +88,26 @@ def test_every_mode_becomes_rgb_and_is_turned(mode):
 
 def test_sixteen_bit_png_with_exif_is_turned_too():
     wide = noise((20, 30)).astype(np.uint16) * 257
-    got = decode_picture(encoded(Image.fromarray(wide), "PNG", orientation=3))
+    got = decode_image(encoded(Image.fromarray(wide), "PNG", orientation=3))
     np.testing.assert_array_equal(got[..., 1], (wide // 257)[::-1, ::-1])
 
 
 def test_transparency_is_dropped_and_the_colour_kept():
     rgba = noise((8, 9, 4))
-    np.testing.assert_array_equal(decode_picture(encoded(Image.fromarray(rgba))), rgba[..., :3])
+    np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(rgba))), rgba[..., :3])
 
 
 def test_an_animation_gives_its_first_frame():
     frames = [Image.fromarray(np.full((6, 7), value, np.uint8)) for value in (10, 200)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(decode_picture(data), np.full((6, 7, 3), 10))
+    np.testing.assert_array_equal(decode_image(data), np.full((6, 7, 3), 10))
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_damaged_exif_leaves_the_picture_as_it_is_stored():
     pixels = noise()
     data = encoded(Image.fromarray(pixels), "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    np.testing.assert_array_equal(decode_picture(data), pixels)
+    np.testing.assert_array_equal(decode_image(data), pixels)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP"])
@@ -115,8 +115,8 @@ def test_a_file_cut_short_is_an_unfit_picture_however_it_is_read(format):
     data = encoded(Image.fromarray(noise((64, 80, 3))), format)
     for part in (0.02, 0.1, 0.5, 0.8):
         short = data[: int(len(data) * part)]
-        for read in (decode_picture, decode_mask, lambda d, n: check_whole(open_picture(d, n))):
-            with pytest.raises(UnfitPicture) as caught:
+        for read in (decode_image, decode_mask, lambda d, n: check_whole(open_image(d, n))):
+            with pytest.raises(UnfitImage) as caught:
                 read(short, "cut.file")
             assert caught.value.name == "cut.file" and str(caught.value).startswith("cut.file: ")
 
@@ -130,20 +130,20 @@ def test_what_is_no_picture_is_said(tmp_path):
         (encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "floating-point"),
     ]
     for file, reason in cases:
-        with pytest.raises(UnfitPicture, match=reason):
-            decode_picture(file)
+        with pytest.raises(UnfitImage, match=reason):
+            decode_image(file)
 
 
 def test_a_picture_of_too_many_pixels_is_refused_unread():
     side = int(MAX_PIXELS**0.5) + 1
     small_file = encoded(Image.new("1", (side, side)))
     assert len(small_file) < 200_000
-    with pytest.raises(UnfitPicture, match="is more than 89,000,000; make it smaller"):
-        open_picture(small_file)
+    with pytest.raises(UnfitImage, match="is more than 89,000,000; make it smaller"):
+        open_image(small_file)
 
 
 def test_an_unfit_picture_survives_pickling():
-    unfit = pickle.loads(pickle.dumps(UnfitPicture("a.jpg", "torn")))
+    unfit = pickle.loads(pickle.dumps(UnfitImage("a.jpg", "torn")))
     assert (unfit.name, unfit.reason, str(unfit)) == ("a.jpg", "torn", "a.jpg: torn")
 
 
@@ -160,9 +160,9 @@ def test_trimap_values():
 def test_other_values_are_no_trimap(other):
     values = np.full((9, 11), 2, np.uint8)
     values[3, 4] = other
-    with pytest.raises(UnfitPicture, match=f"not a trimap: values .*{other}"):
+    with pytest.raises(UnfitImage, match=f"not a trimap: values .*{other}"):
         decode_trimap(encoded(Image.fromarray(values)))
-    with pytest.raises(UnfitPicture, match="8-bit grey, this is RGB"):
+    with pytest.raises(UnfitImage, match="8-bit grey, this is RGB"):
         decode_trimap(encoded(Image.fromarray(noise())))
 
 
@@ -268,11 +268,11 @@ REFUSED = {
 
 @pytest.mark.parametrize("reason", REFUSED)
 def test_what_is_not_clear_is_refused(reason):
-    with pytest.raises(UnfitPicture, match=f"^mask.png: .*{reason}"):
+    with pytest.raises(UnfitImage, match=f"^mask.png: .*{reason}"):
         decode_mask(encoded(Image.fromarray(REFUSED[reason])), "mask.png")
 
 
 def test_palette_entries_beyond_the_numbers_are_refused():
     image = palette(disc() * 200, np.random.default_rng(0).integers(0, 256, (256, 3)).tolist())
-    with pytest.raises(UnfitPicture, match="palette entry 200; instance numbers go up to 100"):
+    with pytest.raises(UnfitImage, match="palette entry 200; instance numbers go up to 100"):
         decode_mask(encoded(image))

@@ -1,4 +1,4 @@
-"""open_source: every text that names a source, every split of it, and the errors of all others."""
+"""load_source: every text that names a source, every split of it, and the errors of all others."""
 
 import shutil
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax.data.load import SPLITS, SourceError, open_mix, open_source
+from petsam_jax.data.load import SPLITS, SourceError, load_mix, load_source
 from petsam_jax.data.oxford_layout import LayoutError
 from petsam_jax.data.pets import MissingData
 from petsam_jax.data.sources import Source
@@ -26,7 +26,7 @@ def pictures(root, count, start=0):
 
 
 def names(spec, split):
-    source = open_source(str(spec), split)
+    source = load_source(str(spec), split)
     assert isinstance(source, Source)
     assert [source[index].name for index in range(len(source))] == list(source.names)
     return set(source.names)
@@ -34,7 +34,7 @@ def names(spec, split):
 
 @pytest.mark.parametrize("spec", ["shapes", "shapes:size=32", "shapes:length=40,size=16,seed=7"])
 def test_shapes_have_four_splits_without_a_common_picture(spec):
-    parts = {split: open_source(spec, split) for split in SPLITS}
+    parts = {split: load_source(spec, split) for split in SPLITS}
     train, valid, test, every = (set(parts[split].names) for split in SPLITS)
     assert not train & valid and train | valid == every and not test & every
     assert len(test) == len(every) == (40 if "length" in spec else 512)
@@ -69,7 +69,7 @@ def test_one_folder_of_pictures_is_split_by_name(tmp_path):
     more = [names(root, split) for split in ("train", "valid")]
     assert train <= more[0] and valid <= more[1]
     with pytest.raises(SourceError, match="no test part; make one as a test/ folder"):
-        open_source(str(root), "test")
+        load_source(str(root), "test")
 
 
 @pytest.mark.parametrize("valid_name", ["valid", "val"])
@@ -78,9 +78,9 @@ def test_train_and_valid_folders_are_the_splits(tmp_path, valid_name):
     pictures(tmp_path / valid_name, 3, start=20)
     assert len(names(tmp_path, "train")) == 9
     assert names(tmp_path, "valid") == {"020", "021", "022"}
-    assert len(open_source(str(tmp_path), "all")) == len(names(tmp_path, "all")) == 12
+    assert len(load_source(str(tmp_path), "all")) == len(names(tmp_path, "all")) == 12
     with pytest.raises(SourceError, match=f"no test/ folder, only train/, {valid_name}/"):
-        open_source(str(tmp_path), "test")
+        load_source(str(tmp_path), "test")
     pictures(tmp_path / "test", 2, start=30)
     assert names(tmp_path, "test") == {"030", "031"}
 
@@ -91,19 +91,19 @@ def test_a_train_folder_alone_gives_its_own_validation_part(tmp_path):
     assert not train & valid and len(train | valid) == 30 and valid
     shutil.move(tmp_path / "train", tmp_path / "test")
     with pytest.raises(SourceError, match="no train/ folder to take valid from"):
-        open_source(str(tmp_path), "valid")
+        load_source(str(tmp_path), "valid")
 
 
 def test_too_few_to_split_is_said(tmp_path):
     root = pictures(tmp_path / "mine", 1)
     with pytest.raises(SourceError, match="1 examples are too few .*; use split all"):
-        open_source(str(root), "valid")
+        load_source(str(root), "valid")
     assert names(root, "all") == {"000"}
 
 
 def test_a_mix_opens_each_at_its_split(tmp_path):
     root = pictures(tmp_path / "mine", 20)
-    mix = open_mix(["shapes:length=50,size=16", str(root)], [3, 1], "train")
+    mix = load_mix(["shapes:length=50,size=16", str(root)], [3, 1], "train")
     of_mine = np.mean([group == "mine" for group in mix.groups])
     assert abs(of_mine - 0.25) < 0.02
     assert {name for name, group in zip(mix.names, mix.groups, strict=True) if group == "mine"} == (
@@ -118,7 +118,7 @@ def test_numbers_for_shapes_that_make_no_sense(spec):
     with pytest.raises(
         SourceError, match=f"^source '{spec}': want shapes:KEY=NUMBER.*length, size"
     ):
-        open_source(spec, "train")
+        load_source(spec, "train")
 
 
 def test_a_text_that_names_nothing_lists_what_is_accepted(tmp_path):
@@ -129,7 +129,7 @@ def test_a_text_that_names_nothing_lists_what_is_accepted(tmp_path):
         (str(tmp_path), "a folder of no known layout"),
     ]:
         with pytest.raises(SourceError, match=reason) as caught:
-            open_source(spec, "train")
+            load_source(spec, "train")
         message = str(caught.value)
         assert repr(spec) in message
         for accepted in (
@@ -139,28 +139,28 @@ def test_a_text_that_names_nothing_lists_what_is_accepted(tmp_path):
         ):
             assert accepted in message
     with pytest.raises(SourceError, match="^split: want one of train, valid, test, all, got 'val'"):
-        open_source("shapes", "val")
+        load_source("shapes", "val")
 
 
 def test_folders_that_are_nearly_right_get_their_own_advice(official, tmp_path):
     with pytest.raises(SourceError, match=f"it holds some: {official}"):
-        open_source(str(official.parent), "train")
+        load_source(str(official.parent), "train")
     where = archives(official, tmp_path / "packed")
     with pytest.raises(SourceError, match=f"prepare --src {where} first"):
-        open_source(str(where), "train")
+        load_source(str(where), "train")
     (tmp_path / "half" / "images").mkdir(parents=True)
     with pytest.raises(LayoutError, match="no masks/ folder"):
-        open_source(str(tmp_path / "half"), "train")
+        load_source(str(tmp_path / "half"), "train")
     (tmp_path / "half" / "annotations").mkdir()
     with pytest.raises(LayoutError, match="missing are annotations/trimaps/"):
-        open_source(str(tmp_path / "half"), "train")
+        load_source(str(tmp_path / "half"), "train")
     with pytest.raises(MissingData, match=r"(?s)--download.*--src DIR.*configs/tiny\.py"):
-        open_source(f"tfds:{tmp_path}", "train")
+        load_source(f"tfds:{tmp_path}", "train")
 
 
 def test_the_real_sets_are_split():
     pets, cats = real_data("oxford-iiit-pet"), real_data("feral-cats")
-    train, valid = (open_source(str(pets), part) for part in SPLITS[:2])
+    train, valid = (load_source(str(pets), part) for part in SPLITS[:2])
     everything = listed(pets, "trainval")
     assert set(train.names) | set(valid.names) == everything
     assert len(train) + len(valid) == len(everything)
@@ -170,4 +170,4 @@ def test_the_real_sets_are_split():
     assert set(train.groups) == set(valid.groups)
     # An example for each animal, and some pictures have several.
     pictures = list((cats / "valid" / "masks").iterdir())
-    assert len(open_source(str(cats), "valid")) > len(pictures)
+    assert len(load_source(str(cats), "valid")) > len(pictures)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax.files.images import UnfitPicture
+from petsam_jax.files.images import UnfitImage
 from petsam_jax.files.load_image import MAX_PIXELS, load_image
 
 
@@ -63,18 +63,18 @@ def test_exif_turns_files_and_pillow_images(pixels):
 
 def test_more_than_40_megapixels_are_refused_before_they_are_decoded():
     large = Image.new("1", (8000, 5001))
-    with pytest.raises(UnfitPicture, match="8000 x 5001 pixels is more than 40,000,000; make it s"):
+    with pytest.raises(UnfitImage, match="8000 x 5001 pixels is more than 40,000,000; make it s"):
         load_image(large)
     # A file whose header says so, and that holds nothing else.
     header = bytearray(encoded(Image.new("1", (8, 8)))[:33])
     header[16:24] = (8000).to_bytes(4, "big") + (5001).to_bytes(4, "big")
     header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
-    with pytest.raises(UnfitPicture, match="8000 x 5001 pixels"):
+    with pytest.raises(UnfitImage, match="8000 x 5001 pixels"):
         load_image(bytes(header) + encoded(Image.new("1", (8, 8)))[33:])
-    with pytest.raises(UnfitPicture, match="8000 x 5001 pixels"):
+    with pytest.raises(UnfitImage, match="8000 x 5001 pixels"):
         load_image(np.broadcast_to(np.uint8(0), (5001, 8000)))
     assert MAX_PIXELS == 40_000_000
-    with pytest.raises(UnfitPicture, match="30 x 20 pixels is more than 599"):
+    with pytest.raises(UnfitImage, match="30 x 20 pixels is more than 599"):
         load_image(Image.new("L", (30, 20)), max_pixels=599)
 
 
@@ -92,5 +92,5 @@ def test_more_than_40_megapixels_are_refused_before_they_are_decoded():
     ],
 )
 def test_what_is_no_picture_is_refused_with_what_to_do(picture, message):
-    with pytest.raises(UnfitPicture, match=message):
+    with pytest.raises(UnfitImage, match=message):
         load_image(picture)

@@ -12,7 +12,7 @@ import pytest
 from petsam_jax.data.oxford_layout import LayoutError, OfficialArchives, OfficialTree, breed
 from petsam_jax.data.pets import MissingData, OfficialFolder, PetsSource, species
 from petsam_jax.data.sources import Source
-from petsam_jax.files.images import decode_picture
+from petsam_jax.files.images import decode_image
 from tests.fabricated import FAULTS, GOOD, TEST_FAULT, archives, picture, trimap
 from tests.real_data import listed, real_data
 
@@ -65,7 +65,7 @@ def test_exif_does_not_turn_official_pictures(official, tmp_path):
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(file, exif=exif)
-    assert decode_picture(file).shape == (40, 30, 3)
+    assert decode_image(file).shape == (40, 30, 3)
     example = OfficialFolder(folder, "test")[1]
     assert example.name == "beagle_7" and example.image.shape == (30, 40, 3)
     assert example.mask.shape == (30, 40)

@@ -22,7 +22,7 @@ from PIL import Image
 from petsam_jax.checkpoint import model_shapes, save_weights, with_weights
 from petsam_jax.cli.main import main
 from petsam_jax.config import load_config
-from petsam_jax.data.load import open_for_training
+from petsam_jax.data.load import load_train_and_valid
 from petsam_jax.predict.image_predictor import ImagePredictor
 from petsam_jax.train import loop
 
@@ -188,7 +188,7 @@ def trains(argv, request):
         sizes = config.train.batch_size, config.train.clip_batch_size
         assert all(size % 8 == 0 for size in sizes)
     if config.data.sources == ("DIR_OF_PICTURES",):
-        assert sum(map(len, open_for_training(config.data))) == 12
+        assert sum(map(len, load_train_and_valid(config.data))) == 12
     if config.train.start_from.startswith("petsam_jax"):
         # Raises ConfigError where the weights that ship are another model's.
         loop.first_model(config)

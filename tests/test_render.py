@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from petsam_jax.files.images import decode_mask
-from petsam_jax.files.render import COLOURS, cutout, mask_picture, overlay
+from petsam_jax.files.render import COLOURS, cutout, mask_image, overlay
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def png(picture):
 
 
 def test_one_mask_is_white_on_black(mask):
-    picture = Image.open(io.BytesIO(png(mask_picture(mask[None]))))
+    picture = Image.open(io.BytesIO(png(mask_image(mask[None]))))
     assert picture.mode == "L"
     np.testing.assert_array_equal(np.asarray(picture), np.where(mask, 255, 0))
 
@@ -39,19 +39,19 @@ def test_one_mask_is_white_on_black(mask):
 def test_several_masks_are_numbers_in_colours_that_a_data_folder_reads(mask):
     other = np.zeros_like(mask)
     other[:20, :25] = True
-    file = png(mask_picture(np.stack([mask, other]), np.array([0.5, 0.9])))
+    file = png(mask_image(np.stack([mask, other]), np.array([0.5, 0.9])))
     numbers = np.where(other, 2, mask)
     np.testing.assert_array_equal(decode_mask(file), numbers)
     seen = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
     np.testing.assert_array_equal(seen, np.array([(0, 0, 0), *COLOURS], np.uint8)[numbers])
-    first = png(mask_picture(np.stack([mask, other])))
+    first = png(mask_image(np.stack([mask, other])))
     np.testing.assert_array_equal(decode_mask(first), np.where(mask, 1, 2 * other))
 
 
 def test_no_mask_is_black_and_too_many_are_refused():
-    assert not np.asarray(mask_picture(np.zeros((0, 5, 6), bool))).any()
+    assert not np.asarray(mask_image(np.zeros((0, 5, 6), bool))).any()
     with pytest.raises(ValueError, match="300 masks; a numbered picture holds up to 254"):
-        mask_picture(np.ones((300, 2, 2), bool))
+        mask_image(np.ones((300, 2, 2), bool))
 
 
 def test_overlay_tints_inside_and_leaves_the_rest_as_it_is(image, mask):

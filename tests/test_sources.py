@@ -11,9 +11,9 @@ from petsam_jax.data.sources import (
     MixedSource,
     Source,
     Subset,
+    image_name,
     is_validation,
     name_hash,
-    picture_name,
     split_validation,
 )
 
@@ -114,7 +114,7 @@ def test_a_pass_that_would_fill_the_memory_is_refused():
     ],
 )
 def test_the_picture_of_an_instance(name, picture):
-    assert picture_name(name) == picture
+    assert image_name(name) == picture
 
 
 def test_hashes_are_uniform_fixed_and_depend_on_the_seed():
@@ -165,7 +165,7 @@ def test_small_groups_give_one_and_single_pictures_none():
 def test_instances_of_a_picture_stay_together():
     names = [f"photo{index // 3}#{index % 3 + 1}" for index in range(600)]
     train, valid = split_validation(Named(names), 0.2)
-    pictures = [{picture_name(name) for name in part.names} for part in (train, valid)]
+    pictures = [{image_name(name) for name in part.names} for part in (train, valid)]
     assert not pictures[0] & pictures[1] and len(pictures[0] | pictures[1]) == 200
     assert len(train) + len(valid) == 600 and 20 <= len(pictures[1]) <= 60
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from petsam_jax.cli import model_flags
-from petsam_jax.data.load import SPLITS, SourceError, open_source
+from petsam_jax.data.load import SPLITS, SourceError, load_source
 from petsam_jax.data.oxford_layout import LayoutError
 from petsam_jax.data.sources import Subset
 
@@ -70,7 +70,7 @@ def _run(args: argparse.Namespace) -> dict:
     from petsam_jax.predict.image_predictor import ImagePredictor
 
     step = int(step_path(args.ckpt, args.step).name) if args.ckpt else None
-    source = open_source(args.data, args.split)
+    source = load_source(args.data, args.split)
     if args.limit is not None and args.limit < len(source):
         spread = np.linspace(0, len(source) - 1, args.limit).round().astype(int)
         source = Subset(source, spread.tolist())
@@ -89,7 +89,7 @@ def _mean_of_training(data: str) -> np.ndarray | None:
     from petsam_jax.evaluation.baselines import MEAN_MASK, mean_mask
 
     try:
-        return mean_mask(open_source(data, "train"))
+        return mean_mask(load_source(data, "train"))
     except (SourceError, LayoutError) as error:
         _tell(f"no training part, so the floor {MEAN_MASK} is left out ({error})")
         return None

@@ -29,11 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(flags, name) < 1:
             parser.error(f"--{name} {getattr(flags, name)}: set it to at least 1")
     # Here, since they take seconds to import, and help is there at once.
-    from petsam_jax.data.load import open_source
+    from petsam_jax.data.load import load_source
     from petsam_jax.train.preview import draw_sheet
 
     try:
-        source = open_source(flags.source, flags.split)
+        source = load_source(flags.source, flags.split)
         sheet = draw_sheet(source, flags.n, flags.size, flags.seed)
         sheet.save(flags.out)
     # ValueError: what is wrong with the source, or a file name that is no picture's.

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from petsam_jax.cli import flag_values, model_flags
 from petsam_jax.files import formats as known
-from petsam_jax.files.find_images import FilesError, PictureFile, check_writable, find_pictures
+from petsam_jax.files.find_images import FilesError, ImageFile, check_writable, find_images
 
 DEFAULT_FORMAT = "mask"
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     model_flags.use_device(args)
     try:
-        files = find_pictures(args.inputs, args.out)
+        files = find_images(args.inputs, args.out)
         check_names(files, args)
         check_writable(args.out)
         return _run(args, files)
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _run(args: argparse.Namespace, files: list[PictureFile]) -> int:
+def _run(args: argparse.Namespace, files: list[ImageFile]) -> int:
     # Here, since they take seconds to import, and wrong flags are told at once.
     import jax
 
@@ -80,7 +80,7 @@ def _run(args: argparse.Namespace, files: list[PictureFile]) -> int:
     return 1 if run.failures else 0
 
 
-def check_names(files: list[PictureFile], args: argparse.Namespace) -> None:
+def check_names(files: list[ImageFile], args: argparse.Namespace) -> None:
     """Raise FilesError where the results would get into the way of the pictures or of each other.
 
     Names that were given a number are told of.

@@ -43,7 +43,7 @@ def join_hosts(coordinator: str | None, num_processes: int | None, process_id: i
 
 def main(argv: Sequence[str] | None = None) -> int:
     from petsam_jax.config import parse_args, split_spec
-    from petsam_jax.data.load import open_for_training
+    from petsam_jax.data.load import load_train_and_valid
 
     parser = argparse.ArgumentParser(
         "petsam train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     try:
         # Before JAX is imported: that something is missing is then said at once.
-        sources = None if args.summary else open_for_training(args.config.data)
+        sources = None if args.summary else load_train_and_valid(args.config.data)
     except (ValueError, OSError) as error:
         return failed(error)
     try:

@@ -145,7 +145,7 @@ def make_clip(
     return _finish(rng, frames, settings, motion)
 
 
-def smooth_path(rng: np.random.Generator, frames: int, limit: float) -> Path:
+def smooth_curve(rng: np.random.Generator, frames: int, limit: float) -> Path:
     """From 0 along a random parabola, never further than `limit` from 0."""
     time = np.linspace(0, 1, frames) if frames > 1 else np.zeros(1)
     straight, bend = rng.uniform(-1, 1, 2) * (0.75, 1)
@@ -163,9 +163,9 @@ def _camera(rng: np.random.Generator, size: int, motion: Motion, share: float) -
 
 
 def _paths(rng: np.random.Generator, motion: Motion, share: float):
-    shifts = np.stack([smooth_path(rng, motion.frames, share * motion.shift) for _ in "xy"], 1)
-    angles = smooth_path(rng, motion.frames, share * np.deg2rad(motion.rotation))
-    return shifts, angles, np.exp(smooth_path(rng, motion.frames, share * np.log1p(motion.zoom)))
+    shifts = np.stack([smooth_curve(rng, motion.frames, share * motion.shift) for _ in "xy"], 1)
+    angles = smooth_curve(rng, motion.frames, share * np.deg2rad(motion.rotation))
+    return shifts, angles, np.exp(smooth_curve(rng, motion.frames, share * np.log1p(motion.zoom)))
 
 
 def _inset(camera: list[Matrix], size: int) -> Matrix:
@@ -187,7 +187,7 @@ def _pet_steps(
     box = paste.pet_box(layer)
     low, high = box.low * layer.image.size, box.high * layer.image.size
     shifts, angles, scales = _paths(rng, motion, 1.0)
-    widths = np.exp(smooth_path(rng, motion.frames, np.log1p(motion.turn)))
+    widths = np.exp(smooth_curve(rng, motion.frames, np.log1p(motion.turn)))
     shifts = shifts * size @ view[:, :2].T
     # A pet that is cut off at an edge must not move away from it, which would show the cut.
     shifts = np.where(box.cut_low, -np.abs(shifts), shifts)
@@ -220,7 +220,7 @@ def _bends(
     stiff = leaves or (box.cut_low | box.cut_high).any()
     limit = 0.0 if stiff else motion.bend * size
     corners = (BENDS + 1, BENDS + 1, 2)
-    paths = [smooth_path(rng, motion.frames, limit) for _ in range(np.prod(corners))]
+    paths = [smooth_curve(rng, motion.frames, limit) for _ in range(np.prod(corners))]
     return np.stack(paths, axis=1).reshape(motion.frames, *corners)
 
 
@@ -253,7 +253,7 @@ def _way_out(
 def _finish(rng: np.random.Generator, frames: list, settings: Augmentation, motion: Motion) -> Clip:
     """One colour for the clip, light that changes smoothly, one blur."""
     matrix = draw_colour(rng, frames[0][0], settings)
-    light = np.exp(smooth_path(rng, len(frames), np.log1p(motion.light)))
+    light = np.exp(smooth_curve(rng, len(frames), np.log1p(motion.light)))
     sigma = rng.uniform(0, settings.blur_sigma) if rng.random() < settings.blur_prob else 0.0
     images = [
         colour.blur(colour.recolour(image, gain * matrix), sigma)

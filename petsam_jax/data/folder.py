@@ -14,15 +14,15 @@ import numpy as np
 
 from petsam_jax.data.oxford_layout import LayoutError
 from petsam_jax.data.pets import log_skipped
-from petsam_jax.data.sources import IGNORE, INSTANCE_MARK, PET, Example, picture_name
+from petsam_jax.data.sources import IGNORE, INSTANCE_MARK, PET, Example, image_name
 from petsam_jax.files.images import (
     MAX_INSTANCES,
     VOID,
-    UnfitPicture,
+    UnfitImage,
     check_whole,
+    decode_image,
     decode_mask,
-    decode_picture,
-    open_picture,
+    open_image,
 )
 
 # Names of folders that say which part of a data set they are, and so nothing about the group.
@@ -55,11 +55,11 @@ class FolderSource:
         self._items: list[tuple[Pair, int]] = []
         names, groups = [], []
         for pair, numbers in zip(pairs, instances, strict=True):
-            if isinstance(numbers, UnfitPicture):
+            if isinstance(numbers, UnfitImage):
                 self.skipped.append(numbers)
                 continue
             # A stem that ends like an instance's name gets a number of its own to be told apart.
-            plain = numbers == [1] and picture_name(pair.stem) == pair.stem
+            plain = numbers == [1] and image_name(pair.stem) == pair.stem
             for number in numbers:
                 self._items.append((pair, number))
                 names.append(pair.stem if plain else f"{pair.stem}{INSTANCE_MARK}{number}")
@@ -78,10 +78,10 @@ class FolderSource:
         meaning = np.zeros(256, np.uint8)
         meaning[VOID], meaning[number] = IGNORE, PET
         mask = meaning[decode_mask(pair.mask)]
-        return Example(decode_picture(pair.image), mask, self.names[index], self.groups[index])
+        return Example(decode_image(pair.image), mask, self.names[index], self.groups[index])
 
 
-def _pairs(root: Path) -> tuple[list[Pair], list[UnfitPicture]]:
+def _pairs(root: Path) -> tuple[list[Pair], list[UnfitImage]]:
     """Pictures with their masks, and the files that have no partner or more than one."""
     for part in ("images", "masks"):
         if not (root / part).is_dir():
@@ -100,7 +100,7 @@ def _pairs(root: Path) -> tuple[list[Pair], list[UnfitPicture]]:
             if len(paths) != 1
         )
         several = f"{len(wrong)} files {where} where one is wanted"
-        skipped.append(UnfitPicture(path, several if wrong else f"no {where} belongs to it"))
+        skipped.append(UnfitImage(path, several if wrong else f"no {where} belongs to it"))
     return pairs, skipped
 
 
@@ -123,19 +123,19 @@ def _walk(folder: Path) -> Iterable[Path]:
             yield path
 
 
-def _instances(pair: Pair) -> list[int] | UnfitPicture:
+def _instances(pair: Pair) -> list[int] | UnfitImage:
     """The numbers of the instances in a mask, or what is wrong with it or with its picture."""
     try:
-        picture = open_picture(pair.image)
+        picture = open_image(pair.image)
         size = check_whole(picture)
         mask = decode_mask(pair.mask)
         if mask.shape[::-1] != size:
             reason = f"{mask.shape[1]} x {mask.shape[0]}, but its picture {size[0]} x {size[1]}"
             if mask.shape == size:
                 reason += " as EXIF turns it; draw the mask on the turned picture, or drop the EXIF"
-            raise UnfitPicture(str(pair.mask), reason)
-    except UnfitPicture as unfit:
+            raise UnfitImage(str(pair.mask), reason)
+    except UnfitImage as unfit:
         return unfit
     found = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
     numbers = [int(number) for number in found if 1 <= number <= MAX_INSTANCES]
-    return numbers or UnfitPicture(str(pair.mask), "no pet pixel in the mask")
+    return numbers or UnfitImage(str(pair.mask), "no pet pixel in the mask")

@@ -41,7 +41,7 @@ class SourceError(ValueError):
     """A text that names no source, or a split that the source does not have."""
 
 
-def open_source(spec: str, split: str) -> Source:
+def load_source(spec: str, split: str) -> Source:
     """The part `split` of the source that `spec` describes.
 
     Raises SourceError; MissingData for a data set that is not there, LayoutError for a folder
@@ -58,14 +58,14 @@ def open_source(spec: str, split: str) -> Source:
     return _open_folder(Path(spec).expanduser(), split, spec)
 
 
-def open_mix(specs: Sequence[str], weights: Sequence[float | int], split: str) -> MixedSource:
+def load_mix(specs: Sequence[str], weights: Sequence[float | int], split: str) -> MixedSource:
     """The same split of several sources, mixed by weight."""
-    return MixedSource([open_source(spec, split) for spec in specs], weights)
+    return MixedSource([load_source(spec, split) for spec in specs], weights)
 
 
-def open_for_training(data: ConfigDict) -> tuple[MixedSource, MixedSource]:
+def load_train_and_valid(data: ConfigDict) -> tuple[MixedSource, MixedSource]:
     """What a config's section `data` trains on, and what it validates on."""
-    return tuple(open_mix(data.sources, data.weights, split) for split in ("train", "valid"))
+    return tuple(load_mix(data.sources, data.weights, split) for split in ("train", "valid"))
 
 
 def _shapes(spec: str, detail: str, split: str) -> Source:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from petsam_jax.data.sources import PET
-from petsam_jax.files.images import UnfitPicture, check_whole, decode_trimap, open_picture
+from petsam_jax.files.images import UnfitImage, check_whole, decode_trimap, open_image
 
 # Split -> the list of its pictures.
 LISTS = {"train": "trainval.txt", "test": "test.txt"}
@@ -83,23 +83,23 @@ def read_list(text: str, where: str) -> list[Entry]:
 
 
 def check(files: Files) -> None:
-    """Raise `UnfitPicture` for a picture and mask that cannot be trained on, and say why."""
+    """Raise `UnfitImage` for a picture and mask that cannot be trained on, and say why."""
     image_path, trimap_path = files.entry.image_path, files.entry.trimap_path
-    picture = open_picture(files.image, image_path)
+    picture = open_image(files.image, image_path)
     if picture.format not in ("JPEG", "MPO"):
-        raise UnfitPicture(image_path, f"a {picture.format} file under a .jpg name")
+        raise UnfitImage(image_path, f"a {picture.format} file under a .jpg name")
     # Trimaps match the stored pixels, whatever EXIF says.
     width, height = picture.size
     check_whole(picture)
-    mask_format = open_picture(files.trimap, trimap_path).format
+    mask_format = open_image(files.trimap, trimap_path).format
     if mask_format != "PNG":
-        raise UnfitPicture(trimap_path, f"a {mask_format} file under a .png name")
+        raise UnfitImage(trimap_path, f"a {mask_format} file under a .png name")
     mask = decode_trimap(files.trimap, trimap_path)
     if mask.shape != (height, width):
         reason = f"the mask is {mask.shape[1]} x {mask.shape[0]}, the picture {width} x {height}"
-        raise UnfitPicture(trimap_path, reason)
+        raise UnfitImage(trimap_path, reason)
     if not (mask == PET).any():
-        raise UnfitPicture(trimap_path, "no pet pixel in the mask")
+        raise UnfitImage(trimap_path, "no pet pixel in the mask")
 
 
 class OfficialTree:
@@ -131,7 +131,7 @@ class OfficialTree:
         }
 
     def read(self, entry: Entry) -> Files:
-        """Raises `UnfitPicture` for a file that is missing or cannot be read."""
+        """Raises `UnfitImage` for a file that is missing or cannot be read."""
         image, trimap = (self._bytes(path) for path in (entry.image_path, entry.trimap_path))
         box = self.root / entry.box_path
         return Files(entry, image, trimap, box.read_bytes() if box.is_file() else None)
@@ -140,14 +140,14 @@ class OfficialTree:
         try:
             return (self.root / path).read_bytes()
         except OSError as error:
-            raise UnfitPicture(path, f"cannot be read: {error.strerror or error}") from error
+            raise UnfitImage(path, f"cannot be read: {error.strerror or error}") from error
 
-    def read_all(self, entries: Sequence[Entry]) -> Iterator[Files | UnfitPicture]:
+    def read_all(self, entries: Sequence[Entry]) -> Iterator[Files | UnfitImage]:
         """The files of each entry, or what is wrong with them."""
         for entry in entries:
             try:
                 yield self.read(entry)
-            except UnfitPicture as unfit:
+            except UnfitImage as unfit:
                 yield unfit
 
     def size(self) -> int:
@@ -181,7 +181,7 @@ class OfficialArchives:
             if data is not None
         }
 
-    def read_all(self, entries: Sequence[Entry]) -> Iterator[Files | UnfitPicture]:
+    def read_all(self, entries: Sequence[Entry]) -> Iterator[Files | UnfitImage]:
         """The files of each entry in the archive's order, then those that are missing."""
         wanted = {entry.image_path: entry for entry in entries}
         for path, image in _members(self._images):
@@ -190,11 +190,11 @@ class OfficialArchives:
                 continue
             trimap = self._texts.get(entry.trimap_path)
             if trimap is None:
-                yield UnfitPicture(entry.trimap_path, f"not in {self._annotations.name}")
+                yield UnfitImage(entry.trimap_path, f"not in {self._annotations.name}")
             else:
                 yield Files(entry, image, trimap, self._texts.get(entry.box_path))
         for path in wanted:
-            yield UnfitPicture(path, f"not in {self._images.name}")
+            yield UnfitImage(path, f"not in {self._images.name}")
 
     def size(self) -> int:
         """Bytes of the archives, which is about what the pictures in them take."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from petsam_jax.data.oxford_layout import Entry, LayoutError, OfficialTree, breed, check
 from petsam_jax.data.sources import Example
-from petsam_jax.files.images import UnfitPicture, decode_stored, decode_trimap
+from petsam_jax.files.images import UnfitImage, decode_stored, decode_trimap
 
 NAME, VERSION = "oxford_iiit_pet", "4.0.0"
 # How many of the pictures left out a log line names; the source's `skipped` has them all.
@@ -154,10 +154,10 @@ class OfficialFolder:
         self.groups = tuple(breed(name) for name in self.names)
         log_skipped(str(root), self.skipped, len(listed))
 
-    def _fault(self, entry: Entry) -> UnfitPicture | None:
+    def _fault(self, entry: Entry) -> UnfitImage | None:
         try:
             check(self._tree.read(entry))
-        except UnfitPicture as unfit:
+        except UnfitImage as unfit:
             return unfit
         return None
 
@@ -171,11 +171,11 @@ class OfficialFolder:
         return Example(image, mask, self.names[index], self.groups[index])
 
 
-def _first(skipped: list[UnfitPicture]) -> str:
+def _first(skipped: list[UnfitImage]) -> str:
     return f"; the first fault is {skipped[0]}" if skipped else ""
 
 
-def log_skipped(place: str, skipped: list[UnfitPicture], total: int) -> None:
+def log_skipped(place: str, skipped: list[UnfitImage], total: int) -> None:
     """Say which pictures of a folder were left out and why, the first ten by name."""
     if not skipped:
         return

@@ -21,7 +21,7 @@ from petsam_jax.data.oxford_layout import (
     check,
 )
 from petsam_jax.data.pets import NAME
-from petsam_jax.files.images import UnfitPicture, decode_stored, open_picture
+from petsam_jax.files.images import UnfitImage, decode_stored, open_image
 
 LEFT_OUT = "left_out.txt"
 # For JPEGs that are neither RGB nor grey, which TFDS could not give back as three channels.
@@ -87,7 +87,7 @@ def build(data_dir: Path, origin: OfficialTree | OfficialArchives | None) -> Rem
                 for files in source.read_all(entries):
                     try:
                         example = _example(files, remarks)
-                    except UnfitPicture as unfit:
+                    except UnfitImage as unfit:
                         remarks.left_out.append(str(unfit))
                         continue
                     count += 1
@@ -122,15 +122,15 @@ def _fetch(dl_manager, urls: list[str]) -> OfficialArchives:
     return OfficialArchives(Path(images), Path(annotations))
 
 
-def _example(files: Files | UnfitPicture, remarks: Remarks) -> dict:
-    """The record of a picture, as the stock builder has it; raises `UnfitPicture`."""
-    if isinstance(files, UnfitPicture):
+def _example(files: Files | UnfitImage, remarks: Remarks) -> dict:
+    """The record of a picture, as the stock builder has it; raises `UnfitImage`."""
+    if isinstance(files, UnfitImage):
         raise files
     check(files)
     entry = files.entry
     if not (1 <= entry.label <= 37 and 1 <= entry.species <= 2):
         reason = f"class {entry.label} and species {entry.species} are not in 1..37 and 1..2"
-        raise UnfitPicture(entry.image_path, reason)
+        raise UnfitImage(entry.image_path, reason)
     return {
         "image": io.BytesIO(_three_channels(files)),
         "label": entry.label - 1,
@@ -143,7 +143,7 @@ def _example(files: Files | UnfitPicture, remarks: Remarks) -> dict:
 
 def _three_channels(files: Files) -> bytes:
     """The picture's own bytes wherever TFDS can read them as RGB."""
-    if open_picture(files.image, files.entry.image_path).mode in ("RGB", "L"):
+    if open_image(files.image, files.entry.image_path).mode in ("RGB", "L"):
         return files.image
     pixels = decode_stored(files.image, files.entry.image_path)
     again = io.BytesIO()

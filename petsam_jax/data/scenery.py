@@ -11,7 +11,7 @@ from PIL import Image
 
 from petsam_jax.data import paste, warp
 from petsam_jax.data.inpaint import fill_in
-from petsam_jax.data.sources import BACKGROUND, Source, picture_name
+from petsam_jax.data.sources import BACKGROUND, Source, image_name
 from petsam_jax.data.warp import Layer, Matrix
 
 # Longer side of a pet in a scene, as a share of the frame's.
@@ -38,7 +38,7 @@ def scenery(rng: np.random.Generator, others: Source, size: int) -> Layer:
     where the others are.
     """
     drawn = [int(index) for index in rng.integers(len(others), size=PICTURE_TRIES)]
-    whole = [i for i in drawn if picture_name(others.names[i]) == others.names[i]]
+    whole = [i for i in drawn if image_name(others.names[i]) == others.names[i]]
     for index in whole or drawn[:1]:
         layer = warp.to_layer(others[index])
         if whole and (piece := _free_piece(rng, layer)) is not None:

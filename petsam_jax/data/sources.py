@@ -117,7 +117,7 @@ class MixedSource:
         return self._sources[self._which[index]][int(self._index[index])]
 
 
-def picture_name(name: str) -> str:
+def image_name(name: str) -> str:
     """The name of the picture that an example comes from: "cat#2" -> "cat"."""
     stem, _, number = name.rpartition(INSTANCE_MARK)
     return stem if stem and number.isdecimal() else name
@@ -125,7 +125,7 @@ def picture_name(name: str) -> str:
 
 def name_hash(name: str, seed: int = 0) -> float:
     """A number in [0, 1) that depends on the picture's name and the seed alone."""
-    key = f"{seed}/{picture_name(name)}".encode()
+    key = f"{seed}/{image_name(name)}".encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=6).digest(), "big") / 2**48
 
 

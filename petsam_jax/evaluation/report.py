@@ -20,7 +20,7 @@ from petsam_jax.evaluation.protocol import TimedPredictor, judge
 from petsam_jax.evaluation.robustness import judge_robustness
 from petsam_jax.evaluation.sheets import ROWS, draw_sheet, ranked
 from petsam_jax.evaluation.summary import DIGITS, Table, table_of
-from petsam_jax.files.images import UnfitPicture
+from petsam_jax.files.images import UnfitImage
 
 PROGRESS_SECONDS = 10
 
@@ -41,7 +41,7 @@ def judge_all(
         try:
             example = _with_pet(source[index])
             scores = judge(predictor, example) | judge_robustness(predictor, example)
-        except UnfitPicture as unfit:
+        except UnfitImage as unfit:
             left_out[name] = unfit.reason
             continue
         rows.append(scores | score_baselines(example, mean))
@@ -61,7 +61,7 @@ def judge_all(
 def _with_pet(example: Example) -> Example:
     """Without a pet there is no box and no click to begin with."""
     if not (example.mask == PET).any():
-        raise UnfitPicture(example.name, "no pet pixel in the mask")
+        raise UnfitImage(example.name, "no pet pixel in the mask")
     return example
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from petsam_jax.data.pets import species
-from petsam_jax.data.sources import picture_name
+from petsam_jax.data.sources import image_name
 from petsam_jax.evaluation import robustness
 from petsam_jax.evaluation.protocol import CLICKS, CONTOUR_CLICKS
 from petsam_jax.metrics import noc
@@ -77,7 +77,7 @@ def summarise(table: Table) -> dict:
     return _rounded(
         {
             "n": len(table.names),
-            "pictures": len({picture_name(name) for name in table.names}),
+            "pictures": len({image_name(name) for name in table.names}),
             "convention": CONVENTION,
             **means,
             "failures90": int(noc(clicks, 0.9, CLICKS).failed.sum()),
@@ -118,7 +118,7 @@ def _mean(table: Table, column: str) -> float | None:
 
 def _intervals(table: Table, headline) -> dict:
     contour = {f"boundary_f/{name}": table.columns[f"boundary_f/{name}"] for name in PROMPTS}
-    weights = resample([picture_name(name) for name in table.names])
+    weights = resample([image_name(name) for name in table.names])
     return {
         name: intervals(values, weights).tolist() for name, values in (headline | contour).items()
     }

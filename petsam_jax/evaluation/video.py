@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from petsam_jax.evaluation.simulated_user import next_click, tight_box
 from petsam_jax.files.images import VOID, decode_mask
-from petsam_jax.files.video_reader import Clip, ClipError, open_clip, picture_files
+from petsam_jax.files.video_reader import Clip, ClipError, frame_files, open_clip
 from petsam_jax.metrics import IGNORED, boundary_f, iou
 from petsam_jax.predict.video_predictor import VideoPredictor
 
@@ -70,7 +70,7 @@ def known_clips(folder: Path) -> list[KnownClip]:
 
 
 def _known_clip(folder: Path) -> KnownClip:
-    frames, masks = (picture_files(folder / name) for name in ("frames", "masks"))
+    frames, masks = (frame_files(folder / name) for name in ("frames", "masks"))
     if [file.stem for file in frames] != [file.stem for file in masks]:
         raise ClipError(
             f"{folder}: {len(frames)} frames and {len(masks)} masks; each frame needs a mask of "

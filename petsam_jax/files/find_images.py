@@ -1,6 +1,6 @@
 """Which pictures a command is about, and what the files made of each are called.
 
-In: files and folders as the user gives them. Out: `PictureFile`s in a fixed order. A folder counts
+In: files and folders as the user gives them. Out: `ImageFile`s in a fixed order. A folder counts
 with the folders in it, for all files whose suffix is a picture's; hidden ones, and what lies in the
 folder of results, are left out. A file that is named is taken whatever its suffix, once.
 """
@@ -19,7 +19,7 @@ class FilesError(ValueError):
     """What cannot be read from or written to: the message names the path and what to do."""
 
 
-class PictureFile(NamedTuple):
+class ImageFile(NamedTuple):
     """A picture's path, its name in lists of labels, and the stem of the files made of it."""
 
     path: Path
@@ -27,7 +27,7 @@ class PictureFile(NamedTuple):
     stem: str  # relative to the folder of results, such as "tabby/0001"
 
 
-def find_pictures(inputs: Iterable[Path], out: Path) -> list[PictureFile]:
+def find_images(inputs: Iterable[Path], out: Path) -> list[ImageFile]:
     """Raises FilesError where an input does not exist or no picture is found.
 
     Of pictures with the same stem, such as a.jpg and a.png, those after the first get a number.
@@ -43,7 +43,7 @@ def find_pictures(inputs: Iterable[Path], out: Path) -> list[PictureFile]:
             inside = path.relative_to(given) if given.is_dir() else Path(path.name)
             stem = _free(inside.with_suffix("").as_posix(), taken)
             label = Path(os.path.relpath(path, top)).as_posix()
-            found.append(PictureFile(path, label, stem))
+            found.append(ImageFile(path, label, stem))
     if not found:
         where = ", ".join(map(str, inputs))
         raise FilesError(f"{where}: no pictures there ({' '.join(SUFFIXES)})")

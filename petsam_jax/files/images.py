@@ -1,7 +1,7 @@
 """Files to arrays: any format that Pillow reads to RGB, and the kinds of mask people draw.
 
 In: a path, or the bytes of a file. Out: uint8 arrays. Whatever is wrong with a file comes out as
-`UnfitPicture`, whose message names the file and says what to do where something can be done.
+`UnfitImage`, whose message names the file and says what to do where something can be done.
 """
 
 import io
@@ -39,7 +39,7 @@ TURNS = {
 SIDEWAYS = (5, 6, 7, 8)
 
 
-class UnfitPicture(ValueError):
+class UnfitImage(ValueError):
     """A picture or mask that cannot be used; `reason` is the message without the file's name."""
 
     def __init__(self, name: str, reason: str):
@@ -50,32 +50,32 @@ class UnfitPicture(ValueError):
         return type(self), (self.name, self.reason)
 
 
-def open_picture(file: Path | bytes, name: str = "") -> Image.Image:
+def open_image(file: Path | bytes, name: str = "") -> Image.Image:
     """The first frame of a file as Pillow sees it, header read and pixels not yet decoded."""
     name = name or str(file if isinstance(file, Path) else "picture")
     try:
         data = file.read_bytes() if isinstance(file, Path) else file
     except OSError as error:
-        raise UnfitPicture(name, f"cannot be read: {error.strerror or error}") from error
+        raise UnfitImage(name, f"cannot be read: {error.strerror or error}") from error
     try:
         picture = Image.open(io.BytesIO(data))
     except Image.UnidentifiedImageError as error:
         reason = "not a picture in a format that Pillow knows" if data else "an empty file"
-        raise UnfitPicture(name, reason) from error
+        raise UnfitImage(name, reason) from error
     # Pillow's readers raise nearly anything on damaged files: struct.error, SyntaxError, EOFError.
     except Exception as error:
-        raise UnfitPicture(name, f"cannot be opened as a picture: {error}") from error
+        raise UnfitImage(name, f"cannot be opened as a picture: {error}") from error
     picture.filename = name
     check_size(picture, MAX_PIXELS)
     return picture
 
 
 def check_size(picture: Image.Image, max_pixels: int) -> None:
-    """Raise UnfitPicture for one of more pixels, which need not be decoded for that."""
+    """Raise UnfitImage for one of more pixels, which need not be decoded for that."""
     width, height = picture.size
     if width * height > max_pixels:
         reason = f"{width} x {height} pixels is more than {max_pixels:,}; make it smaller first"
-        raise UnfitPicture(_name(picture), reason)
+        raise UnfitImage(_name(picture), reason)
 
 
 def _name(picture: Image.Image) -> str:
@@ -84,20 +84,20 @@ def _name(picture: Image.Image) -> str:
 
 
 def load(picture: Image.Image) -> Image.Image:
-    """Decode the pixels of an opened picture; a truncated file is an `UnfitPicture`."""
+    """Decode the pixels of an opened picture; a truncated file is an `UnfitImage`."""
     try:
         picture.load()
     # As above: which exception a damaged file raises depends on its format.
     except Exception as error:
         reason = f"damaged or truncated {picture.format} data: {error}"
-        raise UnfitPicture(_name(picture), reason) from error
+        raise UnfitImage(_name(picture), reason) from error
     return picture
 
 
 def check_whole(picture: Image.Image) -> tuple[int, int]:
     """(width, height) as a viewer shows it, once the pixels are known to decode to the end.
 
-    The picture is used up by it; a damaged one raises `UnfitPicture`.
+    The picture is used up by it; a damaged one raises `UnfitImage`.
     """
     size = picture.size
     # A JPEG at an eighth of its size is read to the end all the same, in a fraction of the time.
@@ -109,16 +109,16 @@ def check_whole(picture: Image.Image) -> tuple[int, int]:
 
 def decode_stored(file: Path | bytes, name: str = "") -> UInt8[np.ndarray, "h w 3"]:
     """RGB pixels of a JPEG as they are stored, whatever EXIF says: as official trimaps are."""
-    return np.asarray(_to_rgb(load(open_picture(file, name))))
+    return np.asarray(_to_rgb(load(open_image(file, name))))
 
 
-def decode_picture(file: Path | bytes, name: str = "") -> UInt8[np.ndarray, "h w 3"]:
+def decode_image(file: Path | bytes, name: str = "") -> UInt8[np.ndarray, "h w 3"]:
     """RGB pixels the way a viewer shows them: turned and mirrored as EXIF says."""
-    return upright_rgb(open_picture(file, name))
+    return upright_rgb(open_image(file, name))
 
 
 def upright_rgb(picture: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    """As `decode_picture`, of a picture that Pillow has opened or made."""
+    """As `decode_image`, of a picture that Pillow has opened or made."""
     picture = load(picture)
     return np.asarray(_turn(_to_rgb(picture), _orientation(picture)))
 
@@ -140,7 +140,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     """A loaded picture in mode RGB: transparency is dropped, 16 bits become 8."""
     if picture.mode == "F":
         reason = "holds floating-point numbers; save it as 8-bit RGB"
-        raise UnfitPicture(_name(picture), reason)
+        raise UnfitImage(_name(picture), reason)
     if picture.mode.startswith("I"):
         wide = np.asarray(picture)
         wide = np.clip(wide // 256 if wide.max(initial=0) > 255 else wide, 0, 255)
@@ -152,14 +152,14 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 def decode_trimap(file: Path | bytes, name: str = "") -> UInt8[np.ndarray, "h w"]:
     """An official trimap (1 pet, 2 background, 3 border) as 1 pet, 0 background, 2 ignore."""
-    picture = load(open_picture(file, name))
+    picture = load(open_image(file, name))
     if picture.mode not in ("L", "P"):
-        raise UnfitPicture(picture.filename, f"a trimap is 8-bit grey, this is {picture.mode}")
+        raise UnfitImage(picture.filename, f"a trimap is 8-bit grey, this is {picture.mode}")
     mask = TRIMAP[np.asarray(picture)]
     if (mask == BAD_TRIMAP).any():
         found = np.unique(np.asarray(picture))[:8].tolist()
         reason = f"not a trimap: values {found}, not 1 pet, 2 background and 3 border"
-        raise UnfitPicture(picture.filename, reason)
+        raise UnfitImage(picture.filename, reason)
     return mask
 
 
@@ -171,7 +171,7 @@ def decode_mask(file: Path | bytes, name: str = "") -> UInt8[np.ndarray, "h w"]:
     pixels beside them; and, where transparency varies, opaque as the pet. EXIF is applied. Anything
     else, such as a colour picture or shades of grey, is refused rather than guessed at.
     """
-    picture = load(open_picture(file, name))
+    picture = load(open_image(file, name))
     turned = _turn(picture, _orientation(picture))
     turned.filename = picture.filename
     values, white = _grey_values(turned)
@@ -185,7 +185,7 @@ def decode_mask(file: Path | bytes, name: str = "") -> UInt8[np.ndarray, "h w"]:
     share = values / np.float32(white)
     too_dark = MAX_INSTANCES < found[-1] < white / 2
     if too_dark or np.mean((share >= 0.25) & (share < 0.75)) > MAX_GREY:
-        raise UnfitPicture(
+        raise UnfitImage(
             turned.filename,
             f"neither black and white nor instance numbers from 1 to {MAX_INSTANCES}: "
             f"{found.size} values from {found[0]} to {found[-1]}; save it as a PNG of such values",
@@ -200,7 +200,7 @@ def _grey_values(picture: Image.Image) -> tuple[Shaped[np.ndarray, "h w"], int]:
         numbers = np.unique(indices[indices != VOID])
         if numbers.size and numbers[-1] > MAX_INSTANCES:
             reason = f"palette entry {numbers[-1]}; instance numbers go up to {MAX_INSTANCES}"
-            raise UnfitPicture(picture.filename, reason)
+            raise UnfitImage(picture.filename, reason)
         return indices, VOID
     if picture.has_transparency_data:
         picture = _named(picture.convert("RGBA"), picture)
@@ -214,11 +214,11 @@ def _grey_values(picture: Image.Image) -> tuple[Shaped[np.ndarray, "h w"], int]:
     if values.ndim == 3:
         if picture.mode != "RGB" or np.ptp(values.astype(np.int16), axis=2).max() > 8:
             reason = "a mask in colour; save it as black and white or as instance numbers 1..n"
-            raise UnfitPicture(picture.filename, reason)
+            raise UnfitImage(picture.filename, reason)
         values = values[..., 1]
     if values.dtype.kind not in "ui" or values.min() < 0 or values.max() > 65535:
         reason = "mask values must be whole numbers from 0 to 65535"
-        raise UnfitPicture(picture.filename, reason)
+        raise UnfitImage(picture.filename, reason)
     return values, 65535 if values.max() > 255 else 255
 
 
@@ -237,7 +237,7 @@ def _is_grey_palette(picture: Image.Image) -> bool:
 
 def _refuse_trimap(found: np.ndarray, name: str) -> None:
     if found[0] > 0 and found.size > 1 and found[-1] <= 3:
-        raise UnfitPicture(
+        raise UnfitImage(
             name,
             f"values {found.tolist()} without a background of 0 look like a trimap; save pet as 1, "
             "background as 0 and border as 255",

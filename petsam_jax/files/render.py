@@ -30,7 +30,7 @@ MOST_OBJECTS = 254
 OUTLINE = 1 / 400
 
 
-def mask_picture(
+def mask_image(
     masks: Bool[np.ndarray, "n h w"], scores: Float[np.ndarray, " n"] | None = None
 ) -> Image.Image:
     """Of one object white on black; of others their numbers 1..n, in colours, on black.

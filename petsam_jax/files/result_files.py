@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from petsam_jax.files.annotations import Coco, Labelled, labelme, yolo_text
-from petsam_jax.files.find_images import PictureFile, replace_file
+from petsam_jax.files.find_images import ImageFile, replace_file
 from petsam_jax.files.formats import (
     TEXTS,
     WHOLE_RUN,
@@ -20,7 +20,7 @@ from petsam_jax.files.formats import (
     mask_name,
     overlay_name,
 )
-from petsam_jax.files.render import cutout, mask_picture, overlay
+from petsam_jax.files.render import cutout, mask_image, overlay
 
 JPEG_QUALITY = 92
 # A little larger than the smallest, and in a third of the time.
@@ -29,7 +29,7 @@ PNG_EFFORT = 4
 
 def write_files(
     out: Path,
-    file: PictureFile,
+    file: ImageFile,
     formats: Collection[str],
     image: UInt8[np.ndarray, "h w 3"],
     found: Labelled,
@@ -38,7 +38,7 @@ def write_files(
     """All formats but those of the whole run. There is no cut-out of an empty mask."""
     stem = file.stem
     if "mask" in formats:
-        replace_file(out / mask_name(stem), _png(mask_picture(found.masks, found.iou_pred)))
+        replace_file(out / mask_name(stem), _png(mask_image(found.masks, found.iou_pred)))
     if "cutout" in formats:
         look = {"trim": style.trim, "soft": style.soft, "background": style.background}
         names = cutout_names(stem, len(found.masks))

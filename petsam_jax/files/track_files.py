@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from petsam_jax.files.render import cutout, mask_picture, overlay
+from petsam_jax.files.render import cutout, mask_image, overlay
 from petsam_jax.files.video_writer import VideoWriter, can_be_transparent, check_name
 
 FORMATS = ("overlay", "cutout", "masks")
@@ -67,7 +67,7 @@ class ClipFiles(contextlib.ExitStack):
             everything = cutout(image, masks.any(axis=0), trim=False)
             self._save(Image.fromarray(everything), "cutout", frame)
         if "masks" in self._folders:
-            self._save(mask_picture(masks), "masks", frame)
+            self._save(mask_image(masks), "masks", frame)
 
     def _save(self, picture: Image.Image, name: str, frame: int) -> None:
         picture.save(self._folders[name] / f"{frame:05}.png", **PNG)

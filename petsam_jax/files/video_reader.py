@@ -15,7 +15,7 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
-from petsam_jax.files.images import UnfitPicture
+from petsam_jax.files.images import UnfitImage
 from petsam_jax.files.load_image import load_image
 
 # Frames of a video or a stream that stay readable without decoding again, if they are small.
@@ -84,7 +84,7 @@ def open_clip(source: Source | Clip) -> Clip:
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():
-            return Pictures(str(path), picture_files(path))
+            return Pictures(str(path), frame_files(path))
         if not path.is_file():
             raise ClipError(f"{path}: no such file or folder")
         return Video(path)
@@ -99,7 +99,7 @@ def open_clip(source: Source | Clip) -> Clip:
     )
 
 
-def picture_files(folder: Path) -> list[Path]:
+def frame_files(folder: Path) -> list[Path]:
     """The pictures of a folder as frames, in their order; hidden files are none."""
     files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
     return sorted((path for path in files if not path.name.startswith(".")), key=_in_order)
@@ -121,7 +121,7 @@ class Pictures(Clip):
     def _read(self, frame: int) -> Frame:
         try:
             return load_image(self._pictures[frame])
-        except UnfitPicture as error:
+        except UnfitImage as error:
             raise ClipError(f"{self.name}: frame {frame}: {error}") from error
 
 
@@ -143,7 +143,7 @@ class Stream(Clip):
                 raise IndexError(f"{self.name}: it ended after {self._next} frames") from None
             try:
                 self._kept[self._next] = load_image(picture)
-            except UnfitPicture as error:
+            except UnfitImage as error:
                 raise ClipError(f"{self.name}: frame {self._next}: {error}") from error
             self._next += 1
             _drop_oldest(self._kept)

@@ -126,7 +126,7 @@ class ImagePredictor:
     def encode(self, image: Picture) -> EncodedImage:
         """Encode a picture: uint8 array (h, w[, 3 or 4]), Pillow image, path or bytes of a file.
 
-        Raises UnfitPicture, a ValueError, for what is no picture, is damaged or has more than 40
+        Raises UnfitImage, a ValueError, for what is no picture, is damaged or has more than 40
         megapixels. Returns as soon as the device is at work.
         """
         return self.encode_many([image])[0]

@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from petsam_jax.files.annotations import Labelled
-from petsam_jax.files.find_images import PictureFile
+from petsam_jax.files.find_images import ImageFile
 from petsam_jax.files.formats import Style
-from petsam_jax.files.images import UnfitPicture
+from petsam_jax.files.images import UnfitImage
 from petsam_jax.files.load_image import load_image
 from petsam_jax.files.result_files import WholeRun, write_files
 from petsam_jax.predict.image_predictor import BATCH, EncodedImage, ImagePredictor
@@ -76,7 +76,7 @@ class Run:
     def __init__(
         self,
         predictor: ImagePredictor,
-        files: Sequence[PictureFile],
+        files: Sequence[ImageFile],
         out: Path,
         formats: Collection[str],
         style: Style,
@@ -113,13 +113,13 @@ class Run:
                 self._whole.write(self._out)
 
     def _found(
-        self, batch: list[tuple[PictureFile, Future]], said: Said
-    ) -> Iterator[tuple[PictureFile, UInt8[np.ndarray, "h w 3"], Labelled]]:
+        self, batch: list[tuple[ImageFile, Future]], said: Said
+    ) -> Iterator[tuple[ImageFile, UInt8[np.ndarray, "h w 3"], Labelled]]:
         pictures = []
         for file, reading in batch:
             try:
                 pictures.append((file, reading.result()))
-            except UnfitPicture as unfit:
+            except UnfitImage as unfit:
                 self._fail(file, unfit.reason)
         encoded = self._predictor.encode_many([image for _, image in pictures])
         for (file, image), one in zip(pictures, encoded, strict=True):
@@ -132,7 +132,7 @@ class Run:
             self._tell(f"{self._counted()} {file.path}: {_words(found)}")
             yield file, image, found
 
-    def _fail(self, file: PictureFile, reason: str) -> None:
+    def _fail(self, file: ImageFile, reason: str) -> None:
         self._done += 1
         self.failures[file.path] = reason
         self._tell(f"{self._counted()} {file.path}: FAILED: {reason}")
@@ -146,9 +146,9 @@ class Run:
         return f"[{self._done}/{len(self._files)}{rest}]"
 
 
-def _read_ahead(files: Iterable[PictureFile], number: int) -> Iterator[tuple[PictureFile, Future]]:
+def _read_ahead(files: Iterable[ImageFile], number: int) -> Iterator[tuple[ImageFile, Future]]:
     """The files in their order, each with its picture or the error; `number` are read ahead."""
-    waiting: deque[tuple[PictureFile, Future]] = deque()
+    waiting: deque[tuple[ImageFile, Future]] = deque()
     with ThreadPoolExecutor(THREADS) as pool:
         for file in files:
             waiting.append((file, pool.submit(load_image, file.path)))

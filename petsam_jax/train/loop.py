@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from petsam_jax import runtime
 from petsam_jax.checkpoint import build_model, finished_steps, load_weights, with_weights
 from petsam_jax.config import ConfigError, differences
-from petsam_jax.data.load import open_for_training, open_mix
+from petsam_jax.data.load import load_mix, load_train_and_valid
 from petsam_jax.data.sources import Source
 from petsam_jax.models.compute_dtype import fastest_dtype
 from petsam_jax.models.sam2 import SAM2
@@ -97,7 +97,7 @@ def describe(config: ConfigDict) -> str:
     sizes = trainable(model)
     per_epoch = 1.0
     if any("epoch" in group.warmup for group in config.optim.groups.values()):
-        source = open_mix(config.data.sources, config.data.weights, "train")
+        source = load_mix(config.data.sources, config.data.weights, "train")
         per_epoch = len(source) / config.train.batch_size
     rules = _rules(config, sizes, per_epoch)
     outline = {name: jax.ShapeDtypeStruct(size, "float32") for name, size in sizes.items()}
@@ -121,12 +121,12 @@ def train_and_evaluate(
 ) -> dict[str, float]:
     """Train to the end of `train.duration`, or to step `max_steps`; the last validation's metrics.
 
-    `sources` are those of the config where they are open already, as `open_for_training` has them.
-    SIGTERM and Ctrl-C save and return early. Raises the errors of `open_source` for missing data,
+    `sources`: those of the config, where `load_train_and_valid` has opened them already.
+    SIGTERM and Ctrl-C save and return early. Raises the errors of `load_source` for missing data,
     ConfigError, OptimizerError, WorkdirError, and TrainingDiverged.
     """
     check_limits(config)
-    source, held_out = sources or open_for_training(config.data)
+    source, held_out = sources or load_train_and_valid(config.data)
     check_workdir(workdir, 0)
     # From before config.json is written: that of a run that is under way may not be another's.
     with locked(workdir):

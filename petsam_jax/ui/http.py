@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from petsam_jax.files.images import UnfitPicture
+from petsam_jax.files.images import UnfitImage
 from petsam_jax.ui.cache import Expired
 from petsam_jax.ui.limits import MAX_REQUEST, MEGA
 from petsam_jax.ui.request_fields import BadRequest
@@ -107,7 +107,7 @@ def in_words(handler: Callable) -> Callable:
             return _refused(str(error), 410)
         except Busy as error:
             return _refused(str(error), 503, {"Retry-After": "1"})
-        except UnfitPicture as error:
+        except UnfitImage as error:
             return _refused(error.reason, 400)
         except ValueError as error:
             return _refused(str(error), 400)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from petsam_jax.files.images import UnfitPicture, check_size, open_picture, upright_rgb
+from petsam_jax.files.images import UnfitImage, check_size, open_image, upright_rgb
 from petsam_jax.predict.image_predictor import ImagePredictor
 from petsam_jax.predict.postprocess import logits_at_size
 from petsam_jax.ui.limits import MAX_POINTS, MEGA, Limits
@@ -48,7 +48,7 @@ class ImageService:
     def open(self, file: bytes) -> dict:
         """Encode the picture in a file's bytes: its id, its size, and how it is best shown.
 
-        Raises UnfitPicture, a ValueError, for what is no picture, is damaged or too large.
+        Raises UnfitImage, a ValueError, for what is no picture, is damaged or too large.
         """
         pixels, browser_shows_it = self._decode(file)
         encoded = self.predictor.encode(pixels)
@@ -70,11 +70,11 @@ class ImageService:
         """RGB, and whether the page may show the file itself instead of what we make of it."""
         if len(file) > self.limits.max_upload:
             limit = self.limits.max_upload / MEGA
-            raise UnfitPicture("picture", f"more than {limit:g} MB; make it smaller first")
-        picture = open_picture(file)
+            raise UnfitImage("picture", f"more than {limit:g} MB; make it smaller first")
+        picture = open_image(file)
         if picture.format not in FORMATS:
             reason = f"{picture.format} files are not taken here; save it as JPEG or PNG"
-            raise UnfitPicture("picture", reason)
+            raise UnfitImage("picture", reason)
         check_size(picture, self.limits.max_pixels)
         as_stored = "exif" not in picture.info or picture.format in TURNED_BY_BROWSERS
         return upright_rgb(picture), as_stored

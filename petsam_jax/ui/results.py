@@ -13,7 +13,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw
 
 from petsam_jax.files.annotations import Coco, Labelled, labelme, yolo_text
-from petsam_jax.files.render import COLOURS, cutout, mask_picture, overlay
+from petsam_jax.files.render import COLOURS, cutout, mask_image, overlay
 from petsam_jax.files.rle import encode_rle
 from petsam_jax.ui.backgrounds import on_background
 from petsam_jax.ui.image_service import ImageService, Masks
@@ -64,7 +64,7 @@ def make_result(studio: ImageService, said: object) -> File:
 
 def _picture(found: Found, state: PageState, style: Style) -> Image.Image:
     if style.kind == "mask":
-        return mask_picture(found.masks)
+        return mask_image(found.masks)
     if style.kind == "overlay":
         return _overlay(found, state, style)
     mask = found.masks.any(axis=0)

@@ -36,7 +36,7 @@ FILES = {"browser": HERE / "browser", "examples": HERE / "examples"}
 def studio_routes(studio: ImageService, workers: Workers) -> list[Route | Mount]:
     """All that the page asks of a studio."""
 
-    async def open_picture(request: Request) -> Response:
+    async def open_image(request: Request) -> Response:
         file = await body_of(request, studio.limits.max_upload)
         return JSONResponse(await workers.run(studio.open, file))
 
@@ -54,7 +54,7 @@ def studio_routes(studio: ImageService, workers: Workers) -> list[Route | Mount]
         file = await run_in_threadpool(_as_jpeg, studio, name)
         return Response(file, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
 
-    posts = {"open": open_picture, "answer": answer, "result": result}
+    posts = {"open": open_image, "answer": answer, "result": result}
     return [
         *(Route(f"/studio/{name}", in_words(f), methods=["POST"]) for name, f in posts.items()),
         Route("/studio/upright", in_words(upright), methods=["GET"]),

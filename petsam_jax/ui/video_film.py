@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from petsam_jax.files.render import COLOURS, cutout, mask_picture, overlay
+from petsam_jax.files.render import COLOURS, cutout, mask_image, overlay
 from petsam_jax.files.video_writer import VideoWriter
 from petsam_jax.ui.backgrounds import on_background
 from petsam_jax.ui.video_clip import OpenClip
@@ -48,7 +48,7 @@ def _look(
         return overlay(pixels, masks, colours, style.opacity)
     mask = masks.any(axis=0)
     if style.kind == "mask":
-        return np.asarray(mask_picture(mask[None]).convert("RGB"))
+        return np.asarray(mask_image(mask[None]).convert("RGB"))
     if style.kind == CLEAR:
         return cutout(pixels, mask, trim=False, soft=style.soft)
     return on_background(style.kind, pixels, mask, style.soft)
