@@ -19,7 +19,7 @@ FAULTS = {
     "Bengal_22": "the mask is 20 x 20, the picture 40 x 30",
     "Bengal_23": "no pet pixel in the mask",
     "beagle_24": "cannot be read: No such file",
-    "beagle_25": "not a picture in a format that Pillow knows",
+    "beagle_25": "not an image in a format that Pillow knows",
     "beagle_26": "not a trimap: values [0, 1, 2, 3]",
 }
 TEST_FAULT = "beagle_27"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from petsam_jax.files.load_image import load_image
+from petsam_jax.files.images import load_image
 from petsam_jax.files.video_reader import open_clip
 from petsam_jax.files.video_writer import VideoWriter
 from petsam_jax.predict.image_predictor import Answer, EncodedImage, ImagePredictor

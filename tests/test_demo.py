@@ -396,7 +396,7 @@ def test_what_goes_wrong_is_said_on_the_page(on_red, studio):
         {"name": "notes.txt", "mimeType": "image/png", "buffer": b"not a picture"}
     )
     on_red.page.wait_for_function(
-        "document.querySelector('[data-words]').textContent.includes('not a picture')"
+        "document.querySelector('[data-words]').textContent.includes('not an image')"
     )
     # The picture from before is still there, and answers.
     studio.predictor.delay = lambda: 1 / 0

@@ -103,7 +103,7 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(root, caplog):
         "maskless": "no images/maskless.* belongs to it",
         "twice": "2 files images/twice.* where one is wanted",
         "torn": "damaged or truncated JPEG data",
-        "text": "not a picture in a format that Pillow knows",
+        "text": "not an image in a format that Pillow knows",
         "size": "10 x 10, but its picture 30 x 20",
         "empty": "no pet pixel in the mask",
         "grey": "neither black and white nor instance numbers",

@@ -11,16 +11,14 @@ import pytest
 from PIL import Image
 
 from petsam_jax.files.images import (
-    MAX_PIXELS,
-    TRIMAP,
+    MAX_FILE_PIXELS,
     UnfitImage,
-    check_whole,
+    check_decodes,
     decode_image,
-    decode_mask,
     decode_stored,
-    decode_trimap,
     open_image,
 )
+from petsam_jax.files.masks import TRIMAP, decode_mask, decode_trimap
 
 # EXIF orientation -> where the pixel at (row, column) of the upright picture is stored, by the
 # standard's table: which sides the first stored row and column are.
@@ -57,7 +55,7 @@ def test_exif_is_applied_once_in_every_format(format, orientation):
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
     data = encoded(stored, format, orientation, **({"lossless": True} if format == "WEBP" else {}))
     np.testing.assert_array_equal(decode_image(data), upright)
-    assert check_whole(open_image(data)) == (30, 20)
+    assert check_decodes(open_image(data)) == (30, 20)
 
 
 @pytest.mark.parametrize("orientation", STORED)
@@ -67,7 +65,7 @@ def test_exif_of_a_jpeg_turns_pictures_but_not_stored_pixels(orientation):
     assert stored.shape == (20, 30, 3)
     upright = decode_image(data)
     np.testing.assert_array_equal(STORED[orientation](upright), stored)
-    assert check_whole(open_image(data)) == upright.shape[1::-1]
+    assert check_decodes(open_image(data)) == upright.shape[1::-1]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I;16", "I"])
@@ -115,7 +113,7 @@ def test_a_file_cut_short_is_an_unfit_picture_however_it_is_read(format):
     data = encoded(Image.fromarray(noise((64, 80, 3))), format)
     for part in (0.02, 0.1, 0.5, 0.8):
         short = data[: int(len(data) * part)]
-        for read in (decode_image, decode_mask, lambda d, n: check_whole(open_image(d, n))):
+        for read in (decode_image, decode_mask, lambda d, n: check_decodes(open_image(d, n))):
             with pytest.raises(UnfitImage) as caught:
                 read(short, "cut.file")
             assert caught.value.name == "cut.file" and str(caught.value).startswith("cut.file: ")
@@ -124,7 +122,7 @@ def test_a_file_cut_short_is_an_unfit_picture_however_it_is_read(format):
 def test_what_is_no_picture_is_said(tmp_path):
     cases = [
         (b"", "an empty file"),
-        (b"<html>", "not a picture in a format that Pillow knows"),
+        (b"<html>", "not an image in a format that Pillow knows"),
         (tmp_path / "none.jpg", "cannot be read: No such file"),
         (tmp_path, "cannot be read: Is a directory"),
         (encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "floating-point"),
@@ -135,7 +133,7 @@ def test_what_is_no_picture_is_said(tmp_path):
 
 
 def test_a_picture_of_too_many_pixels_is_refused_unread():
-    side = int(MAX_PIXELS**0.5) + 1
+    side = int(MAX_FILE_PIXELS**0.5) + 1
     small_file = encoded(Image.new("1", (side, side)))
     assert len(small_file) < 200_000
     with pytest.raises(UnfitImage, match="is more than 89,000,000; make it smaller"):

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax.files.images import UnfitImage
-from petsam_jax.files.load_image import MAX_PIXELS, load_image
+from petsam_jax.files.images import MAX_PIXELS, UnfitImage, load_image
 
 
 def encoded(image, format="PNG", **options):
@@ -81,12 +80,12 @@ def test_more_than_40_megapixels_are_refused_before_they_are_decoded():
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
-        (np.zeros((4, 4, 3), np.float32), "float32; want uint8 0..255: multiply by 255"),
-        (np.zeros((4, 4), np.uint16), "uint16; want uint8 0..255: convert it"),
-        (np.zeros((4, 4, 2), np.uint8), r"shape \(4, 4, 2\); want \(h, w\), \(h, w, 3\)"),
-        (np.zeros((0, 4, 3), np.uint8), "4 x 0 pixels; want 1 to"),
-        (Image.new("F", (4, 4)), "picture: holds floating-point numbers"),
-        (b"<html>404</html>", "picture: not a picture in a format that Pillow knows"),
+        (np.zeros((4, 4, 3), np.float32), "float32; expected uint8 0..255: multiply by 255"),
+        (np.zeros((4, 4), np.uint16), "uint16; expected uint8 0..255: convert it"),
+        (np.zeros((4, 4, 2), np.uint8), r"shape \(4, 4, 2\); expected \(h, w\), \(h, w, 3\)"),
+        (np.zeros((0, 4, 3), np.uint8), "4 x 0 pixels; expected 1 to"),
+        (Image.new("F", (4, 4)), "image: holds floating-point numbers"),
+        (b"<html>404</html>", "image: not an image in a format that Pillow knows"),
         ("no/such.png", "no/such.png: cannot be read: No such file"),
         (encoded(Image.new("RGB", (90, 90), "red"))[:-60], "damaged or truncated PNG data"),
     ],

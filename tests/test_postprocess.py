@@ -9,7 +9,6 @@ from petsam_jax.predict.postprocess import (
     fill_holes,
     logits_at_size,
     masks_at_size,
-    no_overlap,
     remove_islands,
     stability,
 )
@@ -91,30 +90,6 @@ def test_each_mask_of_a_stack_is_cleaned_by_itself(rng):
         np.testing.assert_array_equal(filled[i, j], fill_holes(masks[i, j], 5))
         np.testing.assert_array_equal(kept[i, j], remove_islands(masks[i, j], 5))
     assert (filled >= masks).all() and filled.sum() > masks.sum() > kept.sum()
-
-
-def test_a_pixel_belongs_to_the_object_whose_logit_is_highest(rng):
-    logits = rng.normal(0, 8, (4, 10, 12)).astype(np.float32)
-    apart = no_overlap(logits)
-    assert apart.dtype == np.float32 and ((apart > -10).sum(axis=0) <= 1).all()
-    best = logits.argmax(axis=0)
-    np.testing.assert_array_equal(
-        np.take_along_axis(apart, best[None], 0), np.take_along_axis(logits, best[None], 0)
-    )
-    other = np.arange(4)[:, None, None] != best
-    np.testing.assert_array_equal(apart[other], np.minimum(logits[other], -10))
-    assert no_overlap(logits[:0]).shape == (0, 10, 12)
-
-
-def test_masks_are_shared_out_by_score_and_else_in_order(rng):
-    masks = rng.random((3, 10, 12)) < 0.6
-    first = no_overlap(masks)
-    np.testing.assert_array_equal(first.any(axis=0), masks.any(axis=0))
-    assert (first.sum(axis=0) <= 1).all() and (first[0] == masks[0]).all()
-    scored = no_overlap(masks, np.array([0.2, 0.9, 0.2]))
-    assert (scored[1] == masks[1]).all() and (scored[0] == masks[0] & ~masks[1]).all()
-    with pytest.raises(ValueError, match="scores: only for masks"):
-        no_overlap(masks.astype(np.float32), np.ones(3))
 
 
 def test_stability_is_the_iou_of_two_thresholds():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax.files.images import decode_mask
+from petsam_jax.files.masks import decode_mask
 from petsam_jax.files.render import COLOURS, cutout, mask_image, overlay
 
 

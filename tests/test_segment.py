@@ -11,7 +11,7 @@ from PIL import Image
 from petsam_jax.checkpoint import model_shapes, with_weights
 from petsam_jax.cli import segment
 from petsam_jax.config import load_config
-from petsam_jax.files.images import decode_mask
+from petsam_jax.files.masks import decode_mask
 from petsam_jax.files.rle import decode_rle
 from petsam_jax.predict import segment_images
 from petsam_jax.predict.image_predictor import ImagePredictor
@@ -138,7 +138,7 @@ def test_bad_pictures_stop_nothing_and_are_listed(predictor, photos, tmp_path, c
     assert "2 of 5 pictures" in said.out
     failed = [line for line in said.err.splitlines() if line.startswith("failed: ")]
     assert len(failed) == 3 and all(str(photos) in line for line in failed)
-    assert f"{photos / 'aa.jpg'}: not a picture" in failed[0]
+    assert f"{photos / 'aa.jpg'}: not an image" in failed[0]
     assert f"{photos / 'cut.png'}: damaged or truncated PNG" in failed[1]
     assert "(35, 10) is outside the picture" in failed[2]
     made = sorted(path.name for path in (tmp_path / "out").iterdir())

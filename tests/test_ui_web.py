@@ -64,7 +64,7 @@ def test_a_picture_goes_once_and_masks_come_back(web):
 @pytest.mark.parametrize(
     ("path", "sent", "status", "words"),
     [
-        ("open", b"no picture", 400, "not a picture"),
+        ("open", b"no picture", 400, "not an image"),
         ("open", bytes(100_001), 400, "more than 0.1 MB"),
         ("answer", b"{", 400, "not JSON"),
         ("answer", b"[" * 100_000, 400, "not JSON"),

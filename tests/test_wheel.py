@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from petsam_jax.files.images import decode_mask
+from petsam_jax.files.masks import decode_mask
 from petsam_jax.predict.image_predictor import SHIPPED
 
 ROOT = Path(__file__).parents[1]

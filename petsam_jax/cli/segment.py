@@ -44,7 +44,7 @@ def _run(args: argparse.Namespace, files: list[ImageFile]) -> int:
     # Here, since they take seconds to import, and wrong flags are told at once.
     import jax
 
-    from petsam_jax.files.images import VOID, decode_mask
+    from petsam_jax.files.masks import VOID, decode_mask
     from petsam_jax.predict.image_predictor import ImagePredictor
     from petsam_jax.predict.segment_images import Run, Said
 

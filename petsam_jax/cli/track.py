@@ -184,7 +184,7 @@ def say_all(session, args: argparse.Namespace) -> int:
 
 
 def _read_mask(path: Path):
-    from petsam_jax.files.images import VOID, decode_mask
+    from petsam_jax.files.masks import VOID, decode_mask
 
     values = decode_mask(path)
     return (values > 0) & (values != VOID)

@@ -15,15 +15,8 @@ import numpy as np
 from petsam_jax.data.oxford_layout import LayoutError
 from petsam_jax.data.pets import log_skipped
 from petsam_jax.data.sources import IGNORE, INSTANCE_MARK, PET, Example, image_name
-from petsam_jax.files.images import (
-    MAX_INSTANCES,
-    VOID,
-    UnfitImage,
-    check_whole,
-    decode_image,
-    decode_mask,
-    open_image,
-)
+from petsam_jax.files.images import UnfitImage, check_decodes, decode_image, open_image
+from petsam_jax.files.masks import MAX_INSTANCES, VOID, decode_mask
 
 # Names of folders that say which part of a data set they are, and so nothing about the group.
 PART_NAMES = ("train", "valid", "val", "test")
@@ -127,7 +120,7 @@ def _instances(pair: Pair) -> list[int] | UnfitImage:
     """The numbers of the instances in a mask, or what is wrong with it or with its picture."""
     try:
         picture = open_image(pair.image)
-        size = check_whole(picture)
+        size = check_decodes(picture)
         mask = decode_mask(pair.mask)
         if mask.shape[::-1] != size:
             reason = f"{mask.shape[1]} x {mask.shape[0]}, but its picture {size[0]} x {size[1]}"

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from petsam_jax.data.sources import PET
-from petsam_jax.files.images import UnfitImage, check_whole, decode_trimap, open_image
+from petsam_jax.files.images import UnfitImage, check_decodes, open_image
+from petsam_jax.files.masks import decode_trimap
 
 # Split -> the list of its pictures.
 LISTS = {"train": "trainval.txt", "test": "test.txt"}
@@ -90,7 +91,7 @@ def check(files: Files) -> None:
         raise UnfitImage(image_path, f"a {picture.format} file under a .jpg name")
     # Trimaps match the stored pixels, whatever EXIF says.
     width, height = picture.size
-    check_whole(picture)
+    check_decodes(picture)
     mask_format = open_image(files.trimap, trimap_path).format
     if mask_format != "PNG":
         raise UnfitImage(trimap_path, f"a {mask_format} file under a .png name")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from petsam_jax.data.oxford_layout import Entry, LayoutError, OfficialTree, breed, check
 from petsam_jax.data.sources import Example
-from petsam_jax.files.images import UnfitImage, decode_stored, decode_trimap
+from petsam_jax.files.images import UnfitImage, decode_stored
+from petsam_jax.files.masks import decode_trimap
 
 NAME, VERSION = "oxford_iiit_pet", "4.0.0"
 # How many of the pictures left out a log line names; the source's `skipped` has them all.

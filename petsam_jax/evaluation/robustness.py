@@ -23,7 +23,7 @@ from petsam_jax.evaluation.protocol import (
     found_unasked,
 )
 from petsam_jax.evaluation.simulated_user import Click, generator, move_sides, tight_box
-from petsam_jax.files.load_image import MAX_PIXELS
+from petsam_jax.files.images import MAX_PIXELS
 from petsam_jax.metrics import iou
 
 # Parts of the pet's box by which clicks and the sides of boxes are off.

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image
 from scipy import ndimage
 
-from petsam_jax.predict.postprocess import no_overlap
+from petsam_jax.files.masks import no_overlap
 
 Colour = tuple[int, int, int]
 

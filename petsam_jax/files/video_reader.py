@@ -15,8 +15,7 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
-from petsam_jax.files.images import UnfitImage
-from petsam_jax.files.load_image import load_image
+from petsam_jax.files.images import UnfitImage, load_image
 
 # Frames of a video or a stream that stay readable without decoding again, if they are small.
 KEPT, LEAST_KEPT, KEPT_BYTES = 32, 6, 64_000_000

@@ -28,7 +28,7 @@ from PIL import Image
 
 from petsam_jax.checkpoint import load_model
 from petsam_jax.data.warp import view_matrix, warp_image
-from petsam_jax.files.load_image import Picture, load_image
+from petsam_jax.files.images import AnyImage, load_image
 from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.layers import Conv, Linear, UpConv
 from petsam_jax.models.sam2 import SAM2
@@ -123,7 +123,7 @@ class ImagePredictor:
 
     # Pictures
 
-    def encode(self, image: Picture) -> EncodedImage:
+    def encode(self, image: AnyImage) -> EncodedImage:
         """Encode a picture: uint8 array (h, w[, 3 or 4]), Pillow image, path or bytes of a file.
 
         Raises UnfitImage, a ValueError, for what is no picture, is damaged or has more than 40
@@ -131,7 +131,7 @@ class ImagePredictor:
         """
         return self.encode_many([image])[0]
 
-    def encode_many(self, images: Iterable[Picture]) -> list[EncodedImage]:
+    def encode_many(self, images: Iterable[AnyImage]) -> list[EncodedImage]:
         """Encode pictures of any sizes, several at once where the device gains by it."""
         size_and_input = [self._model_input(image) for image in images]
         most = 1 if jax.default_backend() == "cpu" else BATCH
@@ -144,19 +144,19 @@ class ImagePredictor:
             encoded += [EncodedImage(*one) for one in zip(sizes, features, strict=False)]
         return encoded
 
-    def set_image(self, image: Picture) -> EncodedImage:
+    def set_image(self, image: AnyImage) -> EncodedImage:
         """Encode a picture, and remember it for calls that name none."""
         # Not read back from `self`: another thread may have set its own meanwhile.
         encoded = self._image = self.encode(image)
         return encoded
 
-    def set_images(self, images: Iterable[Picture]) -> list[EncodedImage]:
+    def set_images(self, images: Iterable[AnyImage]) -> list[EncodedImage]:
         """Encode pictures, and remember the last one; give one of them as `image` to a call."""
         encoded = self.encode_many(images)
         self._image = encoded[-1] if encoded else self._image
         return encoded
 
-    def _model_input(self, image: Picture) -> tuple[tuple[int, int], UInt8[np.ndarray, "s s 3"]]:
+    def _model_input(self, image: AnyImage) -> tuple[tuple[int, int], UInt8[np.ndarray, "s s 3"]]:
         """Height and width, and the picture stretched to the model's square as in training."""
         pixels = load_image(image)
         picture = Image.fromarray(pixels)

@@ -8,13 +8,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Shaped
+from jaxtyping import Bool, Float, Float32, Int
 from scipy import ndimage
 
 # Pixels whose corners touch belong together, as in SAM 2.
 TOUCHING = np.ones((3, 3), bool)
-# What a logit is at most where another object is more likely, as in SAM 2.
-ELSEWHERE = -10.0
 
 
 # Size
@@ -158,29 +156,7 @@ def _parts(mask):
     return labels, np.bincount(labels.ravel(), minlength=number + 1)
 
 
-# Several objects, several masks
-
-
-def no_overlap(
-    masks: Shaped[np.ndarray, "n h w"], scores: Float[np.ndarray, " n"] | None = None
-) -> Shaped[np.ndarray, "n h w"]:
-    """Each pixel to one object at most.
-
-    Of logits, to the one whose logit is highest; those of the others become -10 at most, as in
-    SAM 2. Of masks, to the one of the highest score; without scores, and among equals, to the
-    first. Raises ValueError for scores beside logits, which have no use for them.
-    """
-    if masks.dtype != bool:
-        if scores is not None:
-            raise ValueError("scores: only for masks; logits say themselves which object is ahead")
-        ahead = np.arange(len(masks))[:, None, None] == masks.argmax(axis=0) if len(masks) else True
-        return np.where(ahead, masks, np.minimum(masks, np.asarray(ELSEWHERE, masks.dtype)))
-    order = range(len(masks)) if scores is None else np.argsort(-scores, kind="stable")
-    apart, taken = np.zeros_like(masks), np.zeros(masks.shape[1:], bool)
-    for number in order:
-        apart[number] = masks[number] & ~taken
-        taken |= masks[number]
-    return apart
+# Several masks
 
 
 def choose_mask(

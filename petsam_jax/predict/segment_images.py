@@ -19,8 +19,7 @@ from jaxtyping import Bool, UInt8
 from petsam_jax.files.annotations import Labelled
 from petsam_jax.files.find_images import ImageFile
 from petsam_jax.files.formats import Style
-from petsam_jax.files.images import UnfitImage
-from petsam_jax.files.load_image import load_image
+from petsam_jax.files.images import UnfitImage, load_image
 from petsam_jax.files.result_files import WholeRun, write_files
 from petsam_jax.predict.image_predictor import BATCH, EncodedImage, ImagePredictor
 from petsam_jax.train.metric_log import duration
