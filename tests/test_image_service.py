@@ -14,13 +14,13 @@ from petsam_jax.files.rle import decode_rle
 from petsam_jax.predict.postprocess import logits_at_size
 from petsam_jax.ui.cache import Expired
 from petsam_jax.ui.click_labels import patch_mean, read_click
+from petsam_jax.ui.image_export import make_result
 from petsam_jax.ui.image_service import ImageService, runs, shown_size
 from petsam_jax.ui.limits import Limits
 from petsam_jax.ui.messages import percent
 from petsam_jax.ui.open_images import REMEMBERED, OpenPictures
 from petsam_jax.ui.page_state import Click, Settings, read_state
 from petsam_jax.ui.request_fields import BadRequest
-from petsam_jax.ui.results import make_result
 from tests.red_predictor import CELLS, RedPredictor, red_picture
 
 RED = (300, 100, 420, 220)

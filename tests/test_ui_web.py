@@ -141,7 +141,7 @@ def test_pages_of_other_sites_may_not_ask(web, address):
 
 
 def test_every_answer_forbids_the_browser_to_load_from_elsewhere(web):
-    for path in ("/", "/studio/files/browser/app.js", "/studio/upright?picture=x", "/config"):
+    for path in ("/", "/studio/files/browser/image_tab.js", "/studio/upright?picture=x", "/config"):
         policy = web.get(path).headers["content-security-policy"]
         assert "default-src 'self'" in policy and "http" not in policy
 

@@ -15,7 +15,7 @@ from petsam_jax.predict.image_predictor import SHIPPED
 ROOT = Path(__file__).parents[1]
 PARTS = ("petsam_jax", "configs", "pyproject.toml", "README.md", "LICENSE")
 # What a program needs besides Python, by the ends of its names.
-WANTED = ("configs/pets256_small.py", "ui/browser/studio.html", "ui/examples/dog.webp")
+WANTED = ("configs/pets256_small.py", "ui/browser/image_tab.html", "ui/examples/dog.webp")
 
 
 @pytest.fixture(scope="module")

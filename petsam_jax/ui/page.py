@@ -1,6 +1,6 @@
 """The page: a Gradio app with a tab for pictures and one for clips, and the API `segment`.
 
-What it looks like is in `browser`: `header.html`, a file for each tab, `studio.css`, and scripts
+What it looks like is in `browser`: `header.html`, a file for each tab, `page.css`, and scripts
 that the browser loads as modules from `studio/files/browser`.
 """
 
@@ -40,8 +40,8 @@ import(base + 'files/browser/SCRIPT').then((app) => app.start(element, base)).ca
 """
 # Label, id, what is in `browser`, and what is shown there.
 TABS = (
-    ("Picture", "studio", "studio.html", "app.js", "picture"),
-    ("Video", "video", "video.html", "video.js", "frame"),
+    ("Picture", "studio", "image_tab.html", "image_tab.js", "picture"),
+    ("Video", "video", "video_tab.html", "video_tab.js", "frame"),
 )
 # A line of a tab's HTML that stands for a file which both tabs have a use for.
 PART = re.compile(r"^ *<!-- (part_\w+\.html) -->\n", re.MULTILINE)
@@ -75,7 +75,7 @@ def make_app(
         max_file_size=studio.limits.max_upload,
         favicon_path=str(BROWSER / "favicon.svg"),
         theme=gr.themes.Base(font=SANS, font_mono=["ui-monospace", "monospace"]),
-        css_paths=[BROWSER / "studio.css", BROWSER / "video.css"],
+        css_paths=[BROWSER / "page.css", BROWSER / "video.css"],
         app_kwargs={"openapi_url": None, "docs_url": None, "redoc_url": None},
     )
 

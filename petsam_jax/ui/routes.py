@@ -25,9 +25,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from petsam_jax.ui.http import Workers, body_of, in_words, json_of
+from petsam_jax.ui.image_export import make_result
 from petsam_jax.ui.image_service import ImageService
 from petsam_jax.ui.page_state import read_state
-from petsam_jax.ui.results import make_result
 
 HERE = Path(__file__).parent
 FILES = {"browser": HERE / "browser", "examples": HERE / "examples"}

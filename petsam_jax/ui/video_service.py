@@ -25,7 +25,7 @@ from petsam_jax.ui.cache import Expired, Shelf
 from petsam_jax.ui.limits import MEGA, Limits
 from petsam_jax.ui.request_fields import BadRequest
 from petsam_jax.ui.video_clip import OpenClip
-from petsam_jax.ui.video_film import make_film
+from petsam_jax.ui.video_export import make_film
 from petsam_jax.ui.video_state import ClipState, FilmStyle
 
 # How files begin that are taken, and the names by which FFmpeg knows them. Others it would open

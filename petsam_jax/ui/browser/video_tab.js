@@ -1,16 +1,16 @@
-// The video tab: prompts on any frame, masks on all of them. As in `app.js`, but what was tracked is
+// The video tab: prompts on any frame, masks on all of them. As in `image_tab.js`, but what was tracked is
 // the server's: the page keeps what it was told of a frame until the prompts change.
 
 import { exampleFile, examples } from './examples.js';
-import { takeFiles } from './intake.js';
-import { LongWork } from './long_work.js';
+import { takeFiles } from './file_input.js';
+import { LongWork } from './long_task.js';
 import { defaults } from './panel.js';
-import { Reel } from './reel.js';
-import { download, stemOf } from './results.js';
+import { Reel } from './frame_loader.js';
+import { download, stemOf } from './export.js';
 import { Timeline } from './timeline.js';
 import { VideoStage, stepOf } from './video_stage.js';
 import { VideoStore } from './video_store.js';
-import { Workbench } from './workbench.js';
+import { Workbench } from './tab.js';
 
 const WHAT_TO_DO = 'Click on the animal on any frame, or drag a box round it; then track it.';
 const EXAMPLES = [['kitten.mp4', 'A kitten, and a camera that moves', 'Made of the photo by Loliloli, public domain', 'kitten.webp']];

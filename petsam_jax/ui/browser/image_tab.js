@@ -2,10 +2,10 @@
 // what the server answers goes to the painter and the panel.
 
 import { defaults } from './panel.js';
-import { Photos } from './photos.js';
-import { copyResult, saveResult } from './results.js';
+import { Photos } from './image_opener.js';
+import { copyResult, saveResult } from './export.js';
 import { Store } from './store.js';
-import { Workbench } from './workbench.js';
+import { Workbench } from './tab.js';
 
 const WHAT_TO_DO = 'Click on the animal, or drag a box round it.';
 const RESULTS = { overlay: 'overlay', cutout: 'cut-out', white: 'on white', blur: 'blurred', mask: 'mask' };

@@ -1,7 +1,7 @@
 // Pictures come in: examples, files chosen, dropped or pasted.
 
 import { exampleFile, examples } from './examples.js';
-import { takeFiles } from './intake.js';
+import { takeFiles } from './file_input.js';
 
 // To start with, so that the page is never empty. Where they come from: `examples/CREDITS.md`.
 const EXAMPLES = [
