@@ -1,4 +1,4 @@
-"""`petsam`: what there is, how fast it says so, and that each name leads to its program."""
+"""`petsam`: its commands, and that help is printed without slow imports."""
 
 import importlib
 import os
@@ -28,7 +28,7 @@ def python(*argv, **options):
     )
 
 
-def test_help_comes_without_importing_anything_slow(tmp_path):
+def test_help_imports_nothing_slow(tmp_path):
     slow = ["jax", "numpy", "scipy", "PIL", "flax", "tensorflow_datasets", "gradio"]
     for argv in (["--help"], ["--version"], ["segment", "--help"], ["demo", "--help"]):
         code = f"""
@@ -38,11 +38,11 @@ with contextlib.suppress(SystemExit):
     main({argv!r})
 print("slow:", [name for name in {slow!r} if name in sys.modules])
 """
-        said = python("-c", code, cwd=tmp_path)
-        assert said.stdout.endswith("slow: []\n"), (argv, said.stdout[-200:], said.stderr)
+        result = python("-c", code, cwd=tmp_path)
+        assert result.stdout.endswith("slow: []\n"), (argv, result.stdout[-200:], result.stderr)
 
 
-def test_help_of_every_command_comes_before_jax_is_imported(tmp_path):
+def test_command_help_does_not_import_jax(tmp_path):
     slow = {"jax", "flax", "scipy", "orbax", "tensorflow_datasets", "gradio", "grain"}
     code = f"""
 import contextlib, sys
@@ -53,22 +53,22 @@ for name in COMMANDS:
     assert not {slow!r} & sys.modules.keys(), name
 print(len(COMMANDS))
 """
-    said = python("-c", code, cwd=tmp_path)
-    assert said.stdout.endswith(f"\n{len(COMMANDS)}\n"), said.stderr
+    result = python("-c", code, cwd=tmp_path)
+    assert result.stdout.endswith(f"\n{len(COMMANDS)}\n"), result.stderr
 
 
-def test_it_is_a_program_and_a_module(tmp_path):
-    said = python("-m", "petsam_jax", "--version", cwd=tmp_path)
-    assert (said.returncode, said.stdout) == (0, f"petsam {__version__}\n")
+def test_runs_as_script_and_as_module(tmp_path):
+    result = python("-m", "petsam_jax", "--version", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (0, f"petsam {__version__}\n")
     project = (ROOT / "pyproject.toml").read_text()
     assert 'petsam = "petsam_jax.cli.main:main"' in project
 
 
-def test_help_names_every_command(capsys):
+def test_help_lists_every_command(capsys):
     assert main(["--help"]) == 0
-    said = capsys.readouterr().out
-    assert all(f"    {name} " in said for name in COMMANDS)
-    assert "petsam segment cat.jpg --point 320,200 --out masks" in said
+    printed = capsys.readouterr().out
+    assert all(f"    {name} " in printed for name in COMMANDS)
+    assert "petsam segment cat.jpg --point 320,200 --out masks" in printed
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -79,18 +79,18 @@ def test_every_command_has_a_main(name):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["sgement"], "no command 'sgement'; did you mean segment?"),
-        (["xyz"], "no command 'xyz'; petsam --help lists the commands"),
+        (["sgement"], "unknown command 'sgement'; did you mean segment?"),
+        (["xyz"], "unknown command 'xyz'; petsam --help lists the commands"),
         ([], "usage: petsam COMMAND"),
     ],
 )
-def test_what_is_no_command_is_told(argv, words, capsys):
+def test_unknown_command_gets_a_suggestion(argv, words, capsys):
     assert main(argv) == 2
-    said = capsys.readouterr()
-    assert words in said.err and not said.out
+    printed = capsys.readouterr()
+    assert words in printed.err and not printed.out
 
 
-def test_flags_and_exit_code_go_through(monkeypatch, tmp_path):
+def test_flags_and_exit_code_are_passed_through(monkeypatch, tmp_path):
     (tmp_path / "made_up.py").write_text("def main(argv):\n    return len(argv)\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(COMMANDS, "made-up", Command("made_up", "counts its flags"))
@@ -105,24 +105,24 @@ def test_flags_and_exit_code_go_through(monkeypatch, tmp_path):
         ("not_there.at_all", "petsam made-up: not_there is not installed; pip install not_there"),
     ],
 )
-def test_what_is_not_installed_is_told(module, words, monkeypatch, capsys):
+def test_missing_module_is_reported(module, words, monkeypatch, capsys):
     monkeypatch.setitem(COMMANDS, "made-up", Command(module, "is not there"))
     assert main(["made-up"]) == 1
     assert capsys.readouterr().err == words + "\n"
 
 
-# Configs that come with the package
+# Built-in configs
 
 
 @pytest.mark.parametrize("spec", ["tiny", "tiny.py", "configs/tiny.py"])
 def test_configs_are_found_from_any_folder(spec, tmp_path, monkeypatch):
-    want = load_config(ROOT / "configs" / "tiny.py")
+    expected = load_config(ROOT / "configs" / "tiny.py")
     monkeypatch.chdir(tmp_path)
-    assert load_config(spec) == want
+    assert load_config(spec) == expected
     assert load_config("pets256:seed") == load_config("configs/pets256.py:seed")
 
 
-def test_a_file_of_that_name_goes_first(tmp_path, monkeypatch):
+def test_local_file_takes_precedence(tmp_path, monkeypatch):
     (tmp_path / "tiny.py").write_text(
         "from ml_collections import ConfigDict\n\n\ndef get_config():\n"
         "    return ConfigDict({'mine': 1})\n"
@@ -137,29 +137,29 @@ def test_a_file_of_that_name_goes_first(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", packaged_configs())
-def test_a_copied_config_is_the_same_and_stands_alone(name, tmp_path, monkeypatch, capsys):
+def test_copied_config_is_equal_and_self_contained(name, tmp_path, monkeypatch, capsys):
     out = tmp_path / "mine"
     assert export_config([name, "--out", str(out)]) == 0
     assert f"petsam train --config={out / name}.py" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)
-    # Changing what it builds on changes it.
+    # A change of its base changes it.
     assert load_config(f"mine/{name}.py") == load_config(name)
     base = out / "pets256.py"
     base.write_text(base.read_text().replace("train.seed = 0", "train.seed = 7"))
     assert load_config(f"mine/{name}.py").train.seed == 7
 
 
-def test_a_copy_never_replaces_a_file(tmp_path, capsys):
+def test_export_never_overwrites_a_file(tmp_path, capsys):
     (tmp_path / "pets256.py").write_text("mine")
     assert export_config(["tiny", "--out", str(tmp_path)]) == 1
     assert f"{tmp_path / 'pets256.py'} exists" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["pets256.py"]
     assert export_config(["zebra", "--out", str(tmp_path)]) == 1
-    told = f"no config 'zebra'; there are {', '.join(packaged_configs())}\n"
-    assert told in capsys.readouterr().err
+    message = f"no config 'zebra'; there are {', '.join(packaged_configs())}\n"
+    assert message in capsys.readouterr().err
 
 
-def test_without_a_name_all_configs_are_listed(capsys):
+def test_export_config_without_a_name_lists_all(capsys):
     assert export_config([]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(packaged_configs())

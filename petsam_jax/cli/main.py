@@ -1,10 +1,10 @@
-"""The command `petsam`, also `python -m petsam_jax`: one name for all the programs here.
+"""The command `petsam`, also `python -m petsam_jax`: one entry point for all commands.
 
     petsam segment cat.jpg --out masks
     petsam demo
 
-Each command is a module's `main`, which is imported only when it is asked for, so that help is
-there at once. `petsam COMMAND --help` shows that command's flags with examples.
+Each command is the `main` of a module that is imported only when the command runs, so that help
+appears at once. `petsam COMMAND --help` shows that command's flags with examples.
 """
 
 import difflib
@@ -17,30 +17,32 @@ from petsam_jax import __version__, runtime
 
 
 class Command(NamedTuple):
-    """Where a command is, and what it does in a few words."""
+    """The module of a command, and its line in the help."""
 
     module: str
-    words: str
-    restarts: bool = False  # for the memory settings of `runtime`, which make training faster
+    summary: str
+    restarts: bool = False  # for the memory settings of `runtime`, which speed up training
 
 
 COMMANDS = {
-    "segment": Command("petsam_jax.cli.segment", "masks of pictures and folders, as files"),
-    "track": Command("petsam_jax.cli.track", "follow an animal through a video"),
-    "demo": Command("petsam_jax.cli.demo", "the page where a click cuts the pet out"),
-    "train": Command("petsam_jax.cli.train", "train a model, or go on with a run", restarts=True),
-    "evaluate": Command("petsam_jax.cli.evaluate", "figures of a checkpoint on held-out pictures"),
-    "evaluate-video": Command("petsam_jax.cli.evaluate_video", "the same on videos"),
-    "prepare": Command("petsam_jax.cli.prepare", "make Oxford-IIIT Pet ready for training"),
-    "preview": Command("petsam_jax.cli.preview", "a sheet of what training sees"),
-    "export-config": Command("petsam_jax.cli.export_config", "copy a config, to change it"),
-    "export": Command("petsam_jax.cli.export", "the weights of a run as a small checkpoint"),
-    "convert": Command("petsam_jax.cli.convert", "official SAM 2.1 weights as a checkpoint"),
+    "segment": Command("petsam_jax.cli.segment", "segment images or folders of images"),
+    "track": Command("petsam_jax.cli.track", "track animals through a video"),
+    "demo": Command("petsam_jax.cli.demo", "start the web demo"),
+    "train": Command("petsam_jax.cli.train", "train a model, or resume a run", restarts=True),
+    "evaluate": Command("petsam_jax.cli.evaluate", "evaluate a checkpoint on held-out images"),
+    "evaluate-video": Command(
+        "petsam_jax.cli.evaluate_video", "evaluate a checkpoint on annotated videos"
+    ),
+    "prepare": Command("petsam_jax.cli.prepare", "prepare Oxford-IIIT Pet for training"),
+    "preview": Command("petsam_jax.cli.preview", "draw a sheet of augmented training examples"),
+    "export-config": Command("petsam_jax.cli.export_config", "copy a built-in config, to edit it"),
+    "export": Command("petsam_jax.cli.export", "export the averaged weights of a run"),
+    "convert": Command("petsam_jax.cli.convert", "convert official SAM 2.1 weights"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is that command's, and 2 if there is no such command."""
+    """Run a command and return its exit code; 2 if there is no such command."""
     given = sys.argv[1:] if argv is None else list(argv)
     first, rest = (given[0], given[1:]) if given else ("", [])
     if first in ("-h", "--help"):
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if first not in COMMANDS:
         near = difflib.get_close_matches(first, COMMANDS, 1)
         advice = f"did you mean {near[0]}?" if near else "petsam --help lists the commands"
-        print(f"petsam: no command {first!r}; {advice}" if first else usage(), file=sys.stderr)
+        print(f"petsam: unknown command {first!r}; {advice}" if first else usage(), file=sys.stderr)
         return 2
     command = COMMANDS[first]
     if command.restarts and argv is None:
@@ -65,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def usage() -> str:
-    """What `petsam --help` prints."""
+    """The text of `petsam --help`."""
     width = max(map(len, COMMANDS)) + 2
-    lines = [f"    {name:<{width}}{command.words}" for name, command in COMMANDS.items()]
+    lines = [f"    {name:<{width}}{command.summary}" for name, command in COMMANDS.items()]
     examples = [
         "    petsam segment cat.jpg --point 320,200 --out masks --format mask,cutout",
         "    petsam segment photos --auto --out masks --format coco",
