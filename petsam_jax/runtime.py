@@ -18,7 +18,10 @@ import contextlib
 import ctypes
 import os
 import platform
+import signal
 import sys
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 # Pages of 2 MB where the kernel grants them on request.
@@ -27,6 +30,8 @@ TUNABLES = "glibc.malloc.hugetlb=1"
 # with raised privileges).
 RESTARTED = "PETSAM_RESTARTED"
 DEVICES = "--xla_force_host_platform_device_count"
+# Steps after which the processes of a run exchange whether to stop.
+AGREE_EVERY = 8
 # Whether `prepare` was called, which only a program does.
 _own_process = False
 
@@ -94,6 +99,57 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(caches / "petsam_jax"))
         # Small programs, too: to draw a model's first weights takes hundreds of them.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+class StopSignal:
+    """While active, turns SIGTERM and Ctrl-C into `requested`, to stop between two steps or frames.
+
+    A second signal has its usual effect. Outside the main thread, where Python has no signals,
+    nothing is ever requested.
+    """
+
+    def __init__(self, signals: Iterable[int] = (signal.SIGTERM, signal.SIGINT)):
+        self.signals, self.requested, self._agreed = tuple(signals), "", ""
+        self._old = {}
+
+    def agreed(self, step: int) -> str:
+        """`requested`, on all processes of a run after the same step, so that all of them save.
+
+        Every process must call it after every step. They exchange it at every AGREE_EVERY-th step
+        only, since that waits for the devices.
+        """
+        import jax
+
+        if jax.process_count() == 1:
+            return self.requested
+        if step % AGREE_EVERY == 0 and not self._agreed:
+            import numpy as np
+            from jax.experimental.multihost_utils import process_allgather
+
+            numbers = [signal.Signals(number).name for number in self.signals]
+            mine = np.int32(1 + numbers.index(self.requested) if self.requested else 0)
+            if newest := int(process_allgather(mine).max()):
+                self._agreed = numbers[newest - 1]
+        return self._agreed
+
+    def __enter__(self) -> "StopSignal":
+        if threading.current_thread() is threading.main_thread():
+            self._old = {number: signal.signal(number, self._handle) for number in self.signals}
+        return self
+
+    def __exit__(self, *_) -> None:
+        while self._old:
+            number, handler = self._old.popitem()
+            # None: a handler that was not installed from Python and cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _handle(self, number, frame) -> None:
+        if self.requested:
+            self.__exit__()
+            signal.raise_signal(number)
+            return
+        # The name, which is true.
+        self.requested = signal.Signals(number).name
 
 
 def _can_restart() -> bool:

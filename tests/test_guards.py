@@ -1,9 +1,6 @@
-"""Run guard: workdirs, configs, signals, and losses that cannot go on."""
+"""Checks of a run: workdirs, configs, and losses that cannot go on."""
 
-import os
 import shutil
-import signal
-import threading
 from collections import namedtuple
 from pathlib import Path
 
@@ -13,7 +10,6 @@ import pytest
 from ml_collections import ConfigDict
 
 from petsam_jax.train.guards import (
-    StopSignal,
     TrainingDiverged,
     WorkdirError,
     check_config,
@@ -172,47 +168,6 @@ def test_damaged_config_is_named(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(WorkdirError, match="config.json is damaged"):
         check_config(tmp_path, config())
-
-
-# Signals
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_sets_a_flag_and_old_handlers_return(number):
-    old = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
-    with StopSignal() as stop:
-        assert not stop.requested
-        os.kill(os.getpid(), number)
-        assert stop.requested == signal.Signals(number).name
-    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == old
-
-
-def test_second_signal_does_what_it_did_before():
-    with StopSignal() as stop:
-        signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        assert stop.requested == "SIGTERM"
-
-
-def test_old_handlers_return_after_an_error():
-    old = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(ZeroDivisionError), StopSignal():
-        raise ZeroDivisionError
-    assert signal.getsignal(signal.SIGTERM) == old
-
-
-def test_other_threads_may_use_it():
-    seen = []
-
-    def run():
-        with StopSignal() as stop:
-            seen.append(stop.requested)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    assert seen == [""]
 
 
 # Losses

@@ -14,9 +14,10 @@ from test_train import saved_arrays, small
 from test_train_checkpoints import a_state
 
 from petsam_jax.config import from_json, to_json
+from petsam_jax.runtime import StopSignal
 from petsam_jax.train.checkpoints import RunCheckpoints
 from petsam_jax.train.device_batches import DeviceBatch, placements
-from petsam_jax.train.guards import StopSignal, WorkdirError, locked
+from petsam_jax.train.guards import WorkdirError, locked
 from petsam_jax.train.loop import _Run, train_and_evaluate
 from petsam_jax.train.losses import Losses
 from petsam_jax.train.metric_log import read_metrics

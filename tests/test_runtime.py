@@ -2,13 +2,16 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from petsam_jax import runtime
+from petsam_jax.runtime import StopSignal
 
 PROGRAM = """
 import json, os, sys
@@ -185,3 +188,44 @@ print(len(traced))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == compiled
+
+
+# Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_sets_a_flag_and_old_handlers_return(number):
+    old = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    with StopSignal() as stop:
+        assert not stop.requested
+        os.kill(os.getpid(), number)
+        assert stop.requested == signal.Signals(number).name
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == old
+
+
+def test_second_signal_does_what_it_did_before():
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert stop.requested == "SIGTERM"
+
+
+def test_old_handlers_return_after_an_error():
+    old = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ZeroDivisionError), StopSignal():
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGTERM) == old
+
+
+def test_other_threads_may_use_it():
+    seen = []
+
+    def run():
+        with StopSignal() as stop:
+            seen.append(stop.requested)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [""]

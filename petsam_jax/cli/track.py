@@ -134,7 +134,7 @@ def _run(args: argparse.Namespace) -> int:
     from petsam_jax.files.video_reader import open_clip
     from petsam_jax.files.video_writer import check_name
     from petsam_jax.predict.video_predictor import VideoPredictor
-    from petsam_jax.train.guards import StopSignal
+    from petsam_jax.runtime import StopSignal
 
     check_name(args.out)
     clip = open_clip(args.clip)

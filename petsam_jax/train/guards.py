@@ -1,24 +1,20 @@
-"""What keeps a training run from losing work: checks at its start, signals, and diverging losses.
+"""Checks that keep a training run from losing work: of its workdir, its config and its losses.
 
-A run calls `check_workdir` and `check_config` before anything that takes time, looks at
-`StopSignal.requested` after each step, and gives recent losses to `find_fault`.
+A run calls `check_workdir` and `check_config` before anything that takes time, and passes recent
+losses to `find_fault`.
 """
 
 import contextlib
 import math
 import os
 import shutil
-import signal
 import statistics
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import SupportsFloat
 
 import jax
-import numpy as np
-from jax.experimental.multihost_utils import process_allgather
 from ml_collections import ConfigDict
 
 from petsam_jax.checkpoint import finished_steps
@@ -32,8 +28,6 @@ except ImportError:  # Windows.
 CONFIG = "config.json"
 # Never removed: a run that waits to open it would lock a file that nobody else sees.
 LOCK = ".lock"
-# Steps after which the processes of a run ask each other whether to stop.
-AGREE_EVERY = 8
 # Steps of one kind by whose losses it is judged whether they diverge.
 WINDOW = 100
 
@@ -158,55 +152,6 @@ def check_config(workdir: str | Path, config: ConfigDict, may_differ: Iterable[s
     new = path.with_name(f"{path.name}.{jax.process_index()}.new")
     new.write_text(to_json(config))
     os.replace(new, path)
-
-
-# Signals
-
-
-class StopSignal:
-    """While active, turns SIGTERM and Ctrl-C into `requested`, to save and leave between two steps.
-
-    The second signal does what it did before. Outside the main thread, where Python has no signals,
-    nothing is ever requested.
-    """
-
-    def __init__(self, signals: Iterable[int] = (signal.SIGTERM, signal.SIGINT)):
-        self.signals, self.requested, self._agreed = tuple(signals), "", ""
-        self._old = {}
-
-    def agreed(self, step: int) -> str:
-        """`requested`, on all processes of a run after the same step, so that all of them save.
-
-        Every process must call it after every step. It asks the others at every AGREE_EVERY-th
-        step only, since the answer must wait for the devices.
-        """
-        if jax.process_count() == 1:
-            return self.requested
-        if step % AGREE_EVERY == 0 and not self._agreed:
-            numbers = [signal.Signals(number).name for number in self.signals]
-            mine = np.int32(1 + numbers.index(self.requested) if self.requested else 0)
-            if newest := int(process_allgather(mine).max()):
-                self._agreed = numbers[newest - 1]
-        return self._agreed
-
-    def __enter__(self) -> "StopSignal":
-        if threading.current_thread() is threading.main_thread():
-            self._old = {number: signal.signal(number, self._handle) for number in self.signals}
-        return self
-
-    def __exit__(self, *_) -> None:
-        while self._old:
-            number, handler = self._old.popitem()
-            # None: a handler that was not installed from Python and cannot be put back.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-    def _handle(self, number, frame) -> None:
-        if self.requested:
-            self.__exit__()
-            signal.raise_signal(number)
-            return
-        # The name, which is true.
-        self.requested = signal.Signals(number).name
 
 
 # Losses

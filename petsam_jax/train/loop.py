@@ -25,7 +25,7 @@ from petsam_jax.train.compiled_step import TrainStep
 from petsam_jax.train.config_checks import check_limits
 from petsam_jax.train.device_batches import FIELDS, DeviceBatches, kinds, number_of_kind, placements
 from petsam_jax.train.flat_params import FlatParams, pack_small
-from petsam_jax.train.guards import StopSignal, check_config, check_workdir, locked, tree_bytes
+from petsam_jax.train.guards import check_config, check_workdir, locked, tree_bytes
 from petsam_jax.train.monitor import Monitor
 from petsam_jax.train.objective import Objective
 from petsam_jax.train.optimizer import (
@@ -138,7 +138,7 @@ def train_and_evaluate(
         with (
             closing(DeviceBatches(config, source, spread)) as feed,
             RunCheckpoints(config, workdir) as keeper,
-            StopSignal() as stop,
+            runtime.StopSignal() as stop,
         ):
             state, fixed, iterators = keeper.restore(state, fixed, everywhere)
             runtime.forget_programs()
