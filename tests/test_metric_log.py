@@ -16,7 +16,6 @@ from petsam_jax.train.metric_log import (
     MetricLog,
     Progress,
     drop_after,
-    duration,
     read_metrics,
 )
 from tests.test_tensorboard import read_events
@@ -178,7 +177,7 @@ def test_terminal_gets_one_line_redrawn():
     text = stream.getvalue()
     assert text.count("\n") == 2 and text.count("\r") == 5
     last = text.split("\r")[-1]
-    assert "[##########..........]" in last and "2 images/s" in last and "0:05 left" in last
+    assert "[##########..........]" in last and "2 images/s" in last and "00:05 left" in last
     assert last.endswith("\nvalidation: IoU 0.5\n")
 
 
@@ -209,10 +208,3 @@ def test_last_step_is_always_shown():
     for step in (1, 2, 3):
         progress.update(step, 1, {})
     assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["1/3", "3/3"]
-
-
-@pytest.mark.parametrize(
-    "seconds, want", [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3723, "1:02:03")]
-)
-def test_duration(seconds, want):
-    assert duration(seconds) == want

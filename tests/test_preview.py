@@ -1,4 +1,4 @@
-"""The sheet: as large as it should be, masks drawn where they are, and the program's flags."""
+"""The preview sheet: its size, its prompts, and the command's flags."""
 
 import numpy as np
 import pytest
@@ -8,19 +8,8 @@ from petsam_jax.cli.preview import main
 from petsam_jax.data.augment import Augmentation
 from petsam_jax.data.clips import Motion
 from petsam_jax.data.shapes import ShapesSource
-from petsam_jax.data.sources import IGNORE, PET
+from petsam_jax.files.contact_sheet import GREEN, RED
 from petsam_jax.train import preview
-
-
-def test_outline_and_tint_are_on_the_mask_alone():
-    image = np.full((20, 20, 3), 100, np.uint8)
-    mask = np.zeros((20, 20), np.uint8)
-    mask[5:15, 5:15], mask[0] = PET, IGNORE
-    drawn = np.asarray(preview.outlined(image, mask))
-    np.testing.assert_array_equal(drawn[5, 5:15], np.broadcast_to(preview.GREEN, (10, 3)))
-    np.testing.assert_array_equal(drawn[mask == 0], image[mask == 0])
-    assert (drawn[7:13, 7:13, 1] > 100).all() and (drawn[7:13, 7:13, 0] < 100).all()
-    assert (drawn[0, :, 1] < 100).all() and (drawn[0, :, 0] > 100).all()
 
 
 def test_a_sheet_has_a_row_an_example_and_prompts_on_each():
@@ -39,9 +28,7 @@ def test_a_sheet_has_a_row_an_example_and_prompts_on_each():
         red, green, blue = np.moveaxis(row[:, size : 2 * size].astype(int), -1, 0)
         assert ((red > 180) & (green > 150) & (blue < 90)).sum() > 10
         clicks = row[:, size : 2 * size].reshape(-1, 3)
-        assert (clicks == preview.RED).all(axis=1).any() or (clicks == preview.GREEN).all(
-            axis=1
-        ).any()
+        assert any((clicks == colour).all(axis=1).any() for colour in (RED, GREEN))
 
 
 def test_the_program_writes_a_picture(tmp_path, capsys):

@@ -236,10 +236,10 @@ class Progress:
             self._tell(now)
 
     def _tell(self, now: float) -> None:
-        from petsam_jax.train.metric_log import duration
+        from tqdm import tqdm
 
         rate = self._done / (now - self._start)
-        left = duration((self._total - self._done) / rate)
+        left = tqdm.format_interval((self._total - self._done) / rate)
         line = f"{self._done}/{self._total} frames, {rate:.1f} frames/s, {left} left"
         print(
             f"\r{line}   " if self._terminal else line,

@@ -20,8 +20,8 @@ from petsam_jax.evaluation.protocol import (
 )
 from petsam_jax.evaluation.simulated_user import tight_box
 from petsam_jax.evaluation.summary import Table
+from petsam_jax.files.contact_sheet import RED, YELLOW, draw_errors, draw_mask
 from petsam_jax.metrics import iou
-from petsam_jax.train.preview import RED, YELLOW, judged, outlined
 from petsam_jax.train.prompt_sampling import POSITIVE
 
 ROWS, SIDE, CAPTION = 16, 200, 18
@@ -60,10 +60,10 @@ def _cells(predictor: Predictor, example: Example) -> list[tuple[str, Image.Imag
     clicks = {"click1": answers[0].clicks, "click5": answers[4].clicks}
     cells = [
         (example.name, _fitted(Image.fromarray(example.image))),
-        ("truth", _fitted(outlined(example.image, mask))),
+        ("truth", _fitted(draw_mask(example.image, mask))),
     ]
     for name, caption in SHOWN.items():
-        cell = _fitted(judged(example.image, mask, found[name]))
+        cell = _fitted(draw_errors(example.image, mask, found[name]))
         draw, factor = ImageDraw.Draw(cell), cell.width / mask.shape[1]
         if name == "box":
             draw.rectangle((factor * (box + 0.5)).tolist(), outline=YELLOW)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Bool, UInt8
+from tqdm import tqdm
 
 from petsam_jax.files.annotations import Labelled
 from petsam_jax.files.find_images import ImageFile
@@ -22,7 +23,6 @@ from petsam_jax.files.formats import Style
 from petsam_jax.files.images import UnfitImage, load_image
 from petsam_jax.files.result_files import WholeRun, write_files
 from petsam_jax.predict.image_predictor import BATCH, EncodedImage, ImagePredictor
-from petsam_jax.train.metric_log import duration
 
 # Threads that read, and as many that write.
 THREADS = 2
@@ -140,8 +140,10 @@ class Run:
         now, left = time.monotonic(), len(self._files) - self._done
         # Programs are compiled for the first picture, so that the pace begins with the second.
         self._start = now if self._done == 1 else self._start
-        known = left and self._done > 1
-        rest = f", {duration((now - self._start) / (self._done - 1) * left)} left" if known else ""
+        rest = ""
+        if left and self._done > 1:
+            seconds = (now - self._start) / (self._done - 1) * left
+            rest = f", {tqdm.format_interval(seconds)} left"
         return f"[{self._done}/{len(self._files)}{rest}]"
 
 

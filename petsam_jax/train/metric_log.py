@@ -21,6 +21,7 @@ from typing import SupportsFloat
 
 import numpy as np
 from jaxtyping import UInt8
+from tqdm import tqdm
 
 from petsam_jax.train.tensorboard import EventWriter
 
@@ -194,7 +195,7 @@ class Progress:
             seconds, steps, images = now - then, self.step - step, after - before
         if seconds > 0 and steps > 0:
             left = (self.total - self.step) * seconds / steps
-            pace = [f"{images / seconds:.3g} images/s", f"{duration(left)} left"]
+            pace = [f"{images / seconds:.3g} images/s", f"{tqdm.format_interval(left)} left"]
         if self._terminal and losses:
             # What is cut off are the last losses, rather than the time left.
             room = shutil.get_terminal_size().columns - 1 - len("  ".join(parts + pace))
@@ -224,10 +225,3 @@ class Progress:
             self._stream.write("\n")
             self._stream.flush()
             self._drawn = False
-
-
-def duration(seconds: SupportsFloat) -> str:
-    """1:02:03, or 2:03 below an hour."""
-    minutes, seconds = divmod(round(float(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

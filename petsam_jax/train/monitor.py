@@ -17,12 +17,13 @@ import jax
 import numpy as np
 from jaxtyping import Array
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from petsam_jax.train.checkpoints import RunCheckpoints
 from petsam_jax.train.compiled_step import PARTS
 from petsam_jax.train.device_batches import DeviceBatch
 from petsam_jax.train.guards import WINDOW, TrainingDiverged, find_fault
-from petsam_jax.train.metric_log import MetricLog, NullLog, Progress, duration
+from petsam_jax.train.metric_log import MetricLog, NullLog, Progress
 from petsam_jax.train.step import Metrics
 from petsam_jax.train.validation import Validation
 
@@ -144,5 +145,6 @@ class Monitor:
             self._sheets.mkdir(exist_ok=True)
             sheet.save(path)
         shown = "  ".join(f"{name} {score:.3f}" for name, score in scores.items())
-        self.say(f"step {step:,}: {shown}  ({duration(time.monotonic() - began)}, {path})")
+        took = tqdm.format_interval(time.monotonic() - began)
+        self.say(f"step {step:,}: {shown}  ({took}, {path})")
         return scores

@@ -9,17 +9,15 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from petsam_jax.data import augment, clips
 from petsam_jax.data.pipeline import make_train_iterator
-from petsam_jax.data.sources import BACKGROUND, IGNORE, PET, Source
-from petsam_jax.files.render import core
+from petsam_jax.data.sources import PET, Source
+from petsam_jax.files.contact_sheet import GREEN, RED, YELLOW, draw_mask, edge
 from petsam_jax.train import prompt_sampling as simulate
 
-TINT, GREEN, MAGENTA = 0.35, (40, 230, 80), (255, 0, 255)
-YELLOW, RED, BLUE = (255, 225, 0), (255, 40, 40), (40, 90, 255)
 WHITE = (255, 255, 255)
 CAPTION = 14
 # How first prompts are drawn: every kind alike.
@@ -50,7 +48,7 @@ def draw_sheet(
     annotated = _with_prompts(stills.image, stills.mask, seed)
     for row in range(n):
         frames = [
-            outlined(frame, mask) if seen else _framed(frame)
+            draw_mask(frame, mask) if seen else _framed(frame)
             for frame, mask, seen in zip(
                 moving.image[row], moving.mask[row], moving.visible[row], strict=True
             )
@@ -61,38 +59,6 @@ def draw_sheet(
         caption = (3, row * height + 1)
         ImageDraw.Draw(sheet).text(caption, str(stills.name[row]), fill="black")
     return sheet
-
-
-def outlined(
-    image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"], tint: float = TINT
-) -> Image.Image:
-    """The picture with its pet tinted green and outlined, ignored pixels tinted magenta."""
-    drawn = image.astype(np.float32)
-    for value, colour in ((PET, GREEN), (IGNORE, MAGENTA)):
-        drawn[mask == value] += tint * (np.array(colour) - drawn[mask == value])
-    drawn[_edge(mask == PET)] = GREEN
-    return Image.fromarray(drawn.astype(np.uint8))
-
-
-def judged(
-    image: UInt8[np.ndarray, "h w 3"],
-    mask: UInt8[np.ndarray, "h w"],
-    found: Bool[np.ndarray, "h w"],
-) -> Image.Image:
-    """Green where the pet was found, red where it was missed, blue where there is none.
-
-    Ignored pixels are as they are.
-    """
-    drawn = image.astype(np.float32)
-    pet, background = mask == PET, mask == BACKGROUND
-    for where, colour in ((pet & found, GREEN), (pet & ~found, RED), (background & found, BLUE)):
-        drawn[where] += 0.5 * (np.array(colour) - drawn[where])
-    return Image.fromarray(drawn.astype(np.uint8))
-
-
-def _edge(inside):
-    """Pixels of a region with a neighbour above, below, left or right that is not in it."""
-    return inside & ~core(inside, 1)
 
 
 def _framed(image: UInt8[np.ndarray, "h w 3"]) -> Image.Image:
@@ -115,8 +81,8 @@ def _with_prompts(
         given = simulate.add_click(given, *clicks[-1])
     cells = []
     for row in range(len(image)):
-        drawn = np.array(outlined(image[row], mask[row]))
-        drawn[_edge(pred[row])] = WHITE
+        drawn = np.array(draw_mask(image[row], mask[row]))
+        drawn[edge(pred[row])] = WHITE
         cell = Image.fromarray(drawn)
         draw = ImageDraw.Draw(cell)
         _draw_first(draw, jax.tree.map(lambda leaf, row=row: np.asarray(leaf[row]), first))

@@ -20,6 +20,7 @@ from petsam_jax.data.augment import Augmentation
 from petsam_jax.data.clips import Motion
 from petsam_jax.data.pipeline import make_eval_iterator, make_train_iterator
 from petsam_jax.data.sources import PET, Source, Subset
+from petsam_jax.files.contact_sheet import RED, YELLOW, draw_errors, draw_mask
 from petsam_jax.metrics import iou
 from petsam_jax.models.mask_ops import enlarge
 from petsam_jax.models.sam2 import SAM2
@@ -35,7 +36,6 @@ from petsam_jax.train.objective import (
     prompted_frames,
     track_frames,
 )
-from petsam_jax.train.preview import RED, YELLOW, judged, outlined
 from petsam_jax.train.prompt_sampling import (
     BOTTOM_RIGHT,
     BOX_SLOTS,
@@ -247,9 +247,9 @@ def _row(image, mask, said: Answers) -> list[tuple[str, Image.Image]]:
     shown = {"no prompt": 0, "box": 1, "1 click": 2}
     if last > 2:
         shown[f"{last - 1} clicks"] = last
-    cells = [("picture", Image.fromarray(image)), ("truth", outlined(image, mask))]
+    cells = [("picture", Image.fromarray(image)), ("truth", draw_mask(image, mask))]
     for name, number in shown.items():
-        cell = judged(image, mask, said.masks[number])
+        cell = draw_errors(image, mask, said.masks[number])
         draw_prompts(cell, jax.tree.map(lambda x, n=number: x[n], said.prompts))
         cells.append((f"{name}: {said.ious[number]:.2f}", cell))
     return cells
