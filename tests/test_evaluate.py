@@ -1,4 +1,4 @@
-"""The command `evaluate`: a whole report from a checkpoint and a folder, twice the same."""
+"""The command `evaluate`: a whole report from a checkpoint and a folder, reproducible."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from petsam_jax.cli import evaluate
 from petsam_jax.config import load_config
 from tests.fabricated import GOOD
 
-FILES = ["best.jpg", "clicks.png", "metrics.json", "pictures.csv", "timings.json", "worst.jpg"]
+FILES = ["best.jpg", "clicks.png", "examples.csv", "metrics.json", "timings.json", "worst.jpg"]
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +54,15 @@ def test_metrics_hold_every_figure(reports):
     assert all(figures["intervals95"][name][0] <= figures[name] for name in headline)
     assert len(figures["click_iou"]) == len(figures["intervals95"]["click_iou"]) == 20
     assert {"convention", "failures90", "boundary_f", "iou_border_as_pet"} < figures.keys()
-    assert {"everything", "mean_mask", "box", "ellipse"} <= figures["floors"].keys()
+    assert {"everything", "mean_mask", "box", "ellipse"} <= figures["baselines"].keys()
     assert list(figures["breakdown"]["species"]) == ["cat", "dog"]
     assert len(figures["robustness"]) == 7 and figures["left_out"] == {}
     timings = json.loads((reports[0] / "timings.json").read_text())
     assert 0 < timings["seconds_per_click"]["least"] <= timings["seconds_per_click"]["median"]
 
 
-def test_every_picture_has_its_row(reports):
-    with open(reports[0] / "pictures.csv") as file:
+def test_every_example_has_its_row(reports):
+    with open(reports[0] / "examples.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == GOOD["test"]
     figures = json.loads((reports[0] / "metrics.json").read_text())
@@ -70,7 +70,7 @@ def test_every_picture_has_its_row(reports):
     assert mean == pytest.approx(figures["box_iou"], abs=2e-6)
 
 
-def test_the_validation_part_and_a_limit(ckpt, official, tmp_path, capsys):
+def test_validation_split_with_a_limit(ckpt, official, tmp_path, capsys):
     flags = ["--ckpt", str(ckpt), "--data", str(official), "--out", str(tmp_path)]
     assert evaluate.main([*flags, "--split", "valid", "--limit", "1"]) == 0
     figures = json.loads((tmp_path / "metrics.json").read_text())
@@ -78,7 +78,7 @@ def test_the_validation_part_and_a_limit(ckpt, official, tmp_path, capsys):
     assert "box_iou" in capsys.readouterr().out
 
 
-def test_a_folder_of_ones_own_and_what_is_left_out(ckpt, tmp_path, monkeypatch, capsys, rng):
+def test_own_folder_with_an_example_left_out(ckpt, tmp_path, monkeypatch, capsys, rng):
     for part in ("images", "masks"):
         (tmp_path / "cats" / part).mkdir(parents=True)
     for name in ("a", "b"):
@@ -99,7 +99,7 @@ def test_a_folder_of_ones_own_and_what_is_left_out(ckpt, tmp_path, monkeypatch, 
     monkeypatch.setattr(evaluate, "load_source", without_a_pet)
     assert evaluate.main([*flags, "--split", "all"]) == 0
     figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert (figures["n"], figures["pictures"]) == (3, 2)
+    assert (figures["n"], figures["images"]) == (3, 2)
     assert figures["left_out"] == {"a#2": "no pet pixel in the mask"}
     assert figures["breakdown"]["species"] == {}
 
@@ -121,18 +121,18 @@ class _Emptied:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--data", "shapes", "--ckpt", "nowhere"], "nowhere: no such checkpoint directory"),
         (["--data", "nowhere", "--ckpt", "CKPT"], "no such folder"),
         (["--data", "shapes", "--ckpt", "CKPT", "--step", "7"], "no step 7"),
     ],
 )
-def test_what_is_not_there_is_told_in_one_line(flags, told, ckpt, tmp_path, capsys):
+def test_missing_checkpoint_or_data_is_one_line(flags, message, ckpt, tmp_path, capsys):
     flags = [str(ckpt) if flag == "CKPT" else flag for flag in flags]
     assert evaluate.main([*flags, "--out", str(tmp_path / "out")]) == 1
-    said = capsys.readouterr().err
-    assert told in said and said.startswith("evaluate: ")
+    stderr = capsys.readouterr().err
+    assert message in stderr and stderr.startswith("evaluate: ")
     assert not (tmp_path / "out").exists()
 
 

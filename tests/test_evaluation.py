@@ -1,4 +1,4 @@
-"""Evaluation: clicks and boxes, and the protocol on a predictor whose answers are known."""
+"""Evaluation: clicks and boxes, and the protocol on a predictor with known results."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from petsam_jax.data.sources import Example
 from petsam_jax.evaluation import baselines, robustness
-from petsam_jax.evaluation.protocol import CLICKS, TimedPredictor, found_by_clicks, judge
+from petsam_jax.evaluation.protocol import CLICKS, TimedPredictor, masks_from_clicks, score_example
 from petsam_jax.evaluation.simulated_user import Click, move_sides, next_click, tight_box
 from petsam_jax.train import prompt_sampling as in_training
 
@@ -65,7 +65,7 @@ def blobs(rng, number, side=48):
 # The user
 
 
-def test_the_next_click_is_that_of_the_protocol_in_training(rng):
+def test_the_next_click_is_the_same_as_in_training(rng):
     mask, found = blobs(rng, 24), blobs(rng, 24) == 1
     found[:4] = mask[:4] == 1
     found[4:8] = False
@@ -109,11 +109,11 @@ def test_the_next_click_is_at_the_greatest_exact_depth(rng):
             expected = None
         assert next_click(mask, found, clicked) == expected
         labels.append(expected and expected[2])
-    # All three answers came up, each often.
+    # All three outcomes came up, each often.
     assert min(labels.count(label) for label in (None, 0, 1)) > 15
 
 
-def test_the_border_of_the_picture_is_an_edge():
+def test_the_border_of_the_image_is_an_edge():
     assert next_click(np.ones((41, 61), np.uint8), np.zeros((41, 61), bool), _none(41, 61)) == (
         20,
         20,
@@ -148,7 +148,7 @@ def test_a_tight_box_holds_the_pet_and_not_its_ignored_rim():
     assert tight_box(square()).tolist() == [20, 15, 59, 44]
 
 
-def test_sides_move_by_at_most_their_share_and_stay_in_the_picture(rng):
+def test_sides_move_by_at_most_their_share_and_stay_in_the_image(rng):
     box = np.array([20, 15, 59, 44], np.float32)
     assert move_sides(box, rng.uniform(-1, 1, 4), 0.0, (60, 80)).tolist() == box.tolist()
     moves = np.array(
@@ -163,8 +163,8 @@ def test_sides_move_by_at_most_their_share_and_stay_in_the_picture(rng):
 # The protocol
 
 
-def test_each_answer_is_scored_by_its_own_name():
-    scores = judge(Discs(), example(square()))
+def test_each_result_is_scored_under_its_own_name():
+    scores = score_example(Discs(), example(square()))
     assert scores["iou/box"] == 1 and scores["boundary_f/box"] == 1
     # The rim counts against the box, which is of the pet's own pixels.
     assert scores["border_as_pet/box"] == pytest.approx(30 * 40 / (36 * 46))
@@ -176,53 +176,53 @@ def test_each_answer_is_scored_by_its_own_name():
     assert clicks[5] > clicks[1] > clicks[0]
 
 
-def test_scores_do_not_depend_on_other_pictures():
-    alone = judge(Discs(), example(square()))
+def test_scores_do_not_depend_on_other_images():
+    alone = score_example(Discs(), example(square()))
     predictor = TimedPredictor(Discs())
-    judge(predictor, example(square(70, 90), "Bengal_2"))
-    assert judge(predictor, example(square())) == alone
-    other = judge(predictor, example(square(), "Bengal_3"))
+    score_example(predictor, example(square(70, 90), "Bengal_2"))
+    assert score_example(predictor, example(square())) == alone
+    other = score_example(predictor, example(square(), "Bengal_3"))
     assert other["iou/box_jitter"] != alone["iou/box_jitter"]
 
 
-def test_answers_are_fed_back_with_all_clicks_so_far():
+def test_each_click_comes_with_all_clicks_and_the_last_mask():
     predictor = Discs()
     image = predictor.encode(np.zeros((60, 80, 3), np.uint8))
-    answers = list(found_by_clicks(predictor, image, square(), 4))
+    results = list(masks_from_clicks(predictor, image, square(), 4))
     assert [len(points) for points, *_ in predictor.calls] == [1, 2, 3, 4]
-    assert [said if said is None else said[0, 0] for *_, said in predictor.calls] == [None, 1, 2, 3]
+    assert [mask if mask is None else mask[0, 0] for *_, mask in predictor.calls] == [None, 1, 2, 3]
     points, labels, _ = predictor.calls[-1]
-    clicks = answers[-1].clicks
+    clicks = results[-1].clicks
     assert [[click.x, click.y] for click in clicks] == points.tolist()
     assert [click.label for click in clicks] == labels.tolist()
 
 
-def test_without_an_error_the_last_answer_stays():
+def test_without_an_error_the_last_result_repeats():
     predictor = Discs()
     y, x = np.ogrid[:40, :40]
     mask = ((x - 20) ** 2 + (y - 20) ** 2 <= DISC**2).astype(np.uint8)
     image = predictor.encode(np.zeros((40, 40, 3), np.uint8))
-    answers = list(found_by_clicks(predictor, image, mask, 5))
-    assert len(predictor.calls) == 1 and len(answers) == 5
-    assert all((said.found == (mask == 1)).all() for said in answers)
+    results = list(masks_from_clicks(predictor, image, mask, 5))
+    assert len(predictor.calls) == 1 and len(results) == 5
+    assert all((result.mask == (mask == 1)).all() for result in results)
 
 
 def test_a_moved_click_never_lands_on_one_before_it():
     predictor = Discs()
     image = predictor.encode(np.zeros((60, 80, 3), np.uint8))
-    corner = found_by_clicks(predictor, image, square(), 6, lambda c: Click(0, 0, c.label))
+    corner = masks_from_clicks(predictor, image, square(), 6, lambda c: Click(0, 0, c.label))
     clicks = list(corner)[-1].clicks
     assert clicks[0] == (0, 0, 1) and len({click[:2] for click in clicks}) == 6
 
 
-def test_a_picture_is_encoded_once_and_calls_are_timed():
+def test_an_image_is_encoded_once_and_calls_are_timed():
     inner = Discs()
     predictor = TimedPredictor(inner)
-    judge(predictor, example(square()))
-    robustness.judge_robustness(predictor, example(square()))
-    judge(predictor, example(square(), "the same picture#2"))
+    score_example(predictor, example(square()))
+    robustness.score_robustness(predictor, example(square()))
+    score_example(predictor, example(square(), "the same image#2"))
     assert inner.encoded == len(predictor.seconds["encode"]) == 4
-    judge(predictor, example(square(), seed=1))
+    score_example(predictor, example(square(), seed=1))
     assert inner.encoded == 5
     assert 40 <= len(predictor.seconds["predict"]) <= len(inner.calls)
     assert min(predictor.seconds["predict"]) > 0
@@ -231,18 +231,18 @@ def test_a_picture_is_encoded_once_and_calls_are_timed():
 # Robustness
 
 
-def test_every_variant_is_judged_with_every_prompt_of_it():
-    scores = robustness.judge_robustness(Discs(), example(square()))
-    expected = [f"{name}/{of}" for name, asked in robustness.VARIANTS.items() for of in asked]
+def test_every_variant_is_scored_with_each_of_its_prompts():
+    scores = robustness.score_robustness(Discs(), example(square()))
+    expected = [f"{name}/{of}" for name, prompts in robustness.VARIANTS.items() for of in prompts]
     assert sorted(scores) == sorted(expected)
-    # Discs do not look at the picture, so compression changes nothing and a box fits at any size.
+    # Discs do not look at the image, so compression changes nothing and a box fits at any size.
     assert scores["jpeg_20/box"] == scores["half_size/box"] == scores["double_size/box"] == 1
     assert scores["box_off_20/box"] < scores["box_off_10/box"] < 1
 
 
-def test_pictures_are_altered_with_their_masks():
+def test_images_are_altered_with_their_masks():
     original = example(square())
-    (half, *_), (double, image, mask), (jpeg, compressed, same) = robustness.altered(original)
+    (half, *_), (double, image, mask), (jpeg, compressed, same) = robustness.alter(original)
     assert (half, double, jpeg) == ("half_size", "double_size", "jpeg_20")
     assert image.shape == (120, 160, 3) and (mask[::2, ::2] == original.mask).all()
     change = np.abs(compressed.astype(int) - original.image).mean()
@@ -253,19 +253,19 @@ def test_a_pet_of_one_pixel_does_not_vanish_at_half_size():
     for place in ((0, 0), (5, 7), (10, 12)):
         mask = np.zeros((11, 13), np.uint8)
         mask[place] = 1
-        _, image, half = next(iter(robustness.altered(example(mask))))
+        _, image, half = next(iter(robustness.alter(example(mask))))
         # 5.5 and 6.5 pixels, rounded to even.
         assert image.shape[:2] == half.shape == (6, 6)
         assert (half == 1).sum() == 1
 
 
-def test_a_picture_that_would_be_too_large_is_left_out(monkeypatch):
+def test_a_size_that_is_too_large_is_left_out(monkeypatch):
     monkeypatch.setattr(robustness, "MAX_PIXELS", 60 * 80)
-    assert [name for name, *_ in robustness.altered(example(square()))] == ["half_size", "jpeg_20"]
+    assert [name for name, *_ in robustness.alter(example(square()))] == ["half_size", "jpeg_20"]
 
 
-def test_careless_clicks_are_near_and_mean_the_same():
-    move = robustness.careless_hand(example(square()))
+def test_imprecise_clicks_are_near_and_keep_their_label():
+    move = robustness.imprecise_hand(example(square()))
     moved = np.array([move(Click(40, 30, 1)) for _ in range(200)])
     # 5 % of 39 and 29 pixels, rounded.
     assert np.abs(moved[:, :2] - [40, 30]).max(0).tolist() == [2, 1]

@@ -1,12 +1,13 @@
-"""Evaluate a checkpoint on held-out pictures: figures, a plot and the best and worst pictures.
+"""Evaluate a checkpoint on held-out images: scores, a plot, the best and the worst examples.
 
     petsam evaluate --ckpt runs/pets --data tfds --out report
     petsam evaluate --ckpt runs/pets --data oxford-iiit-pet --split valid --out report
     petsam evaluate --data my_cats --split all --out report
 
-OUT then holds metrics.json, the same bytes however often it is run on one machine; timings.json,
-seconds for each click and each picture, which are not; pictures.csv, the scores of every picture;
-clicks.png, IoU against clicks; worst.jpg and best.jpg, 16 pictures each.
+OUT then holds metrics.json, byte for byte the same in every run on one machine; timings.json, the
+seconds for each click and each image, which vary; examples.csv, the scores of every example;
+clicks.png, IoU against clicks, if matplotlib is installed; worst.jpg and best.jpg, 16 examples
+each.
 """
 
 import argparse
@@ -29,12 +30,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     model_flags.add_checkpoint(parser)
-    parser.add_argument("--data", required=True, metavar="DIR|tfds", help="held-out pictures")
+    parser.add_argument("--data", required=True, metavar="DIR|tfds", help="held-out images")
     parser.add_argument("--split", choices=SPLITS, default="test", help="default: test")
-    parser.add_argument("--limit", type=int, metavar="N", help="only N of the pictures, spread out")
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="the report's folder"
+        "--limit", type=int, metavar="N", help="evaluate only N examples, evenly spread"
     )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="report folder")
     args = parser.parse_args(argv)
     if args.limit is not None and args.limit < 1:
         parser.error(f"--limit {args.limit}: set it to at least 1")
@@ -47,13 +48,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    # Here and below, since they take seconds to import, and wrong flags are told at once.
+    # Imported here and below, since they take seconds to import and wrong flags are reported first.
     from petsam_jax.evaluation.report import summary_lines
 
     try:
         for line in summary_lines(_run(args)):
             print(line)
-    # ValueError: what is wrong with the checkpoint or the data.
+    # ValueError: a fault in the checkpoint or the data.
     except (ValueError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
@@ -62,10 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> dict:
-    """Everything that the flags ask for; returns the figures."""
+    """Evaluate and write the report; returns the figures."""
     from petsam_jax.checkpoint import step_path
     from petsam_jax.evaluation.protocol import TimedPredictor
-    from petsam_jax.evaluation.report import judge_all, write_report
+    from petsam_jax.evaluation.report import score_source, write_report
     from petsam_jax.evaluation.summary import summarise
     from petsam_jax.predict.image_predictor import ImagePredictor
 
@@ -76,26 +77,27 @@ def _run(args: argparse.Namespace) -> dict:
         source = Subset(source, spread.tolist())
     opened = ImagePredictor.from_checkpoint(args.ckpt, step=step)
     predictor = TimedPredictor(opened)
-    _tell(f"{len(source)} examples of {args.data}, split {args.split}")
-    table, kept, left_out = judge_all(predictor, source, _mean_of_training(args.data), _tell)
+    _log(f"{len(source)} examples of {args.data}, split {args.split}")
+    table, scored, left_out = score_source(predictor, source, _mean_mask(args.data), _log)
     origin = {"checkpoint": args.ckpt, "step": step, "data": args.data, "split": args.split}
     origin["dtype"] = opened.config.model.dtype
     figures = origin | {"limit": args.limit} | summarise(table) | {"left_out": left_out}
-    write_report(args.out, figures, table, predictor, kept)
+    write_report(args.out, figures, table, predictor, scored, _log)
     return figures
 
 
-def _mean_of_training(data: str) -> np.ndarray | None:
+def _mean_mask(data: str) -> np.ndarray | None:
+    """The mean mask of the training split; None if there is none."""
     from petsam_jax.evaluation.baselines import MEAN_MASK, mean_mask
 
     try:
         return mean_mask(load_source(data, "train"))
     except (SourceError, LayoutError) as error:
-        _tell(f"no training part, so the floor {MEAN_MASK} is left out ({error})")
+        _log(f"no training split, so the baseline {MEAN_MASK} is left out ({error})")
         return None
 
 
-def _tell(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

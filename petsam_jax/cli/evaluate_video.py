@@ -1,12 +1,15 @@
-"""Evaluate a checkpoint on clips whose masks are known: figures, and a video to watch.
+"""Evaluate a checkpoint on clips with known masks: scores, and videos to watch.
 
     petsam evaluate-video --ckpt runs/pets --data davis/dog --out report
     petsam evaluate-video --data my_clips --out report
 
-DIR has the folders frames/ and masks/ with a mask for each frame, as DAVIS has them, or is a folder
-of such folders. OUT then holds metrics.json, the same bytes however often it is run on one machine,
-and for each clip and each way to prompt it a video with the masks laid over it. What the ways and
-the two baselines are is in `petsam_jax/evaluation/video.py`.
+DIR holds the folders frames/ and masks/, with a mask for each frame, as in DAVIS, or several
+folders that do. OUT then holds metrics.json, byte for byte the same in every run on one machine,
+and for each clip and each prompt or baseline a video with the masks laid over the frames.
+
+Prompts are the first frame's mask (mask), one click (click1) and three clicks (click3). Baselines
+are the image model prompted with the last mask's box on each frame (boxes), and the first mask
+left where it is (still). Scores are J, the IoU; F, the contour; and their mean.
 """
 
 import argparse
@@ -36,7 +39,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         default=Path("video-report"),
         metavar="DIR",
-        help="the report's folder (default: video-report)",
+        help="report folder (default: video-report)",
     )
     args = parser.parse_args(argv)
     try:
@@ -50,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:
         figures = evaluate(args)
-    # ValueError: what is wrong with the checkpoint or the clips.
+    # ValueError: a fault in the checkpoint or the clips.
     except (ValueError, OSError) as error:
-        print(f"evaluate_video: {error}", file=sys.stderr)
+        print(f"evaluate-video: {error}", file=sys.stderr)
         return 1
     print(table(figures))
     print(f"report: {args.out}")
@@ -60,54 +63,53 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> dict:
-    """Judge all clips in all ways, and write the report; returns the figures."""
-    # Here, since they take seconds to import, and wrong flags are told at once.
+    """Evaluate every clip with every prompt and baseline, write the report, return the figures."""
+    # Imported here, since they take seconds to import and wrong flags are reported first.
     from petsam_jax.checkpoint import step_path
-    from petsam_jax.evaluation.video import BASELINES, WAYS, judge, known_clips
+    from petsam_jax.evaluation.video import BASELINES, PROMPTS, find_known_clips, score_clip
     from petsam_jax.files.render import overlay
     from petsam_jax.files.video_writer import VideoWriter
     from petsam_jax.predict.video_predictor import VideoPredictor
 
     step = int(step_path(args.ckpt, args.step).name) if args.ckpt else None
-    clips = known_clips(args.data)
+    clips = find_known_clips(args.data)
     predictor = VideoPredictor.from_checkpoint(args.ckpt, step=step)
     args.out.mkdir(parents=True, exist_ok=True)
-    found = {}
+    scores = {}
     for known in clips:
-        found[known.name] = {}
-        for way, answer in (WAYS | BASELINES).items():
-            print(f"{known.name}: {way}, {known.clip.count} frames", file=sys.stderr, flush=True)
-            path = args.out / f"{known.name}-{way}.mp4"
+        scores[known.name] = {}
+        for name, track in (PROMPTS | BASELINES).items():
+            print(f"{known.name}: {name}, {known.clip.count} frames", file=sys.stderr, flush=True)
+            path = args.out / f"{known.name}-{name}.mp4"
             with VideoWriter(path, known.clip.size, known.clip.fps) as video:
 
-                def look(frame, masks, clip=known.clip, video=video):
+                def write(frame, masks, clip=known.clip, video=video):
                     video.write(overlay(clip.read(frame), masks))
 
-                scores = judge(known, answer(predictor, known), look)
-            found[known.name][way] = {number: each.means() for number, each in scores.items()}
+                objects = score_clip(known, track(predictor, known), write)
+            scores[known.name][name] = {number: each.means() for number, each in objects.items()}
     origin = {"checkpoint": args.ckpt, "step": step, "data": str(args.data)}
     origin["dtype"] = predictor.config.model.dtype
-    figures = origin | {"means": means(found), "clips": found}
+    figures = origin | {"means": means(scores), "clips": scores}
     (args.out / "metrics.json").write_text(json.dumps(_rounded(figures), indent=1) + "\n")
     return figures
 
 
-def means(found: dict) -> dict[str, dict[str, float]]:
-    """Of each way over all objects of all clips."""
-    ways = {way for clip in found.values() for way in clip}
-    order = list(next(iter(found.values())))
-    objects = {way: [o for clip in found.values() for o in clip[way].values()] for way in ways}
+def means(scores: dict) -> dict[str, dict[str, float]]:
+    """The scores of each prompt and baseline, averaged over all objects of all clips."""
+    names = list(next(iter(scores.values())))
+    objects = {name: [o for clip in scores.values() for o in clip[name].values()] for name in names}
     return {
-        way: {name: float(np.mean([o[name] for o in objects[way]])) for name in objects[way][0]}
-        for way in order
+        name: {score: float(np.mean([o[score] for o in each])) for score in each[0]}
+        for name, each in objects.items()
     }
 
 
 def table(figures: dict) -> str:
-    """The means, a line for each way and each baseline."""
+    """The means, a line for each prompt and each baseline."""
     lines = [f"{'':<8}" + "".join(f"{name:>7}" for name in ("J", "F", "J&F"))]
-    for way, scores in figures["means"].items():
-        lines.append(f"{way:<8}" + "".join(f"{value:7.3f}" for value in scores.values()))
+    for name, scores in figures["means"].items():
+        lines.append(f"{name:<8}" + "".join(f"{value:7.3f}" for value in scores.values()))
     return "\n".join(lines)
 
 

@@ -1,15 +1,15 @@
-"""Answers that know no model: what any figure of a model has to be compared with.
+"""Baselines without a model, to compare the model's scores with.
 
-In: an example at its own resolution, and the average of training masks. Out: named IoUs.
+In: an example at its own resolution, and the average of training masks. Out: named scores.
 
-    everything  the whole picture
-    mean_mask   where most training pictures have their pet, stretched over the picture
-    box         the tight box of the truth, filled
+    everything  the whole image
+    mean_mask   where most training images have their pet, stretched over the image
+    box         the tight box, filled
     ellipse     the ellipse in that box
     grabcut     GrabCut (Rother et al. 2004) from that box, where OpenCV is installed
 
-The box is the one that the model is given: of the pet's own pixels. One around the border pixels
-too is a floor that is easier to beat, by 0.13 for the box and 0.07 for the ellipse.
+The box is the one that the model gets, around the pet's own pixels. One that included the border
+pixels would make weaker baselines: by 0.13 for the box and 0.07 for the ellipse.
 """
 
 import importlib.util
@@ -19,22 +19,24 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image
 
 from petsam_jax.data.sources import IGNORE, PET, Example, Source
-from petsam_jax.evaluation.protocol import Scores, score
+from petsam_jax.evaluation.protocol import Scores, score_mask
 from petsam_jax.evaluation.simulated_user import tight_box
 
-# Side of the mean mask, and how many training masks, spread over the source, it is the mean of.
+# The mean mask: its side, and how many training masks, spread over the source, it averages.
 MEAN_SIDE, MEAN_OF = 64, 1000
-# Longest side of the picture that GrabCut sees: about what the model sees. Full size takes ten
-# times as long, seconds for each picture, and gains 0.02 (0.834 for 0.812 on 238 test pictures).
+# Longest side of the image that GrabCut sees: about what the model sees. Full size takes ten
+# times as long, seconds for each image, and gains 0.02 (0.834 for 0.812 on 238 test images).
 GRABCUT_SIDE, GRABCUT_ROUNDS = 256, 5
 MEAN_MASK, GRABCUT = "mean_mask", "grabcut"
+# Scores of the box baseline are named iou/baseline_box and so on.
+PREFIX = "baseline_"
 
 
 def score_baselines(example: Example, mean: Float[np.ndarray, "s s"] | None) -> Scores:
-    """IoU and IoU with the border as pet of every floor; `mean` None leaves the mean mask out."""
+    """IoU and IoU with the border as pet of every baseline; no mean mask if `mean` is None."""
     mask = example.mask
     box = tight_box(mask)
-    floors = {
+    pred_masks = {
         "everything": np.ones(mask.shape, bool),
         "box": filled_box(box, mask.shape),
         "ellipse": ellipse(box, mask.shape),
@@ -44,17 +46,17 @@ def score_baselines(example: Example, mean: Float[np.ndarray, "s s"] | None) -> 
         stretched = Image.fromarray(mean.astype(np.float32)).resize(
             shape, Image.Resampling.BILINEAR
         )
-        floors[MEAN_MASK] = np.asarray(stretched) > 0.5
+        pred_masks[MEAN_MASK] = np.asarray(stretched) > 0.5
     if has_opencv():
-        floors[GRABCUT] = grabcut(example.image, box)
+        pred_masks[GRABCUT] = grabcut(example.image, box)
     scores = {}
-    for name, found in floors.items():
-        scores |= score(found, mask, f"floor_{name}")
+    for name, pred_mask in pred_masks.items():
+        scores |= score_mask(pred_mask, mask, PREFIX + name)
     return scores
 
 
 def mean_mask(source: Source) -> Float32[np.ndarray, "s s"]:
-    """How often each place of a square picture is pet, among the pictures that do not ignore it."""
+    """How often each place of a square image is pet, among the images that do not ignore it."""
     chosen = np.linspace(0, len(source) - 1, min(len(source), MEAN_OF)).round().astype(int)
     pet = counted = np.zeros((MEAN_SIDE, MEAN_SIDE), np.int64)
     for index in chosen.tolist():
@@ -82,22 +84,22 @@ def ellipse(box: Float32[np.ndarray, " 4"], shape: tuple[int, int]) -> Bool[np.n
 
 
 def has_opencv() -> bool:
-    """Whether GrabCut can be had: OpenCV is no dependency."""
+    """Whether OpenCV, which GrabCut needs, is installed; it comes with the extra `eval`."""
     return importlib.util.find_spec("cv2") is not None
 
 
 def grabcut(
     image: UInt8[np.ndarray, "h w 3"], box: Float32[np.ndarray, " 4"]
 ) -> Bool[np.ndarray, "h w"]:
-    """GrabCut from a box, on a picture reduced to `GRABCUT_SIDE`.
+    """GrabCut from a box, on an image reduced to `GRABCUT_SIDE`.
 
-    The box itself where there is nothing outside it to learn from.
+    The box itself where nothing is outside it that GrabCut could learn the background from.
     """
     import cv2
 
-    picture = Image.fromarray(image)
-    factor = min(1.0, GRABCUT_SIDE / max(picture.size))
-    size = tuple(max(1, round(side * factor)) for side in picture.size)
+    full = Image.fromarray(image)
+    factor = min(1.0, GRABCUT_SIDE / max(full.size))
+    size = tuple(max(1, round(side * factor)) for side in full.size)
     filled = Image.fromarray(filled_box(box, image.shape[:2]))
     inside = np.asarray(filled.resize(size, Image.Resampling.NEAREST))
     if inside.all() or not inside.any():
@@ -105,9 +107,9 @@ def grabcut(
     # Its clusters start from random numbers.
     cv2.setRNGSeed(0)
     labels = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
-    memory = np.zeros((1, 65)), np.zeros((1, 65))
-    colours = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))[..., ::-1]
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    colours = np.asarray(full.resize(size, Image.Resampling.BILINEAR))[..., ::-1]
     colours = np.ascontiguousarray(colours)
-    cv2.grabCut(colours, labels, None, *memory, GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(colours, labels, None, *models, GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
     found = np.isin(labels, (cv2.GC_PR_FGD, cv2.GC_FGD)).astype(np.float32)
-    return np.asarray(Image.fromarray(found).resize(picture.size, Image.Resampling.BILINEAR)) > 0.5
+    return np.asarray(Image.fromarray(found).resize(full.size, Image.Resampling.BILINEAR)) > 0.5

@@ -1,8 +1,8 @@
-"""What a simulated user says about one picture, at the picture's own resolution.
+"""The clicks and boxes of a simulated user, at the image's own resolution.
 
 In: a mask (0 background, 1 pet, 2 ignored) and a prediction, as numpy arrays. Out: (x, y) pixel
 indices and boxes of them. The next click is that of RITM (Sofiiuk et al. 2021), as in
-`prompts.evaluation_click`, which is for batches of one size under jit.
+`prompt_sampling.evaluation_click`, which is for batches of one size under jit.
 """
 
 import zlib
@@ -24,7 +24,7 @@ class Click(NamedTuple):
 
 
 def generator(name: str) -> np.random.Generator:
-    """Random numbers that depend on an example's name alone, not on which others there are."""
+    """Random numbers that depend on an example's name alone, not on the other examples."""
     return np.random.default_rng(zlib.crc32(name.encode()))
 
 
@@ -40,9 +40,9 @@ def move_sides(
     share: float,
     shape: tuple[int, int],
 ) -> Float32[np.ndarray, " 4"]:
-    """Each side moved by `share` of the box times its direction (-1..1), inside the picture.
+    """Each side moved by `share` of the box times its direction (-1..1), inside the image.
 
-    `shape` is the picture's height and width.
+    `shape` is the image's height and width.
     """
     size = np.tile(box[2:] - box[:2], 2)
     last = np.tile([shape[1] - 1, shape[0] - 1], 2)
@@ -56,13 +56,13 @@ def next_click(
 ) -> Click | None:
     """The centre of the deeper error: 1 where pet is missed, 0 where background is taken for pet.
 
-    Depth is the exact distance to the error's edge, the picture's border being an edge; among
-    equals false pet goes first, then the upper, then the left pixel. Pixels in `clicked` are left
-    out. None where no error is left to be clicked.
+    Depth is the exact distance to the error's edge, the image's border being an edge; ties go to
+    false pet, then to the upper, then to the left pixel. Pixels in `clicked` are left out. None if
+    no error is left to click.
     """
     missed = _Depths((mask == PET) & ~pred_mask, clicked)
     false = _Depths((mask == BACKGROUND) & pred_mask, clicked)
-    # Only where both may hold the deepest pixel is it worth while to measure both exactly.
+    # Both are measured exactly only where either may hold the deepest pixel.
     if missed.least > false.most:
         return Click(*missed.deepest()[1], POSITIVE)
     if false.most == 0:
@@ -76,19 +76,19 @@ def next_click(
 
 
 class _Depths:
-    """How deep the pixels of one kind of error are that are not clicked.
+    """How deep the unclicked pixels of one kind of error are.
 
     An exact transform takes several times as long as one by chessboard moves, c, and the exact
-    depth is at least c and at most sqrt(2) c. So the deepest pixel is among those whose c is large,
-    and what decides about them is not far away.
+    depth is at least c and at most sqrt(2) c. So only pixels with a large c and their surroundings
+    need the exact one.
     """
 
     def __init__(self, region, clicked):
         self.least = self.most = 0.0
         if not region.any():
             return
-        # Outside the region's own window nothing belongs to it, so the window's border is an edge
-        # just as the picture's is.
+        # Nothing outside the region's own window belongs to it, so the window's border is an edge
+        # just as the image's is.
         (top, bottom), (left, right) = _window(region)
         window = slice(top, bottom + 1), slice(left, right + 1)
         self._region, self._corner = np.pad(region[window], 1), (top - 1, left - 1)
@@ -98,7 +98,7 @@ class _Depths:
         self.most = self.least * 2**0.5
 
     def deepest(self) -> tuple[float, tuple[int, int]]:
-        """Exact depth and (x, y) of the deepest pixel, of equals the upper, then the left one."""
+        """Exact depth and (x, y) of the deepest pixel; ties go to the upper, then the left one."""
         candidates = self._chess * 2**0.5 >= self.least
         reach = int(self.most) + 2
         (top, bottom), (left, right) = _window(candidates)
