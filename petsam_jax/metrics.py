@@ -23,7 +23,7 @@ def iou(
     mask: UInt8[AnyArray, "*b h w"],
     border_as_pet: bool = False,
 ) -> Float[AnyArray | np.floating, "*b"]:
-    """Intersection over union for each picture; 1 where both are empty.
+    """Intersection over union for each image; 1 where both are empty.
 
     Pixels of value 2 are left out, or count as pet with `border_as_pet`. Runs under jit.
     """
@@ -40,7 +40,7 @@ def boundary_f(
     border_as_pet: bool = False,
     tolerance: float = 0.008,
 ) -> float:
-    """F score of the contours, within `tolerance` of the picture's diagonal (rounded up to pixels).
+    """F score of the contours, within `tolerance` of the image's diagonal (rounded up to pixels).
 
     Ignored pixels are cleared in both masks before the contours are drawn, as DAVIS does with void
     pixels: a contour that runs inside the ignored band counts as exact. `border_as_pet` is the
@@ -60,7 +60,7 @@ def boundary_f(
 
 
 class Noc(NamedTuple):
-    """Clicks needed by each picture, and whether it failed for as many as were allowed."""
+    """Clicks needed by each image, and whether it failed for as many as were allowed."""
 
     clicks: Int[np.ndarray, " n"]
     failed: Bool[np.ndarray, " n"]
@@ -69,8 +69,8 @@ class Noc(NamedTuple):
 def noc(ious: Float[AnyArray, "n k"], target: float, max_clicks: int = 20) -> Noc:
     """Number of clicks until the IoU first reaches `target`; `max_clicks` where it never does.
 
-    `ious[i, j]` is picture i after j + 1 clicks; NaN after the clicking was stopped is allowed.
-    RITM's column ">= 20" is `(clicks >= 20).sum()`: it also counts pictures that only the last
+    `ious[i, j]` is image i after j + 1 clicks; NaN after the clicking was stopped is allowed.
+    RITM's column ">= 20" is `(clicks >= 20).sum()`: it also counts images that only the last
     click solved, which `failed` does not. Raises ValueError with fewer than `max_clicks` columns.
     """
     ious = _columns(ious, max_clicks)[:, :max_clicks]
@@ -82,7 +82,7 @@ def noc(ious: Float[AnyArray, "n k"], target: float, max_clicks: int = 20) -> No
 def iou_after_clicks(
     ious: Float[AnyArray, "n k"], clicks: tuple[int, ...] = (1, 2, 3, 5)
 ) -> dict[int, float]:
-    """Mean IoU over the pictures after each of these numbers of clicks.
+    """Mean IoU over the images after each of these numbers of clicks.
 
     Raises ValueError where `ious` has too few columns, or NaN among those asked for.
     """
@@ -90,7 +90,7 @@ def iou_after_clicks(
     means = {k: float(ious[:, k - 1].mean()) for k in clicks}
     unknown = [k for k, mean in means.items() if np.isnan(mean)]
     if unknown:
-        raise ValueError(f"ious has no value (NaN) for some pictures after {unknown} clicks")
+        raise ValueError(f"ious has no value (NaN) for some images after {unknown} clicks")
     return means
 
 
@@ -104,7 +104,7 @@ def _truth(mask, border_as_pet):
 def _contour(region: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Pixels that differ from the one right, below or diagonally below: DAVIS's one-pixel contour.
 
-    Beyond the picture counts as the same, so a region cut off by the border has no contour there.
+    Beyond the image counts as the same, so a region cut off by the border has no contour there.
     """
     padded = np.pad(region, ((0, 1), (0, 1)), "edge")
     right, below, diagonal = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
@@ -115,6 +115,6 @@ def _columns(ious, clicks) -> Float[np.ndarray, "n k"]:
     ious = np.asarray(ious)
     if not 1 <= clicks <= ious.shape[1]:
         raise ValueError(
-            f"ious holds {ious.shape[1]} clicks for each picture, but {clicks} are asked"
+            f"ious holds {ious.shape[1]} clicks for each image, but {clicks} are asked"
         )
     return ious

@@ -1,17 +1,17 @@
 """The model's input contract, stated once: a square of RGB bytes, normalised on the device.
 
-Pictures stay uint8 from the decoder to the device; the jitted step, for training, evaluation and
-the predictors alike, starts with `normalise`. A picture becomes square by stretching, as in SAM 2.
+Images stay uint8 from the decoder to the device; the jitted step, for training, evaluation and
+the predictors alike, starts with `normalise`. An image becomes square by stretching, as in SAM 2.
 """
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, UInt8
 
-# Of RGB in 0..1 over ImageNet's training pictures; the published constants.
+# Of RGB in 0..1 over ImageNet's training images; the published constants.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
-# The mean as a colour: what a warp brings in from outside the picture normalises to about zero.
+# The mean as a colour: what a warp brings in from outside the image normalises to about zero.
 MEAN_COLOUR = tuple(round(255 * mean) for mean in IMAGE_MEAN)
 
 

@@ -239,7 +239,7 @@ def test_wrong_settings_and_sizes_are_named():
     wrong = object.__new__(Example)
     vars(wrong).update(image=np.zeros((4, 5, 3), np.uint8), mask=np.zeros((5, 4), np.uint8))
     vars(wrong).update(name="my cat", group="")
-    with pytest.raises(ValueError, match="my cat: picture of .4, 5. and mask of .5, 4."):
+    with pytest.raises(ValueError, match="my cat: image of .4, 5. and mask of .5, 4."):
         augment(wrong, np.random.default_rng(0), SIZE, FULL)
 
 

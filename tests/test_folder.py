@@ -94,7 +94,7 @@ def test_exif_is_applied_to_the_picture_before_the_mask_is_compared(root):
     assert source.names == ("a", "b") and source[1].image.shape == (30, 20, 3)
     assert source[1].mask.shape == (30, 20)
     (unfit,) = source.skipped
-    assert "30 x 20, but its picture 20 x 30 as EXIF turns it" in unfit.reason
+    assert "30 x 20, but its image 20 x 30 as EXIF turns it" in unfit.reason
 
 
 def test_what_cannot_be_used_is_left_out_with_its_reason(root, caplog):
@@ -126,7 +126,7 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(root, caplog):
     for stem, reason in cases.items():
         (unfit,) = [unfit for unfit in source.skipped if f"/{stem}." in unfit.name]
         assert reason in unfit.reason and str(unfit) in caplog.text
-    assert f"{root}: 8 of 9 pictures left out" in caplog.text
+    assert f"{root}: 8 of 9 images left out" in caplog.text
 
 
 def test_folders_of_another_kind_are_refused(root, tmp_path):
@@ -137,7 +137,7 @@ def test_folders_of_another_kind_are_refused(root, tmp_path):
         FolderSource(root)
     (root / "masks" / "a.png").unlink()
     (root / "images" / "a.png").unlink()
-    with pytest.raises(LayoutError, match="no picture with a mask that can be used$"):
+    with pytest.raises(LayoutError, match="no image with a mask that can be used$"):
         FolderSource(root)
 
 

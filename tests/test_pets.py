@@ -43,7 +43,7 @@ def test_the_folder_says_what_it_leaves_out(official, caplog):
     for name, reason in {**FAULTS, TEST_FAULT: "cannot be read: No such file"}.items():
         (unfit,) = [unfit for unfit in source.skipped if f"/{name}." in unfit.name]
         assert reason in unfit.reason and str(unfit) in caplog.text
-    assert f"{official}: 9 of 16 pictures left out" in caplog.text
+    assert f"{official}: 9 of 16 images left out" in caplog.text
 
 
 def test_many_faults_are_counted_and_the_first_ten_named(official, tmp_path, caplog):
@@ -53,7 +53,7 @@ def test_many_faults_are_counted_and_the_first_ten_named(official, tmp_path, cap
     (folder / "annotations" / "test.txt").write_text("\n".join(["beagle_7 5 2 1", *lines]))
     source = OfficialFolder(folder, "test")
     assert len(source) == 1 and len(source.skipped) == 15
-    assert "15 of 16 pictures left out" in caplog.text and "and 5 more" in caplog.text
+    assert "15 of 16 images left out" in caplog.text and "and 5 more" in caplog.text
     assert "Bengal_109" in caplog.text and "Bengal_110" not in caplog.text
 
 
@@ -86,7 +86,7 @@ def test_a_folder_without_a_usable_picture_is_refused_with_the_first_fault(offic
     folder = tmp_path / "pets"
     shutil.copytree(official, folder)
     (folder / "annotations" / "trainval.txt").write_text("Abyssinian_34 1 1 1\n")
-    with pytest.raises(LayoutError, match="no picture of train can be used.*a GIF file"):
+    with pytest.raises(LayoutError, match="no image of train can be used.*a GIF file"):
         OfficialFolder(folder, "train")
 
 

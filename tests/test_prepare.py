@@ -187,7 +187,7 @@ def test_pictures_that_are_all_unfit_leave_no_data_set(official, tmp_path):
     part = tmp_path / "part"
     shutil.copytree(official, part)
     (part / "annotations" / "test.txt").write_text("Abyssinian_34 1 1 1\n")
-    with pytest.raises(PrepareError, match="none of the 1 pictures.*a GIF file"):
+    with pytest.raises(PrepareError, match="none of the 1 images.*a GIF file"):
         prepare.prepare(tmp_path / "data", src=part)
     assert not left_behind(tmp_path / "data")
 

@@ -15,7 +15,7 @@ from PIL import Image
 from petsam_jax.checkpoint import save_weights
 from petsam_jax.cli import track
 from petsam_jax.files import track_files
-from petsam_jax.files.video_reader import ClipError, Pictures, open_clip
+from petsam_jax.files.video_reader import ClipError, FrameSequence, open_clip
 from petsam_jax.files.video_writer import VideoWriter
 from petsam_jax.models.params import weights
 from petsam_jax.predict.video_predictor import VideoPredictor
@@ -195,14 +195,14 @@ def test_a_program_that_is_ended_leaves_a_video_that_plays(tmp_path):
 
 
 def test_a_damaged_frame_ends_it_with_what_was_before(clip, tmp_path, capsys, monkeypatch):
-    read = Pictures._read
+    read = FrameSequence._read
 
     def damaged(self, frame):
         if frame == 3:
             raise ClipError("frame 3 is damaged")
         return read(self, frame)
 
-    monkeypatch.setattr(Pictures, "_read", damaged)
+    monkeypatch.setattr(FrameSequence, "_read", damaged)
     out = tmp_path / "out.mp4"
     assert track.main([str(clip), "--out", str(out), *POINT]) == 1
     assert open_clip(out).count == 3

@@ -159,5 +159,5 @@ def test_what_cannot_be_written_is_refused(tmp_path):
         pytest.raises(ValueError, match=r"out\.mov: H\.264 has no transparency; take \.gif or"),
     ):
         writer.write(clear)
-    with pytest.raises(ValueError, match="20000 x 2 pixels; a WebP has up to 16383 a side"):
+    with pytest.raises(ValueError, match="20000 x 2 pixels; WebP allows up to 16383 a side"):
         VideoWriter(tmp_path / "wide.webp", (2, 20_000), 24)

@@ -86,7 +86,7 @@ def check_names(files: list[ImageFile], args: argparse.Namespace) -> None:
     Names that were given a number are told of.
     """
     folders = [given.resolve() for given in args.inputs if given.is_dir()]
-    drawn = [name for name in args.format if name in known.PICTURES]
+    drawn = [name for name in args.format if name in known.IMAGES]
     if drawn and args.out.resolve() in folders:
         raise FilesError(
             f"--out {args.out} is a folder of pictures, and {', '.join(drawn)} would be taken for "

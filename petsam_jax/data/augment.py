@@ -1,8 +1,8 @@
-"""One picture and its mask, varied for training from scratch on little data.
+"""One image and its mask, varied for training from scratch on little data.
 
-In: an example of any size. Out: `size` x `size` picture and mask, still aligned. Geometry is one
+In: an example of any size. Out: `size` x `size` image and mask, still aligned. Geometry is one
 affine view (`warp`), colour one matrix (`colour`). Pets of other examples come in two ways, both of
-which make the prompt decide what the target is: this pet is pasted on another picture, whose own
+which make the prompt decide what the target is: this pet is pasted on another image, whose own
 pet then is background; or other pets are pasted beside, behind or partly over this one. And a pet
 may be small in wide scenery, where there is nothing to decide but much to leave out.
 """
@@ -19,7 +19,7 @@ from petsam_jax.data.scenery import scenery, small_view
 from petsam_jax.data.sources import BACKGROUND, PET, Example, Source
 from petsam_jax.data.warp import Layer, Matrix
 
-# Random views tried before the whole picture is taken, which keeps all of the pet.
+# Random views tried before the whole image is taken, which keeps all of the pet.
 VIEW_TRIES = 10
 
 
@@ -36,7 +36,7 @@ def check_range(settings, highest: dict[str, float | int], lowest: dict[str, flo
 class Augmentation:
     """How much may happen; all zeros is the plain resize, which stretches to a square."""
 
-    # A view holds from 1 - crop to 1 + zoom_out of the picture's area.
+    # A view holds from 1 - crop to 1 + zoom_out of the image's area.
     crop: float = 0.0
     zoom_out: float = 0.0
     # Width to height may change by a factor of 1 + aspect either way.
@@ -55,7 +55,7 @@ class Augmentation:
     blur_prob: float = 0.0
     # Largest standard deviation of the blur, in pixels of the output.
     blur_sigma: float = 0.0
-    # How often this pet is pasted on another picture, and how often others are pasted to it.
+    # How often this pet is pasted on another image, and how often others are pasted to it.
     paste_prob: float = 0.0
     others_prob: float = 0.0
     # How often the pet is instead small, on ground that has no pet of its own.
@@ -100,10 +100,10 @@ def augment(
     settings: Augmentation,
     others: Source | None = None,
 ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
-    """A random picture and mask of an example; `others` is where pasted pictures come from.
+    """A random image and mask of an example; `others` is where pasted images come from.
 
-    What a view shows from outside the picture is ignored in the mask. Raises ValueError for a
-    picture and mask of different sizes.
+    What a view shows from outside the image is ignored in the mask. Raises ValueError for a
+    image and mask of different sizes.
     """
     layer = warp.to_layer(example)
     points = warp.pet_points(example.mask)
@@ -143,7 +143,7 @@ def _paste_elsewhere(
 def resize(
     example: Example, size: int
 ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
-    """Stretch picture and mask to a square, as for evaluation: no randomness."""
+    """Stretch image and mask to a square, as for evaluation: no randomness."""
     layer = warp.to_layer(example)
     matrix = warp.view_matrix(layer.image.size, size)
     image = warp.warp_image(layer.image, matrix, size)
@@ -158,7 +158,7 @@ def first_view(
     settings: Augmentation,
     others: Source | None,
 ) -> tuple[Matrix, bool]:
-    """A view of a picture, and whether the pet is small in it and wants scenery around."""
+    """A view of an image, and whether the pet is small in it and wants scenery around."""
     if others is not None and rng.random() < settings.scene_prob:
         small = small_view(rng, layer, size)
         if small is not None:
@@ -181,7 +181,7 @@ def random_view(
         ratio = np.exp(rng.uniform(-0.5, 0.5) * np.log1p(settings.aspect))
         sides = np.sqrt(area) * np.array([ratio, 1 / ratio])
         angle = np.deg2rad(rng.uniform(-settings.rotation, settings.rotation))
-        # Inside the picture where the turned view is smaller than it, around it where it is larger.
+        # Inside the image where the turned view is smaller than it, around it where it is larger.
         extent = warp.turned_extent(layer.image.size, sides, angle)
         centre = 0.5 + rng.uniform(-0.5, 0.5, 2) * (1 - extent)
         matrix = warp.view_matrix(layer.image.size, size, centre, sides, angle, flip)
@@ -196,7 +196,7 @@ def random_view(
 def backdrop_view(
     rng: np.random.Generator, others: Source, size: int, settings: Augmentation
 ) -> tuple[Layer, Matrix]:
-    """Another picture to be the background, its mask all background, and a view of it."""
+    """Another image to be the background, its mask all background, and a view of it."""
     layer = warp.to_layer(others[int(rng.integers(len(others)))])
     layer = layer._replace(mask=Image.new("L", layer.mask.size, BACKGROUND))
     return layer, random_view(rng, layer, np.empty((0, 2)), size, settings)

@@ -1,8 +1,8 @@
-"""A short clip out of one photograph: how the memory modules are trained on still pictures.
+"""A short clip out of one photograph: how the memory modules are trained on still images.
 
-In: an example. Out: t frames, masks and whether the pet is seen. Either the whole picture moves, as
+In: an example. Out: t frames, masks and whether the pet is seen. Either the whole image moves, as
 before a moving camera, or the pet is cut out and moves against its own background, filled in, or
-against another picture. Something may pass in front of it, and it may leave the frame, for good or
+against another image. Something may pass in front of it, and it may leave the frame, for good or
 to come back; in the first frame, which gets the prompt, it is at its place.
 """
 
@@ -58,7 +58,7 @@ class Motion:
     camera: float = 0.0
     # Brightness may change by a factor of 1 + light either way.
     light: float = 0.0
-    # How often the pet moves against its background, and how often that is another picture.
+    # How often the pet moves against its background, and how often that is another image.
     cutout_prob: float = 0.0
     other_ground_prob: float = 0.0
     # How often something passes in front, and how often the pet leaves the frame.
@@ -95,7 +95,7 @@ def make_clip(
 ) -> Clip:
     """Frames and masks; `settings` vary the view and colour of the clip as a whole.
 
-    Other pictures, for backgrounds and for what passes in front, come from `others`. An example
+    Other images, for backgrounds and for what passes in front, come from `others`. An example
     without a pet pixel gets a moving camera and nothing else.
     """
     layer = warp.to_layer(example)
@@ -183,7 +183,7 @@ def _pet_steps(
     motion: Motion,
     leaves: bool,
 ) -> list[Matrix]:
-    """The pet's own motion in its picture, a matrix from its place there to that of each frame."""
+    """The pet's own motion in its image, a matrix from its place there to that of each frame."""
     box = paste.pet_box(layer)
     low, high = box.low * layer.image.size, box.high * layer.image.size
     shifts, angles, scales = _paths(rng, motion, 1.0)

@@ -1,6 +1,6 @@
 """Random colour and light: everything that is linear in RGB goes into one 3 x 4 matrix.
 
-Brightness, contrast, saturation, hue and greyness are each a matrix, so a picture is recoloured in
+Brightness, contrast, saturation, hue and greyness are each a matrix, so an image is recoloured in
 one pass, and the frames of a clip share their matrix. Hue turns the colour plane of YIQ, which
 keeps the luma; unlike a turn in HSV it is linear.
 """
@@ -27,7 +27,7 @@ def random_colour(
 ) -> ColourMatrix:
     """Factors within 1 +- the given numbers, hue within +- a share of the circle, drawn at random.
 
-    `grey` is the picture's mean luma in 0..255, about which contrast stretches.
+    `grey` is the image's mean luma in 0..255, about which contrast stretches.
     """
     light, stretch, tint = 1 + rng.uniform(-1, 1, 3) * (brightness, contrast, saturation)
     turn = 2 * np.pi * rng.uniform(-hue, hue)
@@ -45,7 +45,7 @@ def mean_grey(image: Image.Image) -> float:
 
 
 def recolour(image: Image.Image, matrix: ColourMatrix) -> Image.Image:
-    """Apply a colour matrix, clipped to 0..255; the identity returns the picture untouched."""
+    """Apply a colour matrix, clipped to 0..255; the identity returns the image untouched."""
     if np.allclose(matrix, np.eye(3, 4), atol=1e-6):
         return image
     return image.convert("RGB", tuple(matrix.ravel()))

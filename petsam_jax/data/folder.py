@@ -1,8 +1,8 @@
-"""A user's own pictures as a source: `images/` and `masks/` with matching stems.
+"""A user's own images as a source: `images/` and `masks/` with matching stems.
 
 Any format that Pillow reads, EXIF applied. Masks are black and white, 0 and 1, or instance numbers
 1..n, each instance an example of its own with the others as background; white beside instance
-numbers is ignored (`pictures.decode_mask`). Folders inside images/ and masks/ become groups.
+numbers is ignored (`images.decode_mask`). Folders inside images/ and masks/ become groups.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ PART_NAMES = ("train", "valid", "val", "test")
 
 
 class Pair(NamedTuple):
-    """A picture and its mask by their path without suffix, "tabby/0001"."""
+    """An image and its mask by their path without suffix, "tabby/0001"."""
 
     stem: str
     image: Path
@@ -31,14 +31,14 @@ class Pair(NamedTuple):
 
 
 class FolderSource:
-    """The pictures of one folder, every instance an example, in the order of their names.
+    """The images of one folder, every instance an example, in the order of their names.
 
-    Every picture and mask is decoded once on opening (an eighth of the way for JPEGs), so that
+    Every image and mask is decoded once on opening (an eighth of the way for JPEGs), so that
     training never meets an unfit one; those are in `skipped`, with the reason, and logged.
     """
 
     def __init__(self, root: Path):
-        """Raises `LayoutError` for a folder of another kind or without a picture to use."""
+        """Raises `LayoutError` for a folder of another kind or without an image to use."""
         root = Path(root).expanduser()
         pairs, self.skipped = _pairs(root)
         found = len(pairs) + len(self.skipped)
@@ -60,7 +60,7 @@ class FolderSource:
         self.names, self.groups = tuple(names), tuple(groups)
         if not self._items:
             first = f"; the first fault is {self.skipped[0]}" if self.skipped else ""
-            raise LayoutError(f"{root}: no picture with a mask that can be used{first}")
+            raise LayoutError(f"{root}: no image with a mask that can be used{first}")
         log_skipped(str(root), self.skipped, found)
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ class FolderSource:
 
 
 def _pairs(root: Path) -> tuple[list[Pair], list[UnfitImage]]:
-    """Pictures with their masks, and the files that have no partner or more than one."""
+    """Images with their masks, and the files that have no partner or more than one."""
     for part in ("images", "masks"):
         if not (root / part).is_dir():
             raise LayoutError(f"{root}: no {part}/ folder; wanted are images/ and masks/")
@@ -117,15 +117,15 @@ def _walk(folder: Path) -> Iterable[Path]:
 
 
 def _instances(pair: Pair) -> list[int] | UnfitImage:
-    """The numbers of the instances in a mask, or what is wrong with it or with its picture."""
+    """The numbers of the instances in a mask, or what is wrong with it or with its image."""
     try:
-        picture = open_image(pair.image)
-        size = check_decodes(picture)
+        image = open_image(pair.image)
+        size = check_decodes(image)
         mask = decode_mask(pair.mask)
         if mask.shape[::-1] != size:
-            reason = f"{mask.shape[1]} x {mask.shape[0]}, but its picture {size[0]} x {size[1]}"
+            reason = f"{mask.shape[1]} x {mask.shape[0]}, but its image {size[0]} x {size[1]}"
             if mask.shape == size:
-                reason += " as EXIF turns it; draw the mask on the turned picture, or drop the EXIF"
+                reason += " as EXIF turns it; draw the mask on the turned image, or drop the EXIF"
             raise UnfitImage(str(pair.mask), reason)
     except UnfitImage as unfit:
         return unfit

@@ -17,7 +17,7 @@ _IS_HOLE = [0 if value == BACKGROUND else 255 for value in range(256)]
 
 
 def fill_in(layer: Layer) -> Image.Image:
-    """The picture without its pet, the ignored rim included; all pet gives the mean colour."""
+    """The image without its pet, the ignored rim included; all pet gives the mean colour."""
     hole = layer.mask.point(_IS_HOLE).resize((GRID, GRID), Image.Resampling.BOX)
     # Wide enough for the fur beyond a hand-drawn mask, in cells of the grid.
     hole = hole.filter(ImageFilter.MaxFilter(5))

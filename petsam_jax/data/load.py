@@ -33,7 +33,7 @@ PARTS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
 ACCEPTED = (
     "accepted are shapes, shapes:length=512,size=128,seed=0, tfds, tfds:DATA_DIR, or a folder: "
     "Oxford-IIIT Pet in its official layout (images/, annotations/), a TFDS data folder (with "
-    f"{NAME}/ in it), or pictures of your own (images/ and masks/, or train/ and valid/ with these)"
+    f"{NAME}/ in it), or images of your own (images/ and masks/, or train/ and valid/ with these)"
 )
 
 
@@ -45,7 +45,7 @@ def load_source(spec: str, split: str) -> Source:
     """The part `split` of the source that `spec` describes.
 
     Raises SourceError; MissingData for a data set that is not there, LayoutError for a folder
-    without a usable picture, DamagedData for broken records.
+    without a usable image, DamagedData for broken records.
     """
     if split not in SPLITS:
         raise SourceError(f"split: want one of {', '.join(SPLITS)}, got {split!r}")
@@ -107,7 +107,7 @@ def _open_folder(root: Path, split: str, spec: str) -> Source:
         return _with_validation(lambda part: PetsSource(data_dir, part), split, spec)
     if kind == "parts":
         return _open_parts(root, split, spec)
-    if kind == "pictures":
+    if kind == "images":
         if split == "test":
             raise SourceError(
                 f"source {spec!r}: no test part; make one as a test/ folder beside train/, "
@@ -127,7 +127,7 @@ def _layout(root: Path) -> str | None:
         return "parts"
     # With one of the two, the source itself says that the other one is wanted.
     if (root / "images").is_dir() or (root / "masks").is_dir():
-        return "pictures"
+        return "images"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Something that passes in front of the pet of a clip: another pet, or a patch of a picture."""
+"""Something that passes in front of the pet of a clip: another pet, or a patch of an image."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -64,7 +64,7 @@ def _in_front(image: Image.Image, mask: paste.Mask, other: Layer, view: Matrix):
 
 
 def _patch(rng: np.random.Generator, layer: Layer) -> Layer:
-    """The picture with an ellipse of random form as its mask."""
+    """The image with an ellipse of random form as its mask."""
     mask = Image.new("L", layer.mask.size, BACKGROUND)
     half = rng.uniform(0.12, 0.4, 2)
     box = np.concatenate([0.5 - half, 0.5 + half]) * (layer.mask.size * 2)

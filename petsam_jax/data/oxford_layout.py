@@ -15,10 +15,10 @@ from petsam_jax.data.sources import PET
 from petsam_jax.files.images import UnfitImage, check_decodes, open_image
 from petsam_jax.files.masks import decode_trimap
 
-# Split -> the list of its pictures.
+# Split -> the list of its images.
 LISTS = {"train": "trainval.txt", "test": "test.txt"}
 ARCHIVES = ("images.tar.gz", "annotations.tar.gz")
-# No picture of the set is larger than a few megabytes; an archive member beyond this is not read.
+# No image of the set is larger than a few megabytes; an archive member beyond this is not read.
 MAX_BYTES = 100_000_000
 
 
@@ -49,7 +49,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """The bytes of one picture, its trimap and, where there is one, its head box."""
+    """The bytes of one image, its trimap and, where there is one, its head box."""
 
     entry: Entry
     image: bytes
@@ -58,7 +58,7 @@ class Files:
 
 
 def breed(name: str) -> str:
-    """The breed in a picture's name: "american_bulldog_10" -> "american_bulldog"."""
+    """The breed in an image's name: "american_bulldog_10" -> "american_bulldog"."""
     return name.rpartition("_")[0] or name
 
 
@@ -84,20 +84,20 @@ def read_list(text: str, where: str) -> list[Entry]:
 
 
 def check(files: Files) -> None:
-    """Raise `UnfitImage` for a picture and mask that cannot be trained on, and say why."""
+    """Raise `UnfitImage` for an image and mask that cannot be trained on, and say why."""
     image_path, trimap_path = files.entry.image_path, files.entry.trimap_path
-    picture = open_image(files.image, image_path)
-    if picture.format not in ("JPEG", "MPO"):
-        raise UnfitImage(image_path, f"a {picture.format} file under a .jpg name")
+    image = open_image(files.image, image_path)
+    if image.format not in ("JPEG", "MPO"):
+        raise UnfitImage(image_path, f"a {image.format} file under a .jpg name")
     # Trimaps match the stored pixels, whatever EXIF says.
-    width, height = picture.size
-    check_decodes(picture)
+    width, height = image.size
+    check_decodes(image)
     mask_format = open_image(files.trimap, trimap_path).format
     if mask_format != "PNG":
         raise UnfitImage(trimap_path, f"a {mask_format} file under a .png name")
     mask = decode_trimap(files.trimap, trimap_path)
     if mask.shape != (height, width):
-        reason = f"the mask is {mask.shape[1]} x {mask.shape[0]}, the picture {width} x {height}"
+        reason = f"the mask is {mask.shape[1]} x {mask.shape[0]}, the image {width} x {height}"
         raise UnfitImage(trimap_path, reason)
     if not (mask == PET).any():
         raise UnfitImage(trimap_path, "no pet pixel in the mask")
@@ -152,7 +152,7 @@ class OfficialTree:
                 yield unfit
 
     def size(self) -> int:
-        """Bytes of all the listed pictures and trimaps."""
+        """Bytes of all the listed images and trimaps."""
         listed = [entry for entries in self.entries().values() for entry in entries]
         paths = [self.root / p for entry in listed for p in (entry.image_path, entry.trimap_path)]
         return sum(path.stat().st_size for path in paths if path.is_file())
@@ -198,7 +198,7 @@ class OfficialArchives:
             yield UnfitImage(path, f"not in {self._images.name}")
 
     def size(self) -> int:
-        """Bytes of the archives, which is about what the pictures in them take."""
+        """Bytes of the archives, which is about what the images in them take."""
         return self._images.stat().st_size + self._annotations.stat().st_size
 
 

@@ -1,4 +1,4 @@
-"""Cut-outs: a pet over another picture, and other pets beside, behind or partly over it.
+"""Cut-outs: a pet over another image, and other pets beside, behind or partly over it.
 
 In and out: an RGB Pillow image and its mask of one size, in which 1 is the target. Cut-outs fade
 over a pixel or two, so that no hard rim gives them away. Whatever is not the target ends up as
@@ -21,11 +21,11 @@ HALF = 128
 # How far a cut-out reaches into the ignored rim, in pixels: there is fur in it, and the background
 # it came from only further out.
 SPREAD = 2
-# A pet that reaches to within this share of the picture's side is taken to be cut off there.
+# A pet that reaches to within this share of the image's side is taken to be cut off there.
 EDGE = 0.02
-# Longer side of a pet put beside another, as a share of the picture's.
+# Longer side of a pet put beside another, as a share of the image's.
 BESIDE_SIDE = (0.3, 0.7)
-# A pet smaller than this, as a share of its own picture, is a crumb and not worth pasting.
+# A pet smaller than this, as a share of its own image, is a crumb and not worth pasting.
 LEAST_AREA = 0.01
 # A pet beside another must show at least this much of itself.
 LEAST_SHOWN = 0.3
@@ -36,7 +36,7 @@ Mask = UInt8[np.ndarray, "h w"]
 
 
 class Box(NamedTuple):
-    """Where a pet is in its picture, as shares of the sides, and where it is cut off."""
+    """Where a pet is in its image, as shares of the sides, and where it is cut off."""
 
     low: np.ndarray  # (x, y)
     high: np.ndarray
@@ -64,7 +64,7 @@ def pet_alpha(mask: Mask) -> Image.Image:
 
 
 def paste(image: Image.Image, mask: Mask, ground: Layer) -> tuple[Image.Image, Mask]:
-    """Put the pet of a picture over `ground`, whose mask is 0, or 2 where it has no picture."""
+    """Put the pet of an image over `ground`, whose mask is 0, or 2 where it has no image."""
     alpha = pet_alpha(mask)
     rim = (mask == IGNORE) & (np.asarray(alpha) > 0)
     kept = (mask == PET) | rim
@@ -77,7 +77,7 @@ def paste(image: Image.Image, mask: Mask, ground: Layer) -> tuple[Image.Image, M
 def put_before(
     image: Image.Image, mask: Mask, other: Image.Image, alpha: Image.Image
 ) -> tuple[Image.Image, Mask]:
-    """Cover a picture with `other` where `alpha` says so; what is covered is background."""
+    """Cover an image with `other` where `alpha` says so; what is covered is background."""
     covered = np.asarray(alpha) >= HALF
     return (
         Image.composite(other, image, alpha),
@@ -97,10 +97,10 @@ def put_behind(
 def add_beside(
     rng: np.random.Generator, image: Image.Image, mask: Mask, other: Layer, max_hidden: float
 ) -> tuple[Image.Image, Mask]:
-    """Put the pet of `other` into the picture, hiding at most `max_hidden` of the target.
+    """Put the pet of `other` into the image, hiding at most `max_hidden` of the target.
 
-    A pet that is cut off by its own picture's edge is put at the same edge of this one. Without a
-    fitting place, or a pet worth pasting, the picture comes back as it was.
+    A pet that is cut off by its own image's edge is put at the same edge of this one. Without a
+    fitting place, or a pet worth pasting, the image comes back as it was.
     """
     size, target = image.size[0], mask == PET
     box = pet_box(other)
@@ -133,7 +133,7 @@ def placed_view(
 ) -> Matrix:
     """A random size, place and mirroring for the pet, in keeping with where it is cut off.
 
-    Its longer side is between two shares of the picture's; it may be cut off at one of two
+    Its longer side is between two shares of the image's; it may be cut off at one of two
     opposite sides, not at both. Its width against its height changes by up to a factor of `stretch`
     either way.
     """

@@ -1,6 +1,6 @@
 """Oxford-IIIT Pet as a source: prepared with TFDS, or straight from the extracted archives.
 
-Both give pictures as they are stored, masks by the trimap (pet 1, background 0, border 2 ignore),
+Both give images as they are stored, masks by the trimap (pet 1, background 0, border 2 ignore),
 names such as "Abyssinian_1" and the breed as the group.
 """
 
@@ -15,7 +15,7 @@ from petsam_jax.files.images import UnfitImage, decode_stored
 from petsam_jax.files.masks import decode_trimap
 
 NAME, VERSION = "oxford_iiit_pet", "4.0.0"
-# How many of the pictures left out a log line names; the source's `skipped` has them all.
+# How many of the images left out a log line names; the source's `skipped` has them all.
 MAX_LISTED = 10
 
 
@@ -92,7 +92,7 @@ def _fault_of_records(path: str, length: int) -> str:
 class PetsSource:
     """The data set as `prepare` or TFDS made it; `split` is "train", "test" or "all".
 
-    A set prepared by stock TFDS also holds the pictures that `prepare` leaves out, among them 23
+    A set prepared by stock TFDS also holds the images that `prepare` leaves out, among them 23
     whose mask has no pet pixel.
     """
 
@@ -129,20 +129,20 @@ def _stem(file_name: bytes | str) -> str:
 class OfficialFolder:
     """An extracted folder in the official layout, whole or in part, read without preparing it.
 
-    `split` is "train" (trainval.txt), "test" or "all". Every picture is looked at once on opening
+    `split` is "train" (trainval.txt), "test" or "all". Every image is looked at once on opening
     (about 0.7 ms each on two cores), so that training never meets an unfit one; those are in
     `skipped`, with the reason.
     """
 
     def __init__(self, root: Path, split: str):
-        """Raises `LayoutError` for another layout, a missing list or no picture that can be used"""
+        """Raises `LayoutError` for another layout, a missing list or no image that can be used"""
         self._tree = OfficialTree(Path(root).expanduser())
         of_split = self._tree.entries()
         if split != "all" and split not in of_split:
             there = ", ".join(of_split)
             raise LayoutError(f"{root}: the lists hold no {split} part, only {there}")
         chosen = of_split.values() if split == "all" else [of_split[split]]
-        # A part of the set may list a picture twice over; it is one example all the same.
+        # A part of the set may list an image twice over; it is one example all the same.
         listed = {entry.name: entry for entries in chosen for entry in entries}
         with ThreadPoolExecutor() as pool:
             faults = list(pool.map(self._fault, listed.values()))
@@ -150,7 +150,7 @@ class OfficialFolder:
         self.skipped = [fault for fault in faults if fault]
         self._entries = [entry for entry, fault in pairs if not fault]
         if not self._entries:
-            raise LayoutError(f"{root}: no picture of {split} can be used{_first(self.skipped)}")
+            raise LayoutError(f"{root}: no image of {split} can be used{_first(self.skipped)}")
         self.names = tuple(entry.name for entry in self._entries)
         self.groups = tuple(breed(name) for name in self.names)
         log_skipped(str(root), self.skipped, len(listed))
@@ -177,12 +177,12 @@ def _first(skipped: list[UnfitImage]) -> str:
 
 
 def log_skipped(place: str, skipped: list[UnfitImage], total: int) -> None:
-    """Say which pictures of a folder were left out and why, the first ten by name."""
+    """Say which images of a folder were left out and why, the first ten by name."""
     if not skipped:
         return
     lines = [f"  {unfit}" for unfit in skipped[:MAX_LISTED]]
     if len(skipped) > MAX_LISTED:
         lines.append(f"  and {len(skipped) - MAX_LISTED} more")
     logging.getLogger(__name__).warning(
-        "%s: %d of %d pictures left out:\n%s", place, len(skipped), total, "\n".join(lines)
+        "%s: %d of %d images left out:\n%s", place, len(skipped), total, "\n".join(lines)
     )

@@ -35,7 +35,7 @@ class PrepareError(Exception):
 
 @dataclasses.dataclass
 class Remarks:
-    """Lines of the form "file: reason" about pictures that are not, or not wholly, in the set."""
+    """Lines of the form "file: reason" about images that are not, or not wholly, in the set."""
 
     left_out: list[str] = dataclasses.field(default_factory=list)
     # In the set, but without their head box.
@@ -79,7 +79,7 @@ def build(data_dir: Path, origin: OfficialTree | OfficialArchives | None) -> Rem
                 source = origin or _fetch(dl_manager, list(infos))
                 splits = {split: e for split, e in source.entries().items() if e}
                 if not splits:
-                    raise LayoutError("trainval.txt and test.txt list no picture at all")
+                    raise LayoutError("trainval.txt and test.txt list no image at all")
                 return {split: self._generate_examples(source, e) for split, e in splits.items()}
 
             def _generate_examples(self, source, entries):
@@ -95,7 +95,7 @@ def build(data_dir: Path, origin: OfficialTree | OfficialArchives | None) -> Rem
                 if not count:
                     first = remarks.left_out[before]
                     raise PrepareError(
-                        f"none of the {len(entries)} pictures of a list can be used; the first "
+                        f"none of the {len(entries)} images of a list can be used; the first "
                         f"fault is {first}"
                     )
                 # In the folder that is renamed when all is done, like the records themselves.
@@ -123,7 +123,7 @@ def _fetch(dl_manager, urls: list[str]) -> OfficialArchives:
 
 
 def _example(files: Files | UnfitImage, remarks: Remarks) -> dict:
-    """The record of a picture, as the stock builder has it; raises `UnfitImage`."""
+    """The record of an image, as the stock builder has it; raises `UnfitImage`."""
     if isinstance(files, UnfitImage):
         raise files
     check(files)
@@ -142,7 +142,7 @@ def _example(files: Files | UnfitImage, remarks: Remarks) -> dict:
 
 
 def _three_channels(files: Files) -> bytes:
-    """The picture's own bytes wherever TFDS can read them as RGB."""
+    """The image's own bytes wherever TFDS can read them as RGB."""
     if open_image(files.image, files.entry.image_path).mode in ("RGB", "L"):
         return files.image
     pixels = decode_stored(files.image, files.entry.image_path)
@@ -152,7 +152,7 @@ def _three_channels(files: Files) -> bytes:
 
 
 def _head_box(files: Files, remarks: Remarks):
-    """The head's box as parts of the picture's size; zeros where there is none."""
+    """The head's box as parts of the image's size; zeros where there is none."""
     import tensorflow_datasets as tfds
 
     if files.box is None:
@@ -166,7 +166,7 @@ def _head_box(files: Files, remarks: Remarks):
         )
         box = ymin / height, xmin / width, ymax / height, xmax / width
         if not all(math.isfinite(edge) and 0 <= edge <= 1 for edge in box):
-            raise ValueError(f"the box {box} is not inside the picture")
+            raise ValueError(f"the box {box} is not inside the image")
     except (ET.ParseError, TypeError, ValueError, ZeroDivisionError) as error:
         remarks.boxless.append(f"{files.entry.box_path}: {error}")
         box = NO_BOX

@@ -19,7 +19,7 @@ from petsam_jax.data.sources import PET, Example, Source
 
 
 class Batch(NamedTuple):
-    """What training sees; pictures are normalised on the device, by `image.normalise`."""
+    """What training sees; images are normalised on the device, by `image.normalise`."""
 
     image: UInt8[np.ndarray, "b *t h w 3"]  # t frames in a batch of clips only
     mask: UInt8[np.ndarray, "b *t h w"]  # 0 background, 1 pet, 2 ignore
@@ -28,7 +28,7 @@ class Batch(NamedTuple):
 
 
 class EvalBatch(NamedTuple):
-    """What evaluation sees: the model's input, and the truth at each picture's own resolution."""
+    """What evaluation sees: the model's input, and the truth at each image's own resolution."""
 
     image: UInt8[np.ndarray, "b h w 3"]
     mask: UInt8[np.ndarray, "b h w"]
@@ -49,7 +49,7 @@ def make_train_iterator(
     num_threads: int = 2,
     prefetch: int = 4,
 ) -> grain.DatasetIterator:
-    """Endless `Batch`es of `size` x `size` pictures, or of clips where a `motion` is given.
+    """Endless `Batch`es of `size` x `size` images, or of clips where a `motion` is given.
 
     Process `shard_index` of `shard_count` sees its own part of each pass over the shuffled source,
     and `batch_size` is that of one process. Every pass has its own order and augmentation.
@@ -79,7 +79,7 @@ def make_eval_iterator(
 ) -> Iterator[EvalBatch]:
     """One pass in the source's order, resized and not augmented, in batches of one shape.
 
-    The last batch is filled up with black pictures of no pet, which are not `valid`.
+    The last batch is filled up with black images of no pet, which are not `valid`.
     """
     if batch_size < 1 or size < 1:
         raise ValueError(f"batch_size={batch_size}, size={size}: set both to at least 1")

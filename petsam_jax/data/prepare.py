@@ -3,7 +3,7 @@
 The command is `petsam prepare`.
 
 Afterwards `tfds.data_source("oxford_iiit_pet", data_dir=..., split="train", download=False)` reads
-it. Pictures that cannot be used are left out and listed by name, on the terminal and in
+it. Images that cannot be used are left out and listed by name, on the terminal and in
 `left_out.txt` beside the records. A data set that is there already is left as it is; one that was
 interrupted is never taken for whole, because its folder gets its name last of all.
 """
@@ -34,7 +34,7 @@ SPACE_FACTOR, SPACE_EXTRA = 1.05, 20_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What is in the data set: pictures of each split, and which are not there and why."""
+    """What is in the data set: images of each split, and which are not there and why."""
 
     folder: Path
     counts: dict[str, int]

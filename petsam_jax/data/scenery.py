@@ -1,7 +1,7 @@
 """Ground without a pet, and a pet small in it: most photographs of pets show little else.
 
 A model that knows only such portraits takes grass for fur as soon as a dog runs over a meadow. The
-ground is a piece of another picture in which no pet is, mirrored at its edges until it fills the
+ground is a piece of another image in which no pet is, mirrored at its edges until it fills the
 frame: real texture, at the cost of repeating itself.
 """
 
@@ -16,28 +16,28 @@ from petsam_jax.data.warp import Layer, Matrix
 
 # Longer side of a pet in a scene, as a share of the frame's.
 SMALL_SIDE = (0.2, 0.75)
-# Sides of the piece, as shares of its picture's, and how much of the frame it covers before it is
+# Sides of the piece, as shares of its image's, and how much of the frame it covers before it is
 # mirrored.
 PIECE = (0.15, 0.6)
 COVERS = (0.4, 1.0)
-# How much wider or narrower than in its own picture: the model sees every picture as a square, a
+# How much wider or narrower than in its own image: the model sees every image as a square, a
 # clip of 16:9 as well as one of 9:16.
 STRETCH = 2.0
 # A pet that would have to be enlarged more than this would show its pixels.
 MOST_ENLARGED = 1.5
-# Pictures looked at for a piece without a pet, and places tried in each.
-PICTURE_TRIES = 3
+# Images looked at for a piece without a pet, and places tried in each.
+IMAGE_TRIES = 3
 PLACE_TRIES = 40
 
 
 def scenery(rng: np.random.Generator, others: Source, size: int) -> Layer:
     """A frame of `size` x `size` pixels without a pet, its mask all background.
 
-    Where no picture that was drawn has a large enough piece without one, the pet of the last is
-    filled in. Pictures with a mask for each of several pets are passed over: one mask does not tell
+    Where no image that was drawn has a large enough piece without one, the pet of the last is
+    filled in. Images with a mask for each of several pets are passed over: one mask does not tell
     where the others are.
     """
-    drawn = [int(index) for index in rng.integers(len(others), size=PICTURE_TRIES)]
+    drawn = [int(index) for index in rng.integers(len(others), size=IMAGE_TRIES)]
     whole = [i for i in drawn if image_name(others.names[i]) == others.names[i]]
     for index in whole or drawn[:1]:
         layer = warp.to_layer(others[index])
@@ -53,7 +53,7 @@ def scenery(rng: np.random.Generator, others: Source, size: int) -> Layer:
 def small_view(rng: np.random.Generator, layer: Layer, size: int) -> Matrix | None:
     """A view that shows the pet small.
 
-    None where its picture cuts off two opposite sides of it, or where it is smaller there.
+    None where its image cuts off two opposite sides of it, or where it is smaller there.
     """
     box = paste.pet_box(layer)
     if box is None or (box.cut_low & box.cut_high).any():

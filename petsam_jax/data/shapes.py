@@ -1,6 +1,6 @@
 """Made-up shapes: textured blobs on textured ground, drawn from a seed without any file.
 
-Every picture holds one to five shapes, one of which is the target; the others may lie over its
+Every image holds one to five shapes, one of which is the target; the others may lie over its
 edge, and keep a model from calling every blob the pet. Example i depends on i and the source's
 numbers other than its length alone.
 """
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, UInt8
 from petsam_jax.data.sources import BACKGROUND, PET, Example
 
 KINDS = ("ellipse", "polygon", "star", "blob")
-# Half the width of a shape, as a part of the picture's.
+# Half the width of a shape, as a part of the image's.
 RADIUS = (0.12, 0.35)
 # A shape that would hide more of the target than this is left out.
 MAX_HIDDEN = 0.4
@@ -21,7 +21,7 @@ NOISE = 12
 
 
 class ShapesSource:
-    """`length` pictures of `size` x `size` pixels; the group is the kind of the target.
+    """`length` images of `size` x `size` pixels; the group is the kind of the target.
 
     Up to `others` shapes lie beside the target. `contrast`, in per cent, is that of the waves in a
     texture: with little, shapes are told by their colour, with all of it by the pattern alone.
@@ -75,7 +75,7 @@ class ShapesSource:
 def _shape(
     rng: np.random.Generator, kind: str, size: int
 ) -> tuple[Bool[np.ndarray, "h w"], tuple[slice, slice]]:
-    """A shape's pixels within a window, and that window; its centre is inside the picture."""
+    """A shape's pixels within a window, and that window; its centre is inside the image."""
     radius = rng.uniform(*RADIUS) * size
     x, y = rng.uniform(0.15, 0.85, 2) * size
     left, top = (max(int(centre - radius), 0) for centre in (x, y))

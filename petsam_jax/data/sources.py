@@ -1,7 +1,7 @@
-"""What every source of pictures looks like, sources mixed by weight, and the validation split.
+"""What every source of images looks like, sources mixed by weight, and the validation split.
 
 A source is a sequence of `Example`s that can be read in any order, as Grain wants it. Its names and
-groups are known without decoding a picture, so splits and breakdowns by group are cheap.
+groups are known without decoding an image, so splits and breakdowns by group are cheap.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 BACKGROUND, PET, IGNORE = 0, 1, 2
-# Stands between the name of a picture and the number of an instance in it.
+# Stands between the name of an image and the number of an instance in it.
 INSTANCE_MARK = "#"
 # Longest pass over a mix; beyond it, lists of names alone would fill the memory.
 MAX_PASS = 10_000_000
@@ -21,7 +21,7 @@ MAX_PASS = 10_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One picture and the mask of one pet in it, both at the picture's own resolution."""
+    """One image and the mask of one pet in it, both at the image's own resolution."""
 
     image: UInt8[np.ndarray, "h w 3"]
     mask: UInt8[np.ndarray, "h w"]  # 0 background, 1 pet, 2 ignore
@@ -33,7 +33,7 @@ class Example:
 class Source(Protocol):
     """Random access to examples; `names` and `groups` run parallel to the indices.
 
-    Several threads may read at once. Pictures come at full resolution, with no way to ask for a
+    Several threads may read at once. Images come at full resolution, with no way to ask for a
     smaller JPEG decode: 98 % of the pets have a side under 512, so for 256-pixel training it would
     save 4 % of the decoding (1.42 -> 1.36 ms) and cost crops their sharpness.
     """
@@ -118,13 +118,13 @@ class MixedSource:
 
 
 def image_name(name: str) -> str:
-    """The name of the picture that an example comes from: "cat#2" -> "cat"."""
+    """The name of the image that an example comes from: "cat#2" -> "cat"."""
     stem, _, number = name.rpartition(INSTANCE_MARK)
     return stem if stem and number.isdecimal() else name
 
 
 def name_hash(name: str, seed: int = 0) -> float:
-    """A number in [0, 1) that depends on the picture's name and the seed alone."""
+    """A number in [0, 1) that depends on the image's name and the seed alone."""
     key = f"{seed}/{image_name(name)}".encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=6).digest(), "big") / 2**48
 
@@ -136,9 +136,9 @@ def is_validation(
 
     The rule looks at one name at a time, so an example never changes sides when data is added. The
     price is that the share is exact only on average: the hash knows nothing of the groups, so each
-    group is expected to give the same share, give or take sqrt(share * n). A group (of two pictures
-    or more) that would give none gives the picture with its smallest hash; that one picture, and no
-    other, may go back to training when the group grows. Instances of one picture stay together.
+    group is expected to give the same share, give or take sqrt(share * n). A group (of two images
+    or more) that would give none gives the image with its smallest hash; that one image, and no
+    other, may go back to training when the group grows. Instances of one image stay together.
     """
     if not 0 <= share < 1:
         raise ValueError(f"share: the validation share must be in [0, 1), got {share}")

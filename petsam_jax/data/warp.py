@@ -1,8 +1,8 @@
-"""Affine views of a picture and its mask: one resampling for crop, scale, flip and rotation.
+"""Affine views of an image and its mask: one resampling for crop, scale, flip and rotation.
 
 A `matrix` is 2 x 3 and takes a place (x, y) of the output, in pixels with the first pixel's centre
-at 0.5, to a place of the source. Picture and mask are sampled through the same matrix and so stay
-aligned: the picture bilinearly, averaged first where it shrinks, the mask at the nearest pixel.
+at 0.5, to a place of the source. Image and mask are sampled through the same matrix and so stay
+aligned: the image bilinearly, averaged first where it shrinks, the mask at the nearest pixel.
 """
 
 from typing import NamedTuple
@@ -24,17 +24,17 @@ MAX_POINTS = 400
 
 
 class Layer(NamedTuple):
-    """A picture and its mask at their own resolution, as Pillow images of one size."""
+    """An image and its mask at their own resolution, as Pillow images of one size."""
 
     image: Image.Image  # RGB
     mask: Image.Image  # L: 0 background, 1 pet, 2 ignore
 
 
 def to_layer(example: Example) -> Layer:
-    """Raises ValueError, with the example's name, if the mask is not as large as the picture."""
+    """Raises ValueError, with the example's name, if the mask is not as large as the image."""
     if example.image.shape[:2] != example.mask.shape or not example.mask.size:
         raise ValueError(
-            f"{example.name}: picture of {example.image.shape[:2]} and mask of "
+            f"{example.name}: image of {example.image.shape[:2]} and mask of "
             f"{example.mask.shape} (height, width); they must be equal and not empty"
         )
     return Layer(Image.fromarray(example.image), Image.fromarray(example.mask))
@@ -51,7 +51,7 @@ def view_matrix(
     """The view of a rectangle of the source, stretched to `size` x `size`.
 
     `source` is (width, height); `centre` and `sides` are shares of them; `angle`, in radians, turns
-    the rectangle clockwise about its centre, so the picture turns the other way.
+    the rectangle clockwise about its centre, so the image turns the other way.
     """
     width, height = source
     across = sides[0] * width / size * (-1 if flip else 1)
@@ -99,7 +99,7 @@ def apply(matrix: Matrix, places: Float[np.ndarray, "n 2"]) -> Float[np.ndarray,
 
 
 def warp_image(image: Image.Image, matrix: Matrix, size: int) -> Image.Image:
-    """`size` x `size` pixels of an RGB picture; outside the source is the mean colour."""
+    """`size` x `size` pixels of an RGB image; outside the source is the mean colour."""
     box = _upright_box(image, matrix, size)
     if box is not None:
         # Averages over all it shrinks, whereas an affine transform only ever looks at 2 x 2 pixels.
@@ -131,7 +131,7 @@ def warp_mask(mask: Image.Image, matrix: Matrix, size: int, outside: int = IGNOR
 
 
 def bend(layer: Layer, moved: Float[np.ndarray, "n n 2"]) -> Layer:
-    """Bend picture and mask like a rubber sheet, by corners of a grid (rows, columns; x, y).
+    """Bend image and mask like a rubber sheet, by corners of a grid (rows, columns; x, y).
 
     The output shows at each corner what is `moved` pixels from it; between corners it is bilinear.
     """
@@ -175,7 +175,7 @@ def in_view(matrix: Matrix, points: Float[np.ndarray, "n 2"], size: int) -> Bool
 def _upright_box(
     image: Image.Image, matrix: Matrix, size: int
 ) -> tuple[float, float, float, float] | None:
-    """The rectangle of the source in view, if it is upright and inside the picture."""
+    """The rectangle of the source in view, if it is upright and inside the image."""
     if abs(matrix[0, 1]) + abs(matrix[1, 0]) > 1e-9 or matrix[1, 1] < 0:
         return None
     corners = apply(matrix, np.array([[0.0, 0.0], [size, size]]))

@@ -17,16 +17,16 @@ LABELME_VERSION = "5.5.0"
 
 
 class Labelled(NamedTuple):
-    """A picture's objects. An empty mask is no object: no file below mentions it."""
+    """An image's objects. An empty mask is no object: no file below mentions it."""
 
-    name: str  # of the picture's file, as the label file shall call it
+    name: str  # of the image's file, as the label file shall call it
     masks: Bool[np.ndarray, "n h w"]
     iou_pred: Float[np.ndarray, " n"]
     object_score: Float[np.ndarray, " n"]
 
 
 class Coco:
-    """A COCO data set that grows by a picture at a time; it keeps no mask as an array."""
+    """A COCO data set that grows by an image at a time; it keeps no mask as an array."""
 
     def __init__(self, category: str, tolerance: float | None = None):
         """Run lengths if `tolerance` is None, else polygons of that tolerance in pixels."""
@@ -34,13 +34,13 @@ class Coco:
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
 
-    def add(self, picture: Labelled) -> None:
+    def add(self, labelled: Labelled) -> None:
         """`score` is the predicted IoU, as COCO's programs rank by it."""
-        height, width = picture.masks.shape[1:]
-        image = {"id": len(self.images) + 1, "file_name": picture.name}
+        height, width = labelled.masks.shape[1:]
+        image = {"id": len(self.images) + 1, "file_name": labelled.name}
         self.images.append(image | {"width": width, "height": height})
         for mask, iou, there in zip(
-            picture.masks, picture.iou_pred, picture.object_score, strict=True
+            labelled.masks, labelled.iou_pred, labelled.object_score, strict=True
         ):
             if not mask.any():
                 continue
@@ -68,23 +68,23 @@ class Coco:
         return {"images": self.images, "annotations": self.annotations, "categories": categories}
 
 
-def yolo_text(picture: Labelled, tolerance: float = 1.0, category: int = 0) -> str:
+def yolo_text(labelled: Labelled, tolerance: float = 1.0, category: int = 0) -> str:
     """A line an object: the category's number, then x and y of each corner as shares of the sides.
 
     A line has one outline, so the parts of an object are joined as its holes are.
     """
-    height, width = picture.masks.shape[1:]
+    height, width = labelled.masks.shape[1:]
     lines = []
-    for mask in picture.masks:
+    for mask in labelled.masks:
         if outlines := _outlines(mask, tolerance):
             shares = (joined(outlines) / (width, height)).ravel()
             lines.append(" ".join([str(category), *(f"{share:.6g}" for share in shares)]) + "\n")
     return "".join(lines)
 
 
-def labelme(picture: Labelled, label: str, tolerance: float = 1.0) -> dict[str, Any]:
+def labelme(labelled: Labelled, label: str, tolerance: float = 1.0) -> dict[str, Any]:
     """What to write as JSON; the parts of an object share its `group_id`, counted from 1."""
-    height, width = picture.masks.shape[1:]
+    height, width = labelled.masks.shape[1:]
     shapes = [
         {
             "label": label,
@@ -94,14 +94,14 @@ def labelme(picture: Labelled, label: str, tolerance: float = 1.0) -> dict[str, 
             "shape_type": "polygon",
             "flags": {},
         }
-        for number, mask in enumerate(picture.masks, start=1)
+        for number, mask in enumerate(labelled.masks, start=1)
         for ring in _outlines(mask, tolerance)
     ]
     return {
         "version": LABELME_VERSION,
         "flags": {},
         "shapes": shapes,
-        "imagePath": picture.name,
+        "imagePath": labelled.name,
         "imageData": None,
         "imageHeight": height,
         "imageWidth": width,

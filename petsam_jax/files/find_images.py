@@ -1,7 +1,7 @@
-"""Which pictures a command is about, and what the files made of each are called.
+"""Which images a command is about, and what the files made of each are called.
 
 In: files and folders as the user gives them. Out: `ImageFile`s in a fixed order. A folder counts
-with the folders in it, for all files whose suffix is a picture's; hidden ones, and what lies in the
+with the folders in it, for all files whose suffix is an image's; hidden ones, and what lies in the
 folder of results, are left out. A file that is named is taken whatever its suffix, once.
 """
 
@@ -20,7 +20,7 @@ class FilesError(ValueError):
 
 
 class ImageFile(NamedTuple):
-    """A picture's path, its name in lists of labels, and the stem of the files made of it."""
+    """An image's path, its name in lists of labels, and the stem of the files made of it."""
 
     path: Path
     label: str  # relative to the folder that holds all inputs, with slashes
@@ -28,9 +28,9 @@ class ImageFile(NamedTuple):
 
 
 def find_images(inputs: Iterable[Path], out: Path) -> list[ImageFile]:
-    """Raises FilesError where an input does not exist or no picture is found.
+    """Raises FilesError where an input does not exist or no image is found.
 
-    Of pictures with the same stem, such as a.jpg and a.png, those after the first get a number.
+    Of images with the same stem, such as a.jpg and a.png, those after the first get a number.
     """
     inputs = [Path(given) for given in inputs]
     top = _common_folder(inputs)
@@ -46,7 +46,7 @@ def find_images(inputs: Iterable[Path], out: Path) -> list[ImageFile]:
             found.append(ImageFile(path, label, stem))
     if not found:
         where = ", ".join(map(str, inputs))
-        raise FilesError(f"{where}: no pictures there ({' '.join(SUFFIXES)})")
+        raise FilesError(f"{where}: no images there ({' '.join(SUFFIXES)})")
     return found
 
 
@@ -64,11 +64,11 @@ def _files(given: Path, out: Path) -> list[Path]:
             for name in sorted(folders)
             if not name.startswith(".") and (here / name).resolve() != out.resolve()
         ]
-        found += [here / name for name in sorted(names) if _is_picture(name)]
+        found += [here / name for name in sorted(names) if _is_image(name)]
     return found
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 

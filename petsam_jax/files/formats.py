@@ -2,21 +2,21 @@
 
 mask       STEM_mask.png     white on black; of several objects their numbers, in colours
 cutout     STEM_cutout.png   transparent around the object; of several a file each, _cutout_1
-overlay    STEM_overlay.jpg  the picture with its objects tinted and outlined
-yolo       STEM.txt          polygons, each a line of shares of the picture's sides
-labelme    STEM.json         polygons, with the way to the picture
-coco       coco.json         of all pictures: run lengths, exact
-polygons   polygons.json     of all pictures: the same with polygons
+overlay    STEM_overlay.jpg  the image with its objects tinted and outlined
+yolo       STEM.txt          polygons, each a line of shares of the image's sides
+labelme    STEM.json         polygons, with the way to the image
+coco       coco.json         of all images: run lengths, exact
+polygons   polygons.json     of all images: the same with polygons
 """
 
 from collections.abc import Collection
 from typing import NamedTuple
 
-# Formats whose files a later run would take for pictures of its input.
-PICTURES = ("mask", "cutout", "overlay")
+# Formats whose files a later run would take for images of its input.
+IMAGES = ("mask", "cutout", "overlay")
 TEXTS = {"yolo": ".txt", "labelme": ".json"}
 WHOLE_RUN = {"coco": "coco.json", "polygons": "polygons.json"}
-FORMATS = (*PICTURES, *TEXTS, *WHOLE_RUN)
+FORMATS = (*IMAGES, *TEXTS, *WHOLE_RUN)
 
 
 class Style(NamedTuple):
@@ -44,7 +44,7 @@ def overlay_name(stem: str) -> str:
 
 
 def file_names(stem: str, formats: Collection[str], objects: int) -> list[str]:
-    """All files that may be made of a picture with so many objects."""
+    """All files that may be made of an image with so many objects."""
     names = [mask_name(stem)] if "mask" in formats else []
     names += cutout_names(stem, objects) if "cutout" in formats else []
     names += [overlay_name(stem)] if "overlay" in formats else []

@@ -1,15 +1,15 @@
-"""When each frame of a file that is written begins and ends, in the whole ticks that it counts."""
+"""Start and duration of each frame of a file being written, in whole ticks of its clock."""
 
 
 class FrameTimes:
-    """What is rounded off one frame is not lost to all of them; none lasts no time at all."""
+    """Rounding errors do not add up, and each frame lasts at least one tick."""
 
     def __init__(self, ticks: int):
-        """So many a second."""
+        """`ticks` per second."""
         self._ticks, self._seconds, self._end = ticks, 0.0, 0
 
     def next(self, seconds: float) -> tuple[int, int]:
-        """Start and length of the frame that comes next and is shown for so long."""
+        """Start and duration of the next frame, which is shown for `seconds`."""
         start = self._end
         self._seconds += seconds
         self._end = max(start + 1, round(self._seconds * self._ticks))

@@ -1,6 +1,6 @@
 """Masks as polygons with holes, and back into one ring for formats that know no holes.
 
-Coordinates are (x, y) of the corners of pixels: the picture reaches from 0 to its width and height,
+Coordinates are (x, y) of the corners of pixels: the image reaches from 0 to its width and height,
 as in COCO's, YOLO's and labelme's files, and so half a pixel more than the indices of clicks and
 boxes. With no tolerance a polygon runs along the pixels' sides: filled, it is the mask again.
 """
@@ -19,7 +19,7 @@ class Polygon(NamedTuple):
     """A part of a mask whose pixels hang together by their sides.
 
     No ring touches itself; rings may touch others at a corner. The outer one runs clockwise as the
-    picture is seen, holes the other way.
+    image is seen, holes the other way.
     """
 
     outer: Ring
@@ -50,7 +50,7 @@ def mask_polygons(mask: Bool[np.ndarray, "h w"], tolerance: float = 0.0) -> list
 
 
 def signed_area(ring: Ring) -> float:
-    """Square pixels; positive for a ring that runs clockwise as the picture is seen."""
+    """Square pixels; positive for a ring that runs clockwise as the image is seen."""
     x, y = ring.T
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 

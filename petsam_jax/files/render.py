@@ -1,6 +1,6 @@
-"""Masks as pictures: black and white or numbered, the object cut out, and laid over the picture.
+"""Masks as images: black and white or numbered, the object cut out, and laid over the image.
 
-In: the picture, uint8 RGB, and masks at its size. Out: arrays or Pillow images to be saved.
+In: the image, uint8 RGB, and masks at its size. Out: arrays or Pillow images to be saved.
 """
 
 import math
@@ -26,7 +26,7 @@ COLOURS: tuple[Colour, ...] = (
 )
 # A numbered mask has a byte a pixel, and 255 says in many programs that a pixel does not count.
 MOST_OBJECTS = 254
-# An outline is this share of the picture's longer side wide, and at least a pixel.
+# An outline is this share of the image's longer side wide, and at least a pixel.
 OUTLINE = 1 / 400
 
 
@@ -41,15 +41,15 @@ def mask_image(
     if len(masks) == 1:
         return Image.fromarray(np.where(masks[0], np.uint8(255), np.uint8(0)))
     if len(masks) > MOST_OBJECTS:
-        raise ValueError(f"{len(masks)} masks; a numbered picture holds up to {MOST_OBJECTS}")
+        raise ValueError(f"{len(masks)} masks; a numbered image holds up to {MOST_OBJECTS}")
     apart = no_overlap(masks, scores)
     numbers = np.zeros(masks.shape[1:], np.uint8)
     for number, mask in enumerate(apart, start=1):
         numbers[mask] = number
-    picture = Image.fromarray(numbers)
+    image = Image.fromarray(numbers)
     colours = [COLOURS[number % len(COLOURS)] for number in range(len(masks))]
-    picture.putpalette(np.array([(0, 0, 0), *colours], np.uint8).tobytes())
-    return picture
+    image.putpalette(np.array([(0, 0, 0), *colours], np.uint8).tobytes())
+    return image
 
 
 def overlay(
@@ -58,7 +58,7 @@ def overlay(
     colours: Sequence[Colour] = COLOURS,
     opacity: float = 0.45,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture with each mask tinted and outlined, later masks above earlier ones.
+    """The image with each mask tinted and outlined, later masks above earlier ones.
 
     `opacity` from 0, outlines alone, to 1, which hides what is below.
     """
@@ -83,7 +83,7 @@ def overlay(
 def core(mask: Bool[np.ndarray, "h w"], width: int) -> Bool[np.ndarray, "h w"]:
     """What is more than `width` steps across and down from the edge.
 
-    Beyond the picture's sides the mask goes on, as far as one can see.
+    Beyond the image's sides the mask goes on, as far as one can see.
     """
     for _ in range(width):
         around = np.pad(mask, 1, constant_values=True)
@@ -99,13 +99,13 @@ def cutout(
     soft: float = 0.0,
     background: Colour | UInt8[np.ndarray, "h w 3"] | None = None,
 ) -> UInt8[np.ndarray, "H W 4"]:
-    """The object as RGBA, at the picture's size or trimmed to what is not transparent.
+    """The object as RGBA, at the image's size or trimmed to what is not transparent.
 
     `soft` is how many pixels wide the edge fades, centred on the mask's edge. What fades beyond
     the mask has the colours of the object's nearest pixels, so that nothing of the old background
     shines through; and where all is transparent the colours are black, so that nothing of it is
-    hidden in the file. `background` is a colour or a picture to put behind it. An empty mask cannot
-    be trimmed: all of the picture's size is transparent then.
+    hidden in the file. `background` is a colour or an image to put behind it. An empty mask cannot
+    be trimmed: all of the image's size is transparent then.
     """
     window = _window(mask, math.ceil(soft / 2) + 1)
     made = np.zeros((*mask.shape, 4), np.uint8)
@@ -146,7 +146,7 @@ def _ramp(depth: Float32[np.ndarray, "h w"], soft: float) -> UInt8[np.ndarray, "
 
 
 def _window(mask: Bool[np.ndarray, "h w"], margin: int) -> tuple[slice, slice] | None:
-    """The rows and columns with all of a mask and a margin, within the picture."""
+    """The rows and columns with all of a mask and a margin, within the image."""
     found = ndimage.find_objects(mask.astype(np.uint8))
     if not found:
         return None

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 OFFSET, BITS, MORE = 48, 5, 32
-# No length of a picture needs more groups than this.
+# No length of an image needs more groups than this.
 MOST_GROUPS = 12
 
 
@@ -38,7 +38,7 @@ def decode_rle(rle: Mapping[str, Any]) -> Bool[np.ndarray, "h w"]:
     if (runs < 0).any() or runs.sum() != height * width:
         raise ValueError(
             f"RLE: counts of {runs.sum():,} pixels, and size {height} x {width} has "
-            f"{height * width:,}; the text is damaged or of another picture"
+            f"{height * width:,}; the text is damaged or of another image"
         )
     inside = np.arange(len(runs)) % 2 == 1
     return np.repeat(inside, runs).reshape(width, height).T

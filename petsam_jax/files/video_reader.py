@@ -83,14 +83,14 @@ def open_clip(source: Source | Clip) -> Clip:
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():
-            return Pictures(str(path), frame_files(path))
+            return FrameSequence(str(path), frame_files(path))
         if not path.is_file():
             raise ClipError(f"{path}: no such file or folder")
         return Video(path)
     if isinstance(source, np.ndarray) and source.ndim != 4:
         raise ClipError(f"clip: an array of shape {source.shape}; want (t, h, w, 3)")
     if isinstance(source, np.ndarray | Sequence):
-        return Pictures("clip", source)
+        return FrameSequence("clip", source)
     if isinstance(source, Iterator):
         return Stream(source)
     raise TypeError(
@@ -99,7 +99,7 @@ def open_clip(source: Source | Clip) -> Clip:
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The pictures of a folder as frames, in their order; hidden files are none."""
+    """The images of a folder as frames, in their order; hidden files are none."""
     files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
     return sorted((path for path in files if not path.name.startswith(".")), key=_in_order)
 
@@ -110,16 +110,16 @@ def _in_order(path: Path) -> tuple:
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in parts)
 
 
-class Pictures(Clip):
+class FrameSequence(Clip):
     """Frames that are all at hand: files, or arrays and whatever else `load_image` takes."""
 
-    def __init__(self, name: str, pictures: Sequence | np.ndarray):
-        self._pictures = pictures
-        super().__init__(name, len(pictures))
+    def __init__(self, name: str, frames: Sequence | np.ndarray):
+        self._frames = frames
+        super().__init__(name, len(frames))
 
     def _read(self, frame: int) -> Frame:
         try:
-            return load_image(self._pictures[frame])
+            return load_image(self._frames[frame])
         except UnfitImage as error:
             raise ClipError(f"{self.name}: frame {frame}: {error}") from error
 
@@ -136,12 +136,12 @@ class Stream(Clip):
     def _read(self, frame: int) -> Frame:
         while self._next <= frame:
             try:
-                picture = next(self._frames)
+                image = next(self._frames)
             except StopIteration:
                 self.count = self._next
                 raise IndexError(f"{self.name}: it ended after {self._next} frames") from None
             try:
-                self._kept[self._next] = load_image(picture)
+                self._kept[self._next] = load_image(image)
             except UnfitImage as error:
                 raise ClipError(f"{self.name}: frame {self._next}: {error}") from error
             self._next += 1

@@ -77,7 +77,7 @@ class VideoWriter:
 
 
 class _Encoded:
-    """A file that FFmpeg writes. Subclasses make its pictures."""
+    """A file that FFmpeg writes. Subclasses make its images."""
 
     def __init__(
         self,
@@ -99,12 +99,12 @@ class _Encoded:
         self._times = FrameTimes(ticks)
 
     def write(self, frame, seconds: float) -> None:
-        picture = self.picture(frame)
-        picture.pts, picture.duration = self._times.next(seconds)
-        picture.time_base = self._tick
-        self.container.mux(self.stream.encode(picture))
+        image = self.encode_frame(frame)
+        image.pts, image.duration = self._times.next(seconds)
+        image.time_base = self._tick
+        self.container.mux(self.stream.encode(image))
 
-    def picture(self, frame) -> av.VideoFrame:
+    def encode_frame(self, frame) -> av.VideoFrame:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -124,11 +124,11 @@ class _H264(_Encoded):
         # H.264 has a colour for every four pixels.
         self.stream.height, self.stream.width = (side + side % 2 for side in size)
 
-    def picture(self, frame) -> av.VideoFrame:
+    def encode_frame(self, frame) -> av.VideoFrame:
         height, width = frame.shape[:2]
         even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
-        picture = av.VideoFrame.from_ndarray(even, format="rgb24")
-        return picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        image = av.VideoFrame.from_ndarray(even, format="rgb24")
+        return image.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
 
 
 class _Gif(_Encoded):
@@ -140,14 +140,14 @@ class _Gif(_Encoded):
     def write(self, frame, seconds: float) -> None:
         super().write(frame, max(seconds, LEAST_GIF_SECONDS))
 
-    def picture(self, frame) -> av.VideoFrame:
+    def encode_frame(self, frame) -> av.VideoFrame:
         is_clear = frame.shape[2] == 4
-        picture = Image.fromarray(np.ascontiguousarray(frame[..., :3]))
-        picture = picture.quantize(UNSEEN if is_clear else COLOURS, Image.Quantize.FASTOCTREE)
-        numbers = np.asarray(picture)
+        image = Image.fromarray(np.ascontiguousarray(frame[..., :3]))
+        image = image.quantize(UNSEEN if is_clear else COLOURS, Image.Quantize.FASTOCTREE)
+        numbers = np.asarray(image)
         # Alpha, red, green, blue.
         palette = np.full((COLOURS, 4), 255, np.uint8)
-        colours = np.array(picture.getpalette(), np.uint8).reshape(-1, 3)[:COLOURS]
+        colours = np.array(image.getpalette(), np.uint8).reshape(-1, 3)[:COLOURS]
         palette[: len(colours), 1:] = colours
         if is_clear:
             numbers = np.where(frame[..., 3] < SEEN_FROM, np.uint8(UNSEEN), numbers)
