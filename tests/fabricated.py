@@ -6,17 +6,17 @@ import tarfile
 import numpy as np
 from PIL import Image
 
-# Good pictures of each split, by breed.
+# Good images of each split, by breed.
 GOOD = {
     "train": ["Abyssinian_1", "Abyssinian_2", "Bengal_3", "american_bulldog_4", "beagle_5"],
     "test": ["Abyssinian_6", "beagle_7"],
 }
-# Pictures that cannot be used -> a part of the reason that must be given.
+# Images that cannot be used -> a part of the reason that must be given.
 FAULTS = {
     "Abyssinian_34": "a GIF file under a .jpg name",
     "Abyssinian_5": "a PNG file under a .jpg name",
     "Bengal_21": "damaged or truncated JPEG data",
-    "Bengal_22": "the mask is 20 x 20, the picture 40 x 30",
+    "Bengal_22": "the mask is 20 x 20, the image 40 x 30",
     "Bengal_23": "no pet pixel in the mask",
     "beagle_24": "cannot be read: No such file",
     "beagle_25": "not an image in a format that Pillow knows",
@@ -28,8 +28,8 @@ BOX = """<annotation><size><width>40</width><height>30</height></size><object><b
 <xmin>{}</xmin><ymin>6</ymin><xmax>30</xmax><ymax>24</ymax></bndbox></object></annotation>"""
 
 
-def picture(name, size=(40, 30)):
-    """A noisy picture (width, height) that depends on its name."""
+def noisy_image(name, size=(40, 30)):
+    """A noisy image (width, height) that depends on its name."""
     rng = np.random.default_rng(list(name.encode()))
     pixels = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
     return Image.fromarray(pixels)
@@ -56,12 +56,12 @@ def official_folder(root):
         (root / "annotations" / part).mkdir(parents=True)
     lists = {"train": [*GOOD["train"], *FAULTS], "test": [*GOOD["test"], TEST_FAULT]}
     for name in [name for names in lists.values() for name in names]:
-        _write(root, name, encoded(picture(name), "JPEG"), trimap())
+        _write(root, name, encoded(noisy_image(name), "JPEG"), trimap())
     for split, names in lists.items():
         file = root / "annotations" / {"train": "trainval.txt", "test": "test.txt"}[split]
         file.write_text("#Image CLASS-ID SPECIES BREED ID\n" + "".join(map(_line, names)) + "\n")
     _spoil(root)
-    (root / "images" / "Abyssinian_100.mat").write_bytes(b"not a picture")
+    (root / "images" / "Abyssinian_100.mat").write_bytes(b"not an image")
     (root / "annotations" / "trimaps" / "._Abyssinian_1.png").write_bytes(b"a Mac's leavings")
     (root / "annotations" / "xmls" / "Abyssinian_1.xml").write_text(BOX.format(10))
     (root / "annotations" / "xmls" / "Bengal_3.xml").write_text(BOX.format("ten"))
@@ -79,18 +79,20 @@ def _write(root, name, image, mask):
 
 
 def _spoil(root):
-    whole = encoded(picture("Bengal_21", (200, 150)), "JPEG")
+    whole = encoded(noisy_image("Bengal_21", (200, 150)), "JPEG")
     empty = np.full((30, 40), 2, np.uint8)
     unknown = trimap()
     unknown[0, 0] = 0
-    _write(root, "Abyssinian_34", encoded(picture("Abyssinian_34"), "GIF"), trimap())
-    _write(root, "Abyssinian_5", encoded(picture("Abyssinian_5").convert("RGBA"), "PNG"), trimap())
+    _write(root, "Abyssinian_34", encoded(noisy_image("Abyssinian_34"), "GIF"), trimap())
+    _write(
+        root, "Abyssinian_5", encoded(noisy_image("Abyssinian_5").convert("RGBA"), "PNG"), trimap()
+    )
     _write(root, "Bengal_21", whole[: len(whole) // 2], trimap((200, 150)))
-    _write(root, "Bengal_22", encoded(picture("Bengal_22"), "JPEG"), trimap((20, 20)))
-    _write(root, "Bengal_23", encoded(picture("Bengal_23"), "JPEG"), empty)
+    _write(root, "Bengal_22", encoded(noisy_image("Bengal_22"), "JPEG"), trimap((20, 20)))
+    _write(root, "Bengal_23", encoded(noisy_image("Bengal_23"), "JPEG"), empty)
     (root / "images" / "beagle_24.jpg").unlink()
     (root / "images" / "beagle_25.jpg").write_text("<html>404</html>")
-    _write(root, "beagle_26", encoded(picture("beagle_26"), "JPEG"), unknown)
+    _write(root, "beagle_26", encoded(noisy_image("beagle_26"), "JPEG"), unknown)
     (root / "annotations" / "trimaps" / f"{TEST_FAULT}.png").unlink()
 
 

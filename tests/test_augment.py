@@ -1,4 +1,4 @@
-"""Augmented pictures: aligned with their masks, the pet kept, odd sizes survived."""
+"""Augmented images: aligned with their masks, the pet kept, odd sizes survived."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ SIZE = 96
 
 
 def marked(seed: int, height: int = 150, width: int = 200, sigma: float = 40.0) -> Example:
-    """A dark noisy picture in which exactly the pet, an off-centre ellipse, is bright."""
+    """A dark noisy image in which exactly the pet, an off-centre ellipse, is bright."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     cy, cx = rng.uniform(0.35, 0.65, 2) * (height, width)
@@ -29,7 +29,7 @@ def marked(seed: int, height: int = 150, width: int = 200, sigma: float = 40.0) 
 
 
 class Marked(list):
-    """A source of marked pictures."""
+    """A source of marked images."""
 
     names = groups = property(lambda self: [example.name for example in self])
 
@@ -47,7 +47,7 @@ ONLY = {
 
 
 @pytest.mark.parametrize("kind", ONLY)
-def test_picture_and_mask_stay_aligned(kind):
+def test_image_and_mask_stay_aligned(kind):
     for seed in range(8):
         rng = np.random.default_rng(seed)
         image, mask = augment(marked(seed), rng, SIZE, Augmentation(**ONLY[kind]))
@@ -111,7 +111,7 @@ def test_what_comes_from_outside_is_ignored_and_of_the_mean_colour():
     image, mask = augment(marked(3), np.random.default_rng(0), SIZE, Augmentation(zoom_out=3.0))
     outside = mask == IGNORE
     assert outside.mean() > 0.1
-    # A pixel in from the border of the picture there is nothing left of the picture's own colour.
+    # A pixel in from the border of the image there is nothing left of the image's own colour.
     inner = ~np.asarray(
         Image.fromarray(~outside).convert("L").filter(ImageFilter.MaxFilter(3))
     ).astype(bool)

@@ -75,7 +75,7 @@ def test_the_pet_moves_against_its_background():
     for seed in range(5):
         image, mask = clip(marked(seed), seed, motion)
         never = (mask != PET).all(axis=0)
-        # Away from every place of the pet and its fading rim the picture does not change.
+        # Away from every place of the pet and its fading rim the image does not change.
         grown = ~never
         for _ in range(3):
             padded = np.pad(grown, 1)
@@ -116,7 +116,7 @@ def test_something_passes_in_front_and_what_it_hides_is_background():
     assert hidden_later > 10
 
 
-def test_a_pet_cut_off_by_its_picture_never_shows_the_cut():
+def test_a_pet_cut_off_by_its_image_never_shows_the_cut():
     example = marked(0)
     mask = np.zeros_like(example.mask)
     mask[80:, 60:120] = PET
@@ -156,7 +156,7 @@ def test_odd_sizes_and_masks_come_through(shape, kind):
             assert kind not in ("empty", "ignored") or not (out == PET).any()
 
 
-def test_the_camera_stays_inside_the_picture():
+def test_the_camera_stays_inside_the_image():
     motion = Motion(frames=6, shift=0.3, rotation=20.0, zoom=0.3)
     for seed in range(10):
         assert not (clip(marked(seed), seed, motion)[1] == IGNORE).any()

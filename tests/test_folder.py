@@ -1,4 +1,4 @@
-"""folder: a user's own pictures, in any format, with any of the usual masks."""
+"""folder: a user's own images, in any format, with any of the usual masks."""
 
 import os
 
@@ -64,7 +64,7 @@ def test_every_instance_is_an_example_with_the_others_as_background(root):
         np.testing.assert_array_equal(source[index].image, np.asarray(noise(1)))
 
 
-def test_a_stem_that_looks_like_an_instance_keeps_a_picture_of_its_own(root):
+def test_a_stem_that_looks_like_an_instance_keeps_an_image_of_its_own(root):
     for stem in ("shot#1", "shot#2"):
         save(root, f"images/{stem}.png", noise(2))
         save(root, f"masks/{stem}.png", box())
@@ -82,7 +82,7 @@ def test_folders_in_the_folder_are_groups_and_part_names_are_not(root):
     assert FolderSource(train).groups == (root.parent.name, "tabby")
 
 
-def test_exif_is_applied_to_the_picture_before_the_mask_is_compared(root):
+def test_exif_is_applied_to_the_image_before_the_mask_is_compared(root):
     image = noise(4)
     exif = image.getexif()
     exif[0x0112] = 6
@@ -104,7 +104,7 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(root, caplog):
         "twice": "2 files images/twice.* where one is wanted",
         "torn": "damaged or truncated JPEG data",
         "text": "not an image in a format that Pillow knows",
-        "size": "10 x 10, but its picture 30 x 20",
+        "size": "10 x 10, but its image 30 x 20",
         "empty": "no pet pixel in the mask",
         "grey": "neither black and white nor instance numbers",
     }
@@ -115,7 +115,7 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(root, caplog):
     (root / "images" / "maskless.jpg").unlink()
     save(root, "images/twice.png", noise(6))
     os.truncate(root / "images" / "torn.jpg", 20_000)
-    (root / "images" / "text.jpg").write_text("no picture")
+    (root / "images" / "text.jpg").write_text("no image")
     save(root, "masks/size.png", box(size=(10, 10)))
     save(root, "masks/empty.png", box(0))
     ramp = np.linspace(0, 255, 600).astype(np.uint8).reshape(20, 30)
@@ -145,8 +145,8 @@ def test_folders_of_another_kind_are_refused(root, tmp_path):
 def test_the_real_cats_are_read_one_by_one(part):
     folder = real_data("feral-cats") / part
     source = FolderSource(folder)
-    pictures = {path.stem for path in (folder / "masks").iterdir()}
-    assert {image_name(name) for name in source.names} == pictures
+    images = {path.stem for path in (folder / "masks").iterdir()}
+    assert {image_name(name) for name in source.names} == images
     assert len(source.skipped) == 0 and set(source.groups) == {"feral-cats"}
     for index in range(0, len(source), 97):
         example = source[index]

@@ -1,10 +1,11 @@
-"""pictures: formats, EXIF, the kinds of mask that are read, and those refused rather than guessed.
+"""images: every form and format, upright by EXIF; unfit ones are refused before they cost anything.
 
 Every orientation is checked against the pixels themselves, not against Pillow's own function.
 """
 
 import io
 import pickle
+import zlib
 
 import numpy as np
 import pytest
@@ -12,15 +13,17 @@ from PIL import Image
 
 from petsam_jax.files.images import (
     MAX_FILE_PIXELS,
+    MAX_PIXELS,
     UnfitImage,
     check_decodes,
     decode_image,
     decode_stored,
+    load_image,
     open_image,
 )
-from petsam_jax.files.masks import TRIMAP, decode_mask, decode_trimap
+from petsam_jax.files.masks import decode_mask
 
-# EXIF orientation -> where the pixel at (row, column) of the upright picture is stored, by the
+# EXIF orientation -> where the pixel at (row, column) of the upright image is stored, by the
 # standard's table: which sides the first stored row and column are.
 STORED = {
     1: lambda upright: upright,
@@ -59,7 +62,7 @@ def test_exif_is_applied_once_in_every_format(format, orientation):
 
 
 @pytest.mark.parametrize("orientation", STORED)
-def test_exif_of_a_jpeg_turns_pictures_but_not_stored_pixels(orientation):
+def test_exif_of_a_jpeg_turns_images_but_not_stored_pixels(orientation):
     data = encoded(Image.fromarray(noise()), "JPEG", orientation)
     stored = decode_stored(data)
     assert stored.shape == (20, 30, 3)
@@ -78,10 +81,10 @@ def test_every_mode_becomes_rgb_and_is_turned(mode):
     else:
         image = Image.fromarray(np.repeat(grey[..., None], 3, 2)).convert(mode)
         format = "JPEG" if mode in ("CMYK", "YCbCr") else "PNG"
-    picture = decode_image(encoded(image, format, orientation=6, quality=100, subsampling=0))
-    assert picture.shape == (30, 20, 3) and picture.dtype == np.uint8
+    image = decode_image(encoded(image, format, orientation=6, quality=100, subsampling=0))
+    assert image.shape == (30, 20, 3) and image.dtype == np.uint8
     if mode not in ("1", "P"):
-        np.testing.assert_allclose(picture[..., 0].astype(int), np.rot90(grey, -1), atol=3)
+        np.testing.assert_allclose(image[..., 0].astype(int), np.rot90(grey, -1), atol=3)
 
 
 def test_sixteen_bit_png_with_exif_is_turned_too():
@@ -102,14 +105,14 @@ def test_an_animation_gives_its_first_frame():
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_damaged_exif_leaves_the_picture_as_it_is_stored():
+def test_damaged_exif_leaves_the_image_as_it_is_stored():
     pixels = noise()
     data = encoded(Image.fromarray(pixels), "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     np.testing.assert_array_equal(decode_image(data), pixels)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP"])
-def test_a_file_cut_short_is_an_unfit_picture_however_it_is_read(format):
+def test_a_file_cut_short_is_an_unfit_image_however_it_is_read(format):
     data = encoded(Image.fromarray(noise((64, 80, 3))), format)
     for part in (0.02, 0.1, 0.5, 0.8):
         short = data[: int(len(data) * part)]
@@ -119,7 +122,7 @@ def test_a_file_cut_short_is_an_unfit_picture_however_it_is_read(format):
             assert caught.value.name == "cut.file" and str(caught.value).startswith("cut.file: ")
 
 
-def test_what_is_no_picture_is_said(tmp_path):
+def test_what_is_no_image_is_said(tmp_path):
     cases = [
         (b"", "an empty file"),
         (b"<html>", "not an image in a format that Pillow knows"),
@@ -132,7 +135,7 @@ def test_what_is_no_picture_is_said(tmp_path):
             decode_image(file)
 
 
-def test_a_picture_of_too_many_pixels_is_refused_unread():
+def test_an_image_of_too_many_pixels_is_refused_unread():
     side = int(MAX_FILE_PIXELS**0.5) + 1
     small_file = encoded(Image.new("1", (side, side)))
     assert len(small_file) < 200_000
@@ -140,137 +143,88 @@ def test_a_picture_of_too_many_pixels_is_refused_unread():
         open_image(small_file)
 
 
-def test_an_unfit_picture_survives_pickling():
+def test_an_unfit_image_survives_pickling():
     unfit = pickle.loads(pickle.dumps(UnfitImage("a.jpg", "torn")))
     assert (unfit.name, unfit.reason, str(unfit)) == ("a.jpg", "torn", "a.jpg: torn")
 
 
-def test_trimap_values():
-    values = np.random.default_rng(0).integers(1, 4, (9, 11)).astype(np.uint8)
-    got = decode_trimap(encoded(Image.fromarray(values)))
-    np.testing.assert_array_equal(got == 1, values == 1)
-    np.testing.assert_array_equal(got == 0, values == 2)
-    np.testing.assert_array_equal(got == 2, values == 3)
-    assert TRIMAP.size == 256
+# Any form
 
 
-@pytest.mark.parametrize("other", [0, 4, 255])
-def test_other_values_are_no_trimap(other):
-    values = np.full((9, 11), 2, np.uint8)
-    values[3, 4] = other
-    with pytest.raises(UnfitImage, match=f"not a trimap: values .*{other}"):
-        decode_trimap(encoded(Image.fromarray(values)))
-    with pytest.raises(UnfitImage, match="8-bit grey, this is RGB"):
-        decode_trimap(encoded(Image.fromarray(noise())))
+@pytest.fixture
+def pixels(rng):
+    return rng.integers(0, 256, (20, 30, 3), np.uint8)
 
 
-def disc(height=40, width=50):
-    y, x = np.ogrid[:height, :width]
-    return np.hypot(y - 18, x - 22) < 12
+def test_arrays_paths_bytes_and_pillow_images_give_the_same_pixels(pixels, tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(pixels).save(path)
+    opaque = np.dstack([pixels, np.full((20, 30), 7, np.uint8)])
+    forms = (path, str(path), path.read_bytes(), Image.open(path), Image.fromarray(pixels))
+    for form in (*forms, pixels, opaque, Image.fromarray(opaque)):
+        loaded = load_image(form)
+        assert loaded.dtype == np.uint8
+        np.testing.assert_array_equal(loaded, pixels)
 
 
-def soft_disc():
-    y, x = np.ogrid[:200, :250]
-    # Eight pixels from black to white.
-    return np.clip((80 - np.hypot(y - 90, x - 110)) * 30 + 128, 0, 255).astype(np.uint8)
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "CMYK", "YCbCr", "HSV", "I;16", "I"])
+def test_grey_black_and_white_in_every_mode(mode):
+    grey = np.zeros((20, 30), np.uint8)
+    grey[5:15, 3:9] = 255
+    if mode in ("I;16", "I"):
+        wide = grey.astype(np.uint16 if mode == "I;16" else np.int32) * 257
+        image = Image.fromarray(wide)
+    else:
+        image = Image.fromarray(grey).convert("RGB").convert(mode)
+    assert image.mode == mode
+    want = np.repeat(grey[..., None], 3, 2)
+    np.testing.assert_allclose(load_image(image), want, atol=1)
 
 
-def rgba_cut_out():
-    pixels = noise((40, 50, 4))
-    pixels[..., 3] = disc() * 255
-    return pixels
+def test_grey_arrays_have_three_equal_channels(rng):
+    grey = rng.integers(0, 256, (5, 7), np.uint8)
+    for array in (grey, grey[..., None]):
+        np.testing.assert_array_equal(load_image(array), np.repeat(grey[..., None], 3, 2))
 
 
-def palette(indices, colours):
-    image = Image.fromarray(indices.astype(np.uint8), "P")
-    image.putpalette([channel for colour in colours for channel in colour])
-    return image
+def test_exif_turns_files_and_pillow_images(pixels):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Stored lying on its left side.
+    data = encoded(Image.fromarray(np.rot90(pixels)), exif=exif)
+    np.testing.assert_array_equal(load_image(data), pixels)
+    np.testing.assert_array_equal(load_image(Image.open(io.BytesIO(data))), pixels)
 
 
-RED_GREEN = [(0, 0, 0), (128, 0, 0), (0, 128, 0)]
-BINARY = {
-    "0 and 255": (Image.fromarray(disc() * np.uint8(255)), "PNG"),
-    "0 and 1": (Image.fromarray(disc().astype(np.uint8)), "PNG"),
-    "one bit": (Image.fromarray(disc()), "PNG"),
-    "0 and 65535": (Image.fromarray(disc() * np.uint16(65535)), "PNG"),
-    "16 bit, 0 and 255": (Image.fromarray(disc() * np.uint16(255)), "PNG"),
-    "32 bit, 0 and 255": (Image.fromarray(disc() * np.int32(255)), "TIFF"),
-    "16 bit, 0 and 1": (Image.fromarray(disc() * np.uint16(1)), "PNG"),
-    "grey in RGB": (Image.fromarray(np.repeat(disc()[..., None] * np.uint8(255), 3, 2)), "PNG"),
-    "opaque RGBA": (Image.fromarray(disc() * np.uint8(255)).convert("RGBA"), "PNG"),
-    "cut-out": (Image.fromarray(rgba_cut_out()), "PNG"),
-    "grey palette, white first": (palette(~disc(), [(255,) * 3, (0,) * 3]), "PNG"),
-    "colour palette": (palette(disc(), RED_GREEN), "PNG"),
-    "GIF": (Image.fromarray(disc() * np.uint8(255)), "GIF"),
-    "BMP": (Image.fromarray(disc() * np.uint8(255)), "BMP"),
-}
+def test_more_than_40_megapixels_are_refused_before_they_are_decoded():
+    large = Image.new("1", (8000, 5001))
+    with pytest.raises(UnfitImage, match="8000 x 5001 pixels is more than 40,000,000; make it s"):
+        load_image(large)
+    # A file whose header says so, and that holds nothing else.
+    header = bytearray(encoded(Image.new("1", (8, 8)))[:33])
+    header[16:24] = (8000).to_bytes(4, "big") + (5001).to_bytes(4, "big")
+    header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
+    with pytest.raises(UnfitImage, match="8000 x 5001 pixels"):
+        load_image(bytes(header) + encoded(Image.new("1", (8, 8)))[33:])
+    with pytest.raises(UnfitImage, match="8000 x 5001 pixels"):
+        load_image(np.broadcast_to(np.uint8(0), (5001, 8000)))
+    assert MAX_PIXELS == 40_000_000
+    with pytest.raises(UnfitImage, match="30 x 20 pixels is more than 599"):
+        load_image(Image.new("L", (30, 20)), max_pixels=599)
 
 
-@pytest.mark.parametrize("kind", BINARY)
-def test_every_way_to_say_pet_or_not_is_the_same_mask(kind):
-    image, format = BINARY[kind]
-    np.testing.assert_array_equal(decode_mask(encoded(image, format)), disc().astype(np.uint8))
-
-
-@pytest.mark.parametrize("quality", [50, 75, 95])
-def test_jpeg_noise_moves_the_edge_by_a_few_pixels_only(quality):
-    mask = decode_mask(encoded(Image.fromarray(disc() * np.uint8(255)), "JPEG", quality=quality))
-    assert set(np.unique(mask)) == {0, 1}
-    assert np.sum(mask != disc()) <= 12
-
-
-def test_soft_edges_are_cut_at_the_middle():
-    soft = soft_disc()
-    assert np.unique(soft).size > 20
-    np.testing.assert_array_equal(decode_mask(encoded(Image.fromarray(soft))), soft >= 128)
-
-
-@pytest.mark.parametrize("kind", ["grey", "palette", "16 bit"])
-@pytest.mark.parametrize("void", [False, True])
-def test_instance_numbers_are_kept_and_white_beside_them_is_void(kind, void):
-    numbers = np.zeros((40, 50), np.uint16)
-    numbers[:10], numbers[20:30, :9], numbers[35:] = 1, 7, 100
-    if void:
-        numbers[:, 45:] = 65535 if kind == "16 bit" else 255
-    image = Image.fromarray(numbers if kind == "16 bit" else numbers.astype(np.uint8))
-    if kind == "palette":
-        colours = np.random.default_rng(0).integers(0, 256, (256, 3)).tolist()
-        image = palette(numbers, colours)
-    want = np.where(numbers > 100, 255, numbers)
-    np.testing.assert_array_equal(decode_mask(encoded(image)), want)
-
-
-@pytest.mark.parametrize("value", [0, 1, 255])
-def test_a_mask_of_one_value_is_empty_or_full(value):
-    mask = decode_mask(encoded(Image.fromarray(np.full((4, 5), value, np.uint8))))
-    np.testing.assert_array_equal(mask, np.full((4, 5), min(value, 1)))
-
-
-def test_masks_are_turned_as_their_pictures_are():
-    upright = disc().astype(np.uint8)
-    for orientation, store in STORED.items():
-        stored = Image.fromarray(np.ascontiguousarray(store(upright * np.uint8(255))))
-        for format in ("PNG", "TIFF"):
-            got = decode_mask(encoded(stored, format, orientation))
-            np.testing.assert_array_equal(got, upright)
-
-
-REFUSED = {
-    "neither black and white": np.linspace(0, 255, 2000).reshape(40, 50).astype(np.uint8),
-    "110 to 110": np.full((40, 50), 110, np.uint8),
-    "0 to 300": disc() * np.uint16(300),
-    "look like a trimap": np.where(disc(), 1, 2).astype(np.uint8),
-    "a mask in colour": noise((40, 50, 3)),
-}
-
-
-@pytest.mark.parametrize("reason", REFUSED)
-def test_what_is_not_clear_is_refused(reason):
-    with pytest.raises(UnfitImage, match=f"^mask.png: .*{reason}"):
-        decode_mask(encoded(Image.fromarray(REFUSED[reason])), "mask.png")
-
-
-def test_palette_entries_beyond_the_numbers_are_refused():
-    image = palette(disc() * 200, np.random.default_rng(0).integers(0, 256, (256, 3)).tolist())
-    with pytest.raises(UnfitImage, match="palette entry 200; instance numbers go up to 100"):
-        decode_mask(encoded(image))
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4, 3), np.float32), "float32; expected uint8 0..255: multiply by 255"),
+        (np.zeros((4, 4), np.uint16), "uint16; expected uint8 0..255: convert it"),
+        (np.zeros((4, 4, 2), np.uint8), r"shape \(4, 4, 2\); expected \(h, w\), \(h, w, 3\)"),
+        (np.zeros((0, 4, 3), np.uint8), "4 x 0 pixels; expected 1 to"),
+        (Image.new("F", (4, 4)), "image: holds floating-point numbers"),
+        (b"<html>404</html>", "image: not an image in a format that Pillow knows"),
+        ("no/such.png", "no/such.png: cannot be read: No such file"),
+        (encoded(Image.new("RGB", (90, 90), "red"))[:-60], "damaged or truncated PNG data"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_what_to_do(image, message):
+    with pytest.raises(UnfitImage, match=message):
+        load_image(image)

@@ -14,7 +14,7 @@ from tests.fabricated import GOOD, archives
 from tests.real_data import listed, real_data
 
 
-def pictures(root, count, start=0):
+def write_images(root, count, start=0):
     for index in range(start, start + count):
         pixels = np.random.default_rng(index).integers(0, 256, (12, 16, 3), np.uint8)
         mask = np.zeros((12, 16), np.uint8)
@@ -33,7 +33,7 @@ def names(spec, split):
 
 
 @pytest.mark.parametrize("spec", ["shapes", "shapes:size=32", "shapes:length=40,size=16,seed=7"])
-def test_shapes_have_four_splits_without_a_common_picture(spec):
+def test_shapes_have_four_splits_without_a_common_image(spec):
     parts = {split: load_source(spec, split) for split in SPLITS}
     train, valid, test, every = (set(parts[split].names) for split in SPLITS)
     assert not train & valid and train | valid == every and not test & every
@@ -49,7 +49,7 @@ def test_the_official_folder_and_the_prepared_one_have_the_same_splits(official,
     splits = [{split: names(spec, split) for split in SPLITS} for spec in specs]
     assert all(other == splits[0] for other in splits)
     assert splits[0]["train"] | splits[0]["valid"] == set(GOOD["train"])
-    # Abyssinian has two pictures and gives one; a breed of one picture gives none.
+    # Abyssinian has two images and gives one; a breed of one image gives none.
     assert len(splits[0]["valid"]) == 1
     assert splits[0]["test"] == set(GOOD["test"])
     assert splits[0]["all"] == {*GOOD["train"], *GOOD["test"]}
@@ -60,12 +60,12 @@ def test_plain_tfds_looks_where_tfds_does(data_dir, monkeypatch):
     assert names("tfds", "test") == set(GOOD["test"])
 
 
-def test_one_folder_of_pictures_is_split_by_name(tmp_path):
-    root = pictures(tmp_path / "mine", 60)
+def test_one_folder_of_images_is_split_by_name(tmp_path):
+    root = write_images(tmp_path / "mine", 60)
     train, valid, every = (names(root, split) for split in ("train", "valid", "all"))
     assert not train & valid and train | valid == every and len(every) == 60
     assert 1 <= len(valid) <= 14
-    pictures(root, 60, start=60)
+    write_images(root, 60, start=60)
     more = [names(root, split) for split in ("train", "valid")]
     assert train <= more[0] and valid <= more[1]
     with pytest.raises(SourceError, match="no test part; make one as a test/ folder"):
@@ -74,19 +74,19 @@ def test_one_folder_of_pictures_is_split_by_name(tmp_path):
 
 @pytest.mark.parametrize("valid_name", ["valid", "val"])
 def test_train_and_valid_folders_are_the_splits(tmp_path, valid_name):
-    pictures(tmp_path / "train", 9)
-    pictures(tmp_path / valid_name, 3, start=20)
+    write_images(tmp_path / "train", 9)
+    write_images(tmp_path / valid_name, 3, start=20)
     assert len(names(tmp_path, "train")) == 9
     assert names(tmp_path, "valid") == {"020", "021", "022"}
     assert len(load_source(str(tmp_path), "all")) == len(names(tmp_path, "all")) == 12
     with pytest.raises(SourceError, match=f"no test/ folder, only train/, {valid_name}/"):
         load_source(str(tmp_path), "test")
-    pictures(tmp_path / "test", 2, start=30)
+    write_images(tmp_path / "test", 2, start=30)
     assert names(tmp_path, "test") == {"030", "031"}
 
 
 def test_a_train_folder_alone_gives_its_own_validation_part(tmp_path):
-    pictures(tmp_path / "train", 30)
+    write_images(tmp_path / "train", 30)
     train, valid = names(tmp_path, "train"), names(tmp_path, "valid")
     assert not train & valid and len(train | valid) == 30 and valid
     shutil.move(tmp_path / "train", tmp_path / "test")
@@ -95,14 +95,14 @@ def test_a_train_folder_alone_gives_its_own_validation_part(tmp_path):
 
 
 def test_too_few_to_split_is_said(tmp_path):
-    root = pictures(tmp_path / "mine", 1)
+    root = write_images(tmp_path / "mine", 1)
     with pytest.raises(SourceError, match="1 examples are too few .*; use split all"):
         load_source(str(root), "valid")
     assert names(root, "all") == {"000"}
 
 
 def test_a_mix_opens_each_at_its_split(tmp_path):
-    root = pictures(tmp_path / "mine", 20)
+    root = write_images(tmp_path / "mine", 20)
     mix = load_mix(["shapes:length=50,size=16", str(root)], [3, 1], "train")
     of_mine = np.mean([group == "mine" for group in mix.groups])
     assert abs(of_mine - 0.25) < 0.02
@@ -168,6 +168,6 @@ def test_the_real_sets_are_split():
     # A tenth of each breed, rounded up.
     assert 0.1 * len(everything) <= len(valid) <= 0.15 * len(everything)
     assert set(train.groups) == set(valid.groups)
-    # An example for each animal, and some pictures have several.
-    pictures = list((cats / "valid" / "masks").iterdir())
-    assert len(load_source(str(cats), "valid")) > len(pictures)
+    # An example for each animal, and some images have several.
+    images = list((cats / "valid" / "masks").iterdir())
+    assert len(load_source(str(cats), "valid")) > len(images)

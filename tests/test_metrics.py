@@ -128,7 +128,7 @@ def test_noc_refuses_too_few_clicks():
         noc(np.zeros((3, 10)), 0.9)
 
 
-def test_iou_after_clicks_is_the_mean_over_pictures():
+def test_iou_after_clicks_is_the_mean_over_images():
     ious = np.random.default_rng(0).random((7, 5))
     means = iou_after_clicks(ious)
     assert list(means) == [1, 2, 3, 5]

@@ -13,12 +13,12 @@ from petsam_jax.data.oxford_layout import LayoutError, OfficialArchives, Officia
 from petsam_jax.data.pets import MissingData, OfficialFolder, PetsSource, species
 from petsam_jax.data.sources import Source
 from petsam_jax.files.images import decode_image
-from tests.fabricated import FAULTS, GOOD, TEST_FAULT, archives, picture, trimap
+from tests.fabricated import FAULTS, GOOD, TEST_FAULT, archives, noisy_image, trimap
 from tests.real_data import listed, real_data
 
 
 @pytest.mark.parametrize("split", ["train", "test", "all"])
-def test_both_sources_give_the_same_good_pictures(official, data_dir, split):
+def test_both_sources_give_the_same_good_images(official, data_dir, split):
     names = [name for part in GOOD for name in GOOD[part] if split in (part, "all")]
     both = OfficialFolder(official, split), PetsSource(data_dir, split)
     by_name = []
@@ -57,11 +57,11 @@ def test_many_faults_are_counted_and_the_first_ten_named(official, tmp_path, cap
     assert "Bengal_109" in caplog.text and "Bengal_110" not in caplog.text
 
 
-def test_exif_does_not_turn_official_pictures(official, tmp_path):
+def test_exif_does_not_turn_official_images(official, tmp_path):
     folder = tmp_path / "pets"
     shutil.copytree(official, folder)
     file = folder / "images" / "beagle_7.jpg"
-    image = picture("beagle_7")
+    image = noisy_image("beagle_7")
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(file, exif=exif)
@@ -82,7 +82,7 @@ def test_a_list_that_is_missing_is_named(official, data_dir, tmp_path):
         PetsSource(data_dir, "valid")
 
 
-def test_a_folder_without_a_usable_picture_is_refused_with_the_first_fault(official, tmp_path):
+def test_a_folder_without_a_usable_image_is_refused_with_the_first_fault(official, tmp_path):
     folder = tmp_path / "pets"
     shutil.copytree(official, folder)
     (folder / "annotations" / "trainval.txt").write_text("Abyssinian_34 1 1 1\n")
@@ -145,5 +145,5 @@ def test_the_real_folder_is_whole():
     assert example.image.shape[:2] == example.mask.shape
     assert set(np.unique(example.mask)) == {0, 1, 2}
     share = np.mean([(train[index].mask == 2).mean() for index in range(0, len(train), 24)])
-    # Border pixels are known to be 12.9 % of the picture on average.
+    # Border pixels are known to be 12.9 % of the image on average.
     assert 0.10 < share < 0.16

@@ -27,7 +27,7 @@ def take(iterator, count):
 
 
 class Blank:
-    """Tiny pictures, each of one value, its index."""
+    """Tiny images, each of one value, its index."""
 
     def __init__(self, length):
         self.names = self.groups = tuple(str(index) for index in range(length))

@@ -109,7 +109,7 @@ def test_a_tolerance_drops_corners_and_moves_no_side_farther_than_twice_that(rng
     assert sum(map(len, few)) < 0.45 * sum(map(len, many))
     assert all(len(ring) >= 3 for ring in few)
     changed = filled(few, *mask.shape) != mask
-    # The picture's sides are sides of the mask too.
+    # The image's sides are sides of the mask too.
     padded = np.pad(mask, 1)
     depth = np.maximum(*(ndimage.distance_transform_edt(side) for side in (padded, ~padded)))
     assert 0 < depth[1:-1, 1:-1][changed].max() <= 2 * tolerance + 0.5

@@ -26,7 +26,7 @@ from petsam_jax.data import pets_builder, prepare
 from petsam_jax.data.oxford_layout import LayoutError
 from petsam_jax.data.pets import DamagedData, PetsSource
 from petsam_jax.data.pets_builder import PrepareError
-from tests.fabricated import FAULTS, GOOD, TEST_FAULT, archives, encoded, picture, trimap
+from tests.fabricated import FAULTS, GOOD, TEST_FAULT, archives, encoded, noisy_image, trimap
 from tests.real_data import listed, real_data
 
 NAME = "oxford_iiit_pet"
@@ -69,7 +69,7 @@ def test_the_head_box_is_relative_and_zero_where_there_is_none(made):
     assert len(made[1].boxless) == 1 and "annotations/xmls/Bengal_3.xml" in made[1].boxless[0]
 
 
-def test_every_picture_left_out_is_listed_with_its_reason(made):
+def test_every_image_left_out_is_listed_with_its_reason(made):
     report = made[1]
     assert report.counts == {"train": 5, "test": 2}
     assert len(report.left_out) == len(FAULTS) + 1
@@ -109,7 +109,7 @@ def test_archives_give_the_same_as_the_folder(made, official, tmp_path, mode):
 
 def test_paths_and_links_in_an_archive_are_not_followed(official, tmp_path):
     secret = tmp_path / "secret.jpg"
-    secret.write_bytes(encoded(picture("secret"), "JPEG"))
+    secret.write_bytes(encoded(noisy_image("secret"), "JPEG"))
     link = tarfile.TarInfo("images/beagle_24.jpg")
     link.type, link.linkname = tarfile.SYMTYPE, str(secret)
     outside = [tarfile.TarInfo("../escaped.jpg"), tarfile.TarInfo(str(tmp_path / "absolute.jpg"))]
@@ -137,7 +137,7 @@ def test_grey_and_cmyk_jpegs_come_as_three_channels(official, tmp_path):
     part = tmp_path / "part"
     shutil.copytree(official, part)
     for name, mode in (("Abyssinian_1", "L"), ("Abyssinian_2", "CMYK")):
-        picture(name).convert(mode).save(part / "images" / f"{name}.jpg")
+        noisy_image(name).convert(mode).save(part / "images" / f"{name}.jpg")
     prepare.prepare(tmp_path / "data", src=part)
     shapes = [record["image"].shape for record in stock(tmp_path / "data", "train")]
     assert shapes == [(30, 40, 3)] * 5
@@ -183,7 +183,7 @@ def test_a_malformed_list_is_named_with_its_line(official, tmp_path, line):
         prepare.prepare(tmp_path / "data", src=part)
 
 
-def test_pictures_that_are_all_unfit_leave_no_data_set(official, tmp_path):
+def test_images_that_are_all_unfit_leave_no_data_set(official, tmp_path):
     part = tmp_path / "part"
     shutil.copytree(official, part)
     (part / "annotations" / "test.txt").write_text("Abyssinian_34 1 1 1\n")

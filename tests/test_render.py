@@ -1,4 +1,4 @@
-"""Masks as pictures: what is where, what is hidden, and what fades."""
+"""Masks as images: what is where, what is hidden, and what fades."""
 
 import io
 
@@ -24,16 +24,16 @@ def mask():
     return mask
 
 
-def png(picture):
+def png(image):
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 
 def test_one_mask_is_white_on_black(mask):
-    picture = Image.open(io.BytesIO(png(mask_image(mask[None]))))
-    assert picture.mode == "L"
-    np.testing.assert_array_equal(np.asarray(picture), np.where(mask, 255, 0))
+    image = Image.open(io.BytesIO(png(mask_image(mask[None]))))
+    assert image.mode == "L"
+    np.testing.assert_array_equal(np.asarray(image), np.where(mask, 255, 0))
 
 
 def test_several_masks_are_numbers_in_colours_that_a_data_folder_reads(mask):
@@ -66,7 +66,7 @@ def test_overlay_tints_inside_and_leaves_the_rest_as_it_is(image, mask):
     assert (drawn[10, 20:45] == (255, 0, 0)).all() and (drawn[15, [29, 32]] == (255, 0, 0)).all()
 
 
-def test_overlay_draws_no_outline_at_the_sides_of_the_picture(image):
+def test_overlay_draws_no_outline_at_the_sides_of_the_image(image):
     drawn = overlay(image, np.ones((1, 40, 60), bool), [(0, 0, 255)], opacity=0.0)
     np.testing.assert_array_equal(drawn, image)
     np.testing.assert_array_equal(overlay(image, np.zeros((1, 40, 60), bool)), image)
@@ -87,7 +87,7 @@ def test_a_cutout_is_the_object_and_hides_nothing_of_the_rest(image, mask):
     np.testing.assert_array_equal(cutout(image, mask), whole[10:30, 20:45])
 
 
-def test_an_empty_cutout_has_the_size_of_the_picture_and_is_transparent(image):
+def test_an_empty_cutout_has_the_size_of_the_image_and_is_transparent(image):
     made = cutout(image, np.zeros((40, 60), bool), soft=3.0)
     assert made.shape == (40, 60, 4) and not made.any()
 
@@ -110,7 +110,7 @@ def test_a_soft_edge_has_the_colours_of_the_object(mask):
     assert not made[made[..., 3] == 0].any()
 
 
-def test_a_soft_cutout_of_a_mask_that_is_everything_is_the_picture(image):
+def test_a_soft_cutout_of_a_mask_that_is_everything_is_the_image(image):
     made = cutout(image, np.ones((40, 60), bool), soft=6.0)
     np.testing.assert_array_equal(made[..., :3], image)
     assert (made[..., 3] == 255).all()

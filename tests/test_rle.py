@@ -63,7 +63,7 @@ def test_plain_lists_of_lengths_are_read(rng):
     "rle, words",
     [
         ({"size": [2, 3], "counts": "13"}, "counts of 4 pixels, and size 2 x 3 has 6"),
-        ({"size": [2, 3], "counts": [9, -3]}, "damaged or of another picture"),
+        ({"size": [2, 3], "counts": [9, -3]}, "damaged or of another image"),
         ({"size": [2, 3], "counts": ""}, "not COCO's compressed text"),
         ({"size": [2, 3], "counts": "X"}, "not COCO's compressed text"),
         ({"size": [2, 3], "counts": "1 2"}, "not COCO's compressed text"),

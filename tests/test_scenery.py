@@ -13,7 +13,7 @@ SMALL = Augmentation(scene_prob=1.0)
 
 
 def bright(image):
-    """Where marked pictures have a pet."""
+    """Where marked images have a pet."""
     return image[..., 1] > 120
 
 
@@ -22,7 +22,7 @@ def longer_side(region):
     return (places.max(axis=0) - places.min(axis=0) + 1).max() / len(region)
 
 
-def test_scenery_has_no_pet_and_the_texture_of_a_picture():
+def test_scenery_has_no_pet_and_the_texture_of_an_image():
     for seed in range(20):
         ground = scenery.scenery(np.random.default_rng(seed), OTHERS, SIZE)
         image = np.asarray(ground.image)
@@ -39,18 +39,18 @@ def test_where_every_piece_has_a_pet_it_is_filled_in():
     others = Marked([Example(full.image, mask, "full", "ellipse")])
     ground = scenery.scenery(np.random.default_rng(0), others, SIZE)
     assert ground.image.size == (SIZE, SIZE) and not np.asarray(ground.mask).any()
-    # Without the pet, whose 210 would be a tenth of the picture.
+    # Without the pet, whose 210 would be a tenth of the image.
     assert (np.asarray(ground.image) > 150).mean() < 0.01
 
 
-def test_a_picture_of_several_pets_is_no_scenery():
+def test_an_image_of_several_pets_is_no_scenery():
     several = [Example(np.full_like(e.image, 255), e.mask, f"{e.name}#1", "x") for e in OTHERS]
     others = Marked([*several, OTHERS[0]])
     seen = []
     for seed in range(20):
         image = scenery.scenery(np.random.default_rng(seed), others, SIZE).image
         seen.append(np.asarray(image).max() == 255)
-    # White only where no other picture was drawn: (5/6)^3 of the time.
+    # White only where no other image was drawn: (5/6)^3 of the time.
     drawn = [np.random.default_rng(seed).integers(6, size=3) for seed in range(20)]
     assert seen == [bool((each < 5).all()) for each in drawn]
     assert 0 < sum(seen) < 20
@@ -82,7 +82,7 @@ def test_a_pet_that_would_be_enlarged_or_is_cut_off_on_both_sides_is_not_made_sm
         assert scenery.small_view(rng, layer, SIZE) is None
 
 
-def test_a_small_pet_is_wider_or_narrower_than_in_its_picture():
+def test_a_small_pet_is_wider_or_narrower_than_in_its_image():
     ratios = []
     for seed in range(60):
         layer = warp.to_layer(marked(0))

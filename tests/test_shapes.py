@@ -1,4 +1,4 @@
-"""shapes: made-up pictures that are repeatable, varied, and never without a target."""
+"""shapes: made-up images that are repeatable, varied, and never without a target."""
 
 import collections
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +35,7 @@ def test_every_target_is_seen_and_leaves_some_ground(size):
         covers.append(example.mask.mean())
         edge = example.mask[[0, -1]].any() or example.mask[:, [0, -1]].any()
         touches += edge
-    # From specks to half the picture; many, but not all, reach its edge.
+    # From specks to half the image; many, but not all, reach its edge.
     assert min(covers) > 0.002 and max(covers) < 0.5 and np.median(covers) > 0.05
     assert 30 < touches < 270
 
@@ -47,7 +47,7 @@ def test_kinds_are_shared_out_evenly_and_names_differ():
 
 
 def test_colour_alone_does_not_tell_the_target():
-    """No threshold on brightness finds the target, even when chosen for each picture."""
+    """No threshold on brightness finds the target, even when chosen for each image."""
     found = []
     for index in range(60):
         example = ShapesSource(60, 64, seed=1)[index]

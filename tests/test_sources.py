@@ -103,7 +103,7 @@ def test_a_pass_that_would_fill_the_memory_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("name", "picture"),
+    ("name", "image"),
     [
         ("cat", "cat"),
         ("cat#2", "cat"),
@@ -113,8 +113,8 @@ def test_a_pass_that_would_fill_the_memory_is_refused():
         ("a#", "a#"),
     ],
 )
-def test_the_picture_of_an_instance(name, picture):
-    assert image_name(name) == picture
+def test_the_image_of_an_instance(name, image):
+    assert image_name(name) == image
 
 
 def test_hashes_are_uniform_fixed_and_depend_on_the_seed():
@@ -144,7 +144,7 @@ def test_every_group_gives_about_its_share(share):
         assert 1 <= of_group.sum() <= 100 * share + 5 * (100 * share) ** 0.5
 
 
-def test_adding_pictures_moves_none_in_groups_large_enough():
+def test_adding_images_moves_none_in_groups_large_enough():
     names, groups = pets(37 * 100)
     before = dict(zip(names, is_validation(names, groups, 0.1), strict=True))
     more, more_groups = pets(37 * 150)
@@ -154,7 +154,7 @@ def test_adding_pictures_moves_none_in_groups_large_enough():
     assert all(after[name] == valid for name, valid in before.items())
 
 
-def test_small_groups_give_one_and_single_pictures_none():
+def test_small_groups_give_one_and_single_images_none():
     names = ["a_0", "a_1", "a_2", "b_0"]
     chosen = is_validation(names, ["a", "a", "a", "b"], 1e-9)
     assert sum(chosen) == 1 and not chosen[3]
@@ -162,12 +162,12 @@ def test_small_groups_give_one_and_single_pictures_none():
     assert is_validation([], [], 0.1) == []
 
 
-def test_instances_of_a_picture_stay_together():
+def test_instances_of_an_image_stay_together():
     names = [f"photo{index // 3}#{index % 3 + 1}" for index in range(600)]
     train, valid = split_validation(Named(names), 0.2)
-    pictures = [{image_name(name) for name in part.names} for part in (train, valid)]
-    assert not pictures[0] & pictures[1] and len(pictures[0] | pictures[1]) == 200
-    assert len(train) + len(valid) == 600 and 20 <= len(pictures[1]) <= 60
+    images = [{image_name(name) for name in part.names} for part in (train, valid)]
+    assert not images[0] & images[1] and len(images[0] | images[1]) == 200
+    assert len(train) + len(valid) == 600 and 20 <= len(images[1]) <= 60
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])

@@ -42,11 +42,11 @@ def test_frames_come_back(tmp_path, suffix, size):
 def animation(path):
     """Frames as RGBA, and how long each is shown, in milliseconds."""
     frames, durations = [], []
-    with Image.open(path) as picture:
-        for number in range(picture.n_frames):
-            picture.seek(number)
-            frames.append(np.asarray(picture.convert("RGBA")))
-            durations.append(picture.info["duration"])
+    with Image.open(path) as image:
+        for number in range(image.n_frames):
+            image.seek(number)
+            frames.append(np.asarray(image.convert("RGBA")))
+            durations.append(image.info["duration"])
     return frames, durations
 
 
