@@ -28,10 +28,10 @@ from petsam_jax.data.augment import Augmentation
 from petsam_jax.data.load import load_source
 from petsam_jax.data.pipeline import make_train_iterator
 from petsam_jax.train.compiled_step import TrainStep
-from petsam_jax.train.device_batches import placements
-from petsam_jax.train.loop import first_state
+from petsam_jax.train.device_batches import make_shardings
+from petsam_jax.train.loop import initial_state
 from petsam_jax.train.objective import Objective
-from petsam_jax.train.step import Split
+from petsam_jax.train.step import Microbatching
 
 # Pictures in an epoch, by which the learning rate is planned.
 EXAMPLES = 1000
@@ -40,19 +40,19 @@ READ_AHEAD, STEPS = 2, 5
 LEAST_ROUNDS = 3
 
 
-def build(config, everywhere):
+def build(config, replicated):
     """The first state of a run, on all devices, and its step for batches of pictures."""
-    plan, state, fixed = first_state(config, EXAMPLES)
+    plan, state, template = initial_state(config, EXAMPLES)
     step = TrainStep(
-        fixed,
+        template,
         plan.optimizer,
         Objective.of(config),
         seed=0,
         ema_decay=config.train.ema_decay,
-        split=Split(config.train.microbatches, len(jax.devices())),
-        sharding=everywhere,
+        microbatching=Microbatching(config.train.microbatches, len(jax.devices())),
+        sharding=replicated,
     )
-    return jax.device_put(state, everywhere), step
+    return jax.device_put(state, replicated), step
 
 
 def constant_batch(size: int, batch_size: int):
@@ -69,9 +69,9 @@ def measure(config, data: str | None, seconds: float) -> None:
     constant = constant_batch(size, batch_size)
     # Before the compiling, which a wrong name should not have to wait for.
     source = load_source(data, "train") if data else None
-    everywhere, spread = placements()
+    replicated, spread = make_shardings()
     constant = jax.device_put(constant, spread)
-    state, step = build(config, everywhere)
+    state, step = build(config, replicated)
     runtime.forget_programs()
     runtime.release_memory()
     start = time.perf_counter()

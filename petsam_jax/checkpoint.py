@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from petsam_jax.config import from_json, to_json
 from petsam_jax.models.compute_dtype import fastest_dtype
-from petsam_jax.models.params import Weights, check, differences, fill, shapes
+from petsam_jax.models.params import Weights, differences, fill, raise_faults, shapes
 from petsam_jax.models.sam2 import SAM2
 
 # A training run keeps its steps here, below its workdir.
@@ -49,7 +49,7 @@ def model_shapes(config: ConfigDict) -> dict[str, tuple[int, ...]]:
     return shapes(_outline(config))
 
 
-def with_weights(config: ConfigDict, arrays: Weights) -> SAM2:
+def model_with_weights(config: ConfigDict, arrays: Weights) -> SAM2:
     """The model of a config with these arrays; raises NamesError with the names that differ."""
     return _filled(_outline(config), arrays)
 
@@ -78,16 +78,16 @@ def weight_items(config: ConfigDict, params: Weights, ema: Weights | None = None
 
     `ema` may leave out arrays that do not change; `params` has them all.
     """
-    trees = {"params": host(dict(params))} | ({} if ema is None else {"ema": host(dict(ema))})
+    trees = {"params": to_host(dict(params))} | ({} if ema is None else {"ema": to_host(dict(ema))})
     meta = {
         "config": to_json(config),
-        "arrays": {item: describe(tree) for item, tree in trees.items()},
+        "arrays": {item: describe_arrays(tree) for item, tree in trees.items()},
     }
     saved = {item: ocp.args.StandardSave(tree) for item, tree in trees.items()}
     return {"meta": ocp.args.JsonSave(meta), **saved}
 
 
-def host(tree):
+def to_host(tree):
     """Copies in the host's memory of replicated arrays, which later steps may then overwrite.
 
     Arrays of numpy, which are there already, are taken as they are.
@@ -97,7 +97,7 @@ def host(tree):
     return jax.tree.map(lambda a: a if isinstance(a, np.ndarray) else np.array(a), tree)
 
 
-def describe(tree: Weights) -> dict[str, dict]:
+def describe_arrays(tree: Weights) -> dict[str, dict]:
     """Shape, type and checksum of each array: Orbax itself does not notice a flipped bit."""
     described = {}
     for name, array in tree.items():
@@ -119,7 +119,9 @@ def save_weights(directory: str | Path, params: Weights, config: ConfigDict) -> 
     directory = Path(directory).absolute()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise FileExistsError(f"{directory} exists; choose another name or remove it")
-    check("these arrays are not the config's model", differences(params, model_shapes(config)))
+    raise_faults(
+        "these arrays are not the config's model", differences(params, model_shapes(config))
+    )
     with ocp.CheckpointManager(directory) as manager:
         manager.save(0, args=ocp.args.Composite(**weight_items(config, params)))
 
@@ -171,7 +173,7 @@ def _load(directory, step, choose_dtype=None) -> tuple[ConfigDict, SAM2, dict[st
         name: array if array.dtype == np.float32 else jax.device_put(np.asarray(array, np.float32))
         for name, array in arrays.items()
     }
-    check(f"{path}: the arrays do not fit the config", differences(arrays, shapes(outline)))
+    raise_faults(f"{path}: the arrays do not fit the config", differences(arrays, shapes(outline)))
     return config, outline, arrays
 
 
@@ -227,11 +229,11 @@ def _read_arrays(path: Path, described: Mapping[str, Mapping]) -> dict[str, jax.
     # Not within `except`: the cause is pages long, and holds on to all reads that were under way.
     if fault is not None:
         raise CheckpointError(f"{path}: damaged or incomplete: {fault}")
-    check(f"{path}: damaged, checksums are wrong", wrong_sums(arrays, described))
+    raise_faults(f"{path}: damaged, checksums are wrong", wrong_checksums(arrays, described))
     return arrays
 
 
-def wrong_sums(arrays: Weights, described: Mapping[str, Mapping]) -> list[str]:
-    """The names of arrays whose checksum is not the one that `describe` found."""
-    found = describe(arrays)
+def wrong_checksums(arrays: Weights, described: Mapping[str, Mapping]) -> list[str]:
+    """The names of arrays whose checksum is not the one that `describe_arrays` found."""
+    found = describe_arrays(arrays)
     return [name for name in found if found[name]["crc32"] != described[name]["crc32"]]

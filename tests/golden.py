@@ -20,7 +20,7 @@ from einops import rearrange
 from flax import nnx
 
 from petsam_jax.models.params import fill
-from petsam_jax.models.sam2_weights import to_ours
+from petsam_jax.models.sam2_weights import from_official
 
 if __name__ != "tests.golden":
     raise ImportError("import tests.golden: by another name, every file would be read once more")
@@ -141,11 +141,11 @@ def _to_config(theirs: dict) -> dict:
 
 def golden_params() -> dict[str, np.ndarray]:
     """The golden model's arrays, dotted path of ours -> array in our layout."""
-    return to_ours(golden("params"))
+    return from_official(golden("params"))
 
 
 def shipped_params() -> dict[str, np.ndarray]:
-    return to_ours(shipped("params"))
+    return from_official(shipped("params"))
 
 
 def load_part(module: nnx.Module, arrays: Mapping, prefix: str = "") -> nnx.Module:

@@ -18,10 +18,10 @@ from petsam_jax.checkpoint import (
     load_model,
     load_weights,
     model_shapes,
+    model_with_weights,
     save_weights,
     step_path,
     weight_items,
-    with_weights,
 )
 from petsam_jax.config import differences, load_config
 from petsam_jax.models.params import NamesError, weights
@@ -68,7 +68,8 @@ def test_a_model_comes_back_with_no_other_argument(saved, config, params):
     assert model.obj_ptr_proj.layers[0].kernel.shape == (found.model.d_model,) * 2
     image = jax.random.normal(jax.random.key(0), (1, 8, 12, 3))
     patches = [
-        m.image_encoder.trunk.patch_embed(image) for m in (model, with_weights(config, params))
+        m.image_encoder.trunk.patch_embed(image)
+        for m in (model, model_with_weights(config, params))
     ]
     np.testing.assert_array_equal(*patches)
     assert patches[0].shape == (1, 2, 3, 24)

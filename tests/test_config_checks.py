@@ -7,8 +7,8 @@ import pytest
 
 from petsam_jax.config import ConfigError, fields, load_config
 from petsam_jax.train.config_checks import LIMITS, check_limits
-from petsam_jax.train.loop import describe, train_and_evaluate
-from petsam_jax.train.validation import best_by
+from petsam_jax.train.loop import summarize, train_and_evaluate
+from petsam_jax.train.validation import higher_is_better
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -64,7 +64,7 @@ def test_a_value_that_cannot_be_is_named(override, tmp_path):
     name = override.partition("=")[0]
     with pytest.raises(ConfigError, match=f"(?m)^  {name}=.*: (set it to|name|this run)"):
         check_limits(config)
-    for start in (describe, lambda config: train_and_evaluate(config, tmp_path / "run")):
+    for start in (summarize, lambda config: train_and_evaluate(config, tmp_path / "run")):
         with pytest.raises(ConfigError, match=name):
             start(config)
     assert not (tmp_path / "run").exists()
@@ -87,7 +87,7 @@ def test_best_by_clips_wants_clips():
         config = load_config(CONFIGS / "pets256.py", [without, "eval.best=iou_clip"])
         with pytest.raises(ConfigError, match="eval.best='iou_clip'"):
             check_limits(config)
-    assert "iou_clip" in best_by(load_config(CONFIGS / "pets256.py"))
+    assert "iou_clip" in higher_is_better(load_config(CONFIGS / "pets256.py"))
 
 
 def test_every_limit_has_a_field():

@@ -16,7 +16,13 @@ from petsam_jax.config import load_config
 from petsam_jax.models import sam2_weights
 from petsam_jax.models.params import NamesError, shapes
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.models.sam2_weights import DROPPED, TO_OURS, official_shapes, our_name, to_ours
+from petsam_jax.models.sam2_weights import (
+    DROPPED,
+    TO_OURS,
+    from_official,
+    official_shapes,
+    our_name,
+)
 from tests.golden import shipped, shipped_config, shipped_params
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -39,7 +45,7 @@ def config_file(tmp_path):
 
 
 def test_every_array_of_the_model_comes_from_the_reference(tiny_shapes):
-    ours = to_ours(shipped("params"), tiny_shapes)
+    ours = from_official(shipped("params"), tiny_shapes)
     assert {name: array.shape for name, array in ours.items()} == tiny_shapes
     assert all(array.dtype == np.float32 for array in ours.values())
 
@@ -97,7 +103,7 @@ def test_every_fault_is_listed_at_once(tiny_shapes):
     del arrays["sam_prompt_encoder.point_embeddings.1.weight"]
     del arrays["sam_mask_decoder.output_hypernetworks_mlps.3.layers.1.bias"]
     with pytest.raises(NamesError) as error:
-        to_ours(arrays, tiny_shapes)
+        from_official(arrays, tiny_shapes)
     for fault in (
         "unknown: sam_mask_decoder.surprise (3,)",
         "unknown: image_encoder.trunk.blocks.7.norm1.weight (128,)",
@@ -113,7 +119,7 @@ def test_every_fault_is_listed_at_once(tiny_shapes):
 def refusal(arrays, shapes):
     """The lines of the error, without the title."""
     with pytest.raises(NamesError) as error:
-        to_ours(arrays, shapes)
+        from_official(arrays, shapes)
     return [line.strip() for line in str(error.value).splitlines()[1:]]
 
 
@@ -144,7 +150,7 @@ def test_two_arrays_for_one_of_ours_are_refused(monkeypatch):
     no_obj_ptr = next(rule for rule in TO_OURS if rule[1] == "no_obj_ptr")
     monkeypatch.setattr(sam2_weights, "TO_OURS", [*TO_OURS, (re.compile("x"), *no_obj_ptr[1:])])
     with pytest.raises(NamesError, match="two arrays for no_obj_ptr"):
-        to_ours({"no_obj_ptr": np.zeros((1, 4)), "x": np.ones((1, 4))})
+        from_official({"no_obj_ptr": np.zeros((1, 4)), "x": np.ones((1, 4))})
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e39])
@@ -174,7 +180,7 @@ def test_a_model_that_the_reference_has_no_names_for_is_refused(tiny_shapes):
 
 def test_an_array_that_is_dropped_may_be_absent(tiny_shapes):
     arrays = {name: array for name, array in shipped("params").items() if name not in DROPPED}
-    assert to_ours(arrays, tiny_shapes).keys() == tiny_shapes.keys()
+    assert from_official(arrays, tiny_shapes).keys() == tiny_shapes.keys()
 
 
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
@@ -196,7 +202,7 @@ def test_the_program_makes_a_checkpoint(tmp_path, config_file, capsys, suffix):
 def test_half_precision_arrays_become_float32(tmp_path):
     path = tmp_path / "half.safetensors"
     save_file({"no_obj_ptr": np.ones((1, 4), jnp.bfloat16)}, path)
-    assert to_ours(read_arrays(path))["no_obj_ptr"].dtype == np.float32
+    assert from_official(read_arrays(path))["no_obj_ptr"].dtype == np.float32
 
 
 def test_a_pytorch_file_is_not_taken_for_npz(tmp_path):

@@ -15,7 +15,7 @@ from petsam_jax.train.guards import (
     check_config,
     check_workdir,
     find_fault,
-    locked,
+    lock_workdir,
     tree_bytes,
 )
 
@@ -81,14 +81,14 @@ def test_bytes_of_trees():
 
 def test_a_workdir_is_for_one_run_at_a_time(tmp_path):
     refusal = rf"in use.*{tmp_path}/\.lock; wait for its end"
-    with locked(tmp_path):
-        with pytest.raises(WorkdirError, match=refusal), locked(tmp_path):
+    with lock_workdir(tmp_path):
+        with pytest.raises(WorkdirError, match=refusal), lock_workdir(tmp_path):
             raise AssertionError
-        with locked(tmp_path.parent):
+        with lock_workdir(tmp_path.parent):
             pass
-    with pytest.raises(ZeroDivisionError), locked(tmp_path):
+    with pytest.raises(ZeroDivisionError), lock_workdir(tmp_path):
         raise ZeroDivisionError
-    with locked(tmp_path):
+    with lock_workdir(tmp_path):
         pass
 
 
@@ -98,17 +98,17 @@ def test_without_locks_there_is_none(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(95, "Operation not supported")
 
-    with locked(tmp_path):
+    with lock_workdir(tmp_path):
         monkeypatch.setattr(jax, "process_index", lambda: 1)
-        with locked(tmp_path):
+        with lock_workdir(tmp_path):
             pass
         monkeypatch.undo()
         monkeypatch.setattr("petsam_jax.train.guards.fcntl", None)
-        with locked(tmp_path):
+        with lock_workdir(tmp_path):
             pass
         monkeypatch.undo()
         monkeypatch.setattr("fcntl.flock", refuse)
-        with locked(tmp_path):
+        with lock_workdir(tmp_path):
             pass
 
 

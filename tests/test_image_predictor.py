@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax.checkpoint import save_weights, with_weights
+from petsam_jax.checkpoint import model_with_weights, save_weights
 from petsam_jax.files.images import UnfitImage
 from petsam_jax.models.params import weights
 from petsam_jax.predict import image_predictor
@@ -38,7 +38,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def model(config):
-    return with_weights(config, random_arrays(config))
+    return model_with_weights(config, random_arrays(config))
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_kernels_are_rounded_as_products_round_them(config, model):
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.model.dtype = "bfloat16"
-    model = with_weights(config, weights(model))
+    model = model_with_weights(config, weights(model))
     rounded = image_predictor.rounded_model(model)
     assert rounded.mask_decoder.iou_head.layers[0].kernel.dtype == jnp.bfloat16
     assert rounded.mask_decoder.hypernetworks.kernel0.dtype == jnp.float32

@@ -16,8 +16,8 @@ from test_train_checkpoints import a_state
 from petsam_jax.config import from_json, to_json
 from petsam_jax.runtime import StopSignal
 from petsam_jax.train.checkpoints import RunCheckpoints
-from petsam_jax.train.device_batches import DeviceBatch, placements
-from petsam_jax.train.guards import WorkdirError, locked
+from petsam_jax.train.device_batches import DeviceBatch, make_shardings
+from petsam_jax.train.guards import WorkdirError, lock_workdir
 from petsam_jax.train.loop import _Run, train_and_evaluate
 from petsam_jax.train.losses import Losses
 from petsam_jax.train.metric_log import read_metrics
@@ -54,24 +54,24 @@ class Loop:
 
     def validate(self, weights):
         """Better from time to time."""
-        self.validated.append(self.keeper.last.name)
+        self.validated.append(self.checkpoints.last.name)
         return {"iou_mean": 0.1 * len(self.validated)}, Image.new("RGB", (8, 8))
 
     def run(self, validate=None):
-        everywhere, _ = placements()
+        replicated, _ = make_shardings()
         plan = SimpleNamespace(steps=8, optimizer=optax.sgd(1.0))
-        feed = SimpleNamespace(take=self.take, devices=1)
-        with RunCheckpoints(self.config, self.workdir) as self.keeper:
-            state, fixed, _ = self.keeper.restore(*a_state(0), everywhere)
+        batches = SimpleNamespace(take=self.take, devices=1)
+        with RunCheckpoints(self.config, self.workdir) as self.checkpoints:
+            state, template, _ = self.checkpoints.restore(*a_state(0), replicated)
             run = _Run(
                 self.config,
                 self.workdir,
                 plan,
-                fixed,
-                feed,
-                self.keeper,
+                template,
+                batches,
+                self.checkpoints,
                 self.stop,
-                everywhere,
+                replicated,
             )
             run.train_step = self._step
             return run.loop(state, Judge(validate or self.validate), 8)
@@ -90,26 +90,26 @@ def test_a_step_is_whole_before_it_is_validated(workdir, capsys):
     loop = Loop(workdir)
     assert loop.run() == {"iou_mean": 0.2}
     assert loop.validated == ["4", "8"] and loop.valid_lines() == [4, 8]
-    assert loop.keeper.best.name == "8"
+    assert loop.checkpoints.best.name == "8"
     assert "done: step 8 of 8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("at", [4, 8])
 def test_a_validation_that_fails_loses_no_step_and_is_done_at_the_next_start(at, workdir):
     def fail(weights):
-        if loop.keeper.last.name == str(at):
+        if loop.checkpoints.last.name == str(at):
             raise MemoryError("of the device")
         return loop.validate(weights)
 
     loop = Loop(workdir)
     with pytest.raises(MemoryError):
         loop.run(fail)
-    assert loop.keeper.last.name == str(at) and loop.steps == list(range(1, at + 1))
+    assert loop.checkpoints.last.name == str(at) and loop.steps == list(range(1, at + 1))
     again = Loop(workdir)
     again.run()
     assert again.steps == list(range(at + 1, 9))
     assert again.validated == (["4", "8"] if at == 4 else ["8"])
-    assert again.valid_lines() == [4, 8] and again.keeper.best.name == "8"
+    assert again.valid_lines() == [4, 8] and again.checkpoints.best.name == "8"
     third = Loop(workdir)
     assert third.run() == {} and not third.validated
 
@@ -132,15 +132,15 @@ def test_a_stop_during_the_validation_is_heard_right_after_it(workdir, capsys):
 
     loop = Loop(workdir)
     assert loop.run(validate) == {"iou_mean": 0.1} and loop.steps == [1, 2, 3, 4]
-    assert loop.keeper.best.name == "4" == loop.keeper.last.name
+    assert loop.checkpoints.best.name == "4" == loop.checkpoints.last.name
     assert "SIGTERM: saved and stopped at step 4 of 8" in capsys.readouterr().err
 
 
 def test_a_stop_while_a_step_is_saved_trains_no_other(workdir, monkeypatch):
     save = RunCheckpoints.save
 
-    def slow(keeper, state, *args):
-        save(keeper, state, *args)
+    def slow(checkpoints, state, *args):
+        save(checkpoints, state, *args)
         if int(state.step) == 2:
             loop.stop._handle(15, None)
 
@@ -200,7 +200,7 @@ def test_a_second_start_on_a_live_run_is_refused(tmp_path):
     unfinished = tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp"
     unfinished.mkdir(parents=True)
     (tmp_path / "config.json").write_text(to_json(small("train.seed=5")))
-    with locked(tmp_path), pytest.raises(WorkdirError, match="in use"):
+    with lock_workdir(tmp_path), pytest.raises(WorkdirError, match="in use"):
         train_and_evaluate(small(), tmp_path)
     assert unfinished.exists()
     # It has no checkpoint yet, by which another config would be refused, and keeps its own.

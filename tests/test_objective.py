@@ -12,7 +12,7 @@ from flax import nnx
 from petsam_jax.models import memory_bank
 from petsam_jax.models.params import weights
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.models.sam2_weights import our_name, to_ours
+from petsam_jax.models.sam2_weights import from_official, our_name
 from petsam_jax.normalise import normalise
 from petsam_jax.train.losses import combine
 from petsam_jax.train.objective import (
@@ -98,7 +98,7 @@ def check_gradients(case, grads):
         assert abs(ours[name] - theirs[name]) <= limit, (name, ours[name], theirs[name])
     whole = {name[len("grad.full.") :]: case[name] for name in case if ".full." in name}
     assert len(whole) == 5
-    for name, want in to_ours(whole).items():
+    for name, want in from_official(whole).items():
         difference = np.linalg.norm(np.asarray(grads[name]) - want)
         assert difference <= NORM_LIMIT * np.linalg.norm(want), name
     return trained

@@ -16,7 +16,7 @@ from petsam_jax.models.sam2_weights import DROPPED, our_name
 from petsam_jax.train.no_decay import NO_DECAY
 from petsam_jax.train.optimizer import (
     OptimizerError,
-    Rule,
+    ParamRule,
     ema_update,
     flatten,
     layer_scales,
@@ -235,7 +235,7 @@ def test_frozen_module_stays_and_costs_nothing(rng):
 
 def test_nothing_to_train_is_an_error():
     with pytest.raises(OptimizerError, match="lr is 0 in every group"):
-        make_optimizer({"a": Rule("g", 0.0, 0.1, 0)}, 10)
+        make_optimizer({"a": ParamRule("g", 0.0, 0.1, 0)}, 10)
 
 
 def test_clipping_is_over_all_trained_parameters(rng):

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax.checkpoint import model_shapes, save_weights, with_weights
+from petsam_jax.checkpoint import model_shapes, model_with_weights, save_weights
 from petsam_jax.cli.main import main
 from petsam_jax.config import load_config
 from petsam_jax.data.load import load_train_and_valid
@@ -73,7 +73,7 @@ def weights_of_tiny():
 @pytest.fixture(scope="module")
 def predictor(weights_of_tiny):
     config, arrays = weights_of_tiny
-    return ImagePredictor(config, with_weights(config, arrays))
+    return ImagePredictor(config, model_with_weights(config, arrays))
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def trains(argv, request):
     from petsam_jax.cli import train
 
     monkeypatch.setattr(train, "join_hosts", lambda *given: hosts.append(given))
-    monkeypatch.setattr(loop, "describe", lambda config: described.append(config) or "")
+    monkeypatch.setattr(loop, "summarize", lambda config: described.append(config) or "")
     argv = [word for word in argv if word != "--summary"]
     assert train.main([*argv, "--summary"]) == 0
     (config,) = described
@@ -191,7 +191,7 @@ def trains(argv, request):
         assert sum(map(len, load_train_and_valid(config.data))) == 12
     if config.train.start_from.startswith("petsam_jax"):
         # Raises ConfigError where the weights that ship are another model's.
-        loop.first_model(config)
+        loop.initial_model(config)
 
 
 def describes(argv, request):

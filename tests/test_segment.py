@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax.checkpoint import model_shapes, with_weights
+from petsam_jax.checkpoint import model_shapes, model_with_weights
 from petsam_jax.cli import segment
 from petsam_jax.config import load_config
 from petsam_jax.files.masks import decode_mask
@@ -26,7 +26,7 @@ def model():
     rng = np.random.default_rng(0)
     shapes = model_shapes(config)
     params = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
-    return ImagePredictor(config, with_weights(config, params))
+    return ImagePredictor(config, model_with_weights(config, params))
 
 
 @pytest.fixture

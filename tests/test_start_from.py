@@ -6,7 +6,7 @@ import pytest
 from petsam_jax.checkpoint import build_model, save_weights
 from petsam_jax.config import ConfigError, load_config
 from petsam_jax.models.params import weights
-from petsam_jax.train.loop import first_model
+from petsam_jax.train.loop import initial_model
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +24,12 @@ def test_the_first_weights_are_those_of_the_checkpoint(saved):
     config = load_config(
         "configs/tiny.py", (f"train.start_from={folder}", "model.dtype=bfloat16", "train.seed=5")
     )
-    for name, array in weights(first_model(config)).items():
+    for name, array in weights(initial_model(config)).items():
         np.testing.assert_array_equal(array, arrays[name])
 
 
 def test_without_a_checkpoint_they_are_drawn_from_the_seed(saved):
-    fresh = weights(first_model(load_config("configs/tiny.py", ("train.seed=3",))))
+    fresh = weights(initial_model(load_config("configs/tiny.py", ("train.seed=3",))))
     name = "image_encoder.trunk.patch_embed.kernel"
     np.testing.assert_array_equal(fresh[name], saved[1][name])
 
@@ -40,7 +40,7 @@ def test_weights_of_a_config_from_before_the_gain_of_mask_prompts_start_a_run(sa
     with old.unlocked():
         del old.model.prompt_encoder.mask_gain
     save_weights(tmp_path / "old", saved[1], old)
-    model = first_model(load_config("configs/tiny.py", (f"train.start_from={tmp_path / 'old'}",)))
+    model = initial_model(load_config("configs/tiny.py", (f"train.start_from={tmp_path / 'old'}",)))
     name = "prompt_encoder.mask_conv3.kernel"
     np.testing.assert_array_equal(weights(model)[name], saved[1][name])
 
@@ -50,10 +50,10 @@ def test_another_model_is_refused_with_what_differs(saved):
         "configs/tiny.py", (f"train.start_from={saved[0]}", "model.mask_decoder.num_heads=4")
     )
     with pytest.raises(ConfigError, match=r"start_from=.*mask_decoder.num_heads: 2 -> 4"):
-        first_model(config)
+        initial_model(config)
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
     config = load_config("configs/tiny.py", (f"train.start_from={tmp_path / 'no'}",))
     with pytest.raises(FileNotFoundError, match="no: no such checkpoint"):
-        first_model(config)
+        initial_model(config)

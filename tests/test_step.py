@@ -14,10 +14,10 @@ from petsam_jax.train.compiled_step import PARTS, TrainStep
 from petsam_jax.train.flat_params import UNPACKED, pack_small
 from petsam_jax.train.losses import Losses
 from petsam_jax.train.objective import Objective, Outcome
-from petsam_jax.train.optimizer import Rule, make_optimizer
+from petsam_jax.train.optimizer import ParamRule, make_optimizer
 from petsam_jax.train.step import (
-    WHOLE,
-    Split,
+    WHOLE_BATCH,
+    Microbatching,
     create_state,
     mean_gradient,
     trainable,
@@ -46,15 +46,22 @@ def objective(**weights):
     return Objective(first={}, correction={}, loss=weights, paint=paint, rounds=ROUNDS - 1)
 
 
-def run(how, optimizer, split=WHOLE, **weights):
+def run(how, optimizer, microbatching=WHOLE_BATCH, **weights):
     """What `how` has to say of the first step on four squares."""
-    rules = {name: Rule("all", 1.0, 0.0, 0) for name in ("mask", "iou", "object")}
+    rules = {name: ParamRule("all", 1.0, 0.0, 0) for name in ("mask", "iou", "object")}
     packing = pack_small(trainable(Toy()), rules)
-    state, fixed = create_state(Toy(), rules, packing, optimizer)
+    state, template = create_state(Toy(), rules, packing, optimizer)
     mask = np.zeros((4, 64, 64), np.uint8)
     mask[:, 20:44, 12:50] = 1
     image = jnp.zeros((4, 64, 64, 3), jnp.uint8)
-    step = TrainStep(fixed, optimizer, objective(**weights), seed=3, ema_decay=0.9, split=split)
+    step = TrainStep(
+        template,
+        optimizer,
+        objective(**weights),
+        seed=3,
+        ema_decay=0.9,
+        microbatching=microbatching,
+    )
     return how(step, state, image, jnp.asarray(mask))
 
 
@@ -88,10 +95,10 @@ def loss(trained, x, y, key):
 @pytest.mark.parametrize("number", [1, 2, 3, 6])
 def test_parts_have_the_gradient_of_the_whole_batch(rng, number):
     x, y, w = (jnp.asarray(rng.normal(size=n), jnp.float32) for n in ((6, 5), 6, 5))
-    key, split = jax.random.key(4), Split(number)
-    assert split.parts(6) == number
+    key, microbatching = jax.random.key(4), Microbatching(number)
+    assert microbatching.parts(6) == number
     (error, drawn), grads = jax.jit(
-        lambda *batch: mean_gradient(loss, {"w": w}, batch, key, split)
+        lambda *batch: mean_gradient(loss, {"w": w}, batch, key, microbatching)
     )(x, y)
     want, (whole, _) = jax.grad(loss, has_aux=True)({"w": w}, x, y, key)
     np.testing.assert_allclose(grads["w"], want["w"], rtol=1e-5, atol=1e-7)
@@ -109,26 +116,31 @@ def test_each_part_has_examples_of_every_device():
         return (trained["w"] * x).sum(), ()
 
     batch = (jnp.arange(8.0),)
-    mean_gradient(loss, {"w": jnp.ones(8 // 2)}, batch, jax.random.key(0), Split(2, 4))
+    mean_gradient(loss, {"w": jnp.ones(8 // 2)}, batch, jax.random.key(0), Microbatching(2, 4))
     jax.effects_barrier()
     assert seen == [[0, 2, 4, 6], [1, 3, 5, 7]]
 
 
 @pytest.mark.parametrize(
-    ("split", "examples", "parts"),
-    [(Split(2, 1), 8, 2), (Split(2, 8), 8, 1), (Split(4, 2), 12, 2), (Split(3), 8, 1)],
+    ("microbatching", "examples", "parts"),
+    [
+        (Microbatching(2, 1), 8, 2),
+        (Microbatching(2, 8), 8, 1),
+        (Microbatching(4, 2), 12, 2),
+        (Microbatching(3), 8, 1),
+    ],
 )
-def test_there_are_fewer_parts_where_a_share_cannot_be_divided(split, examples, parts):
-    assert split.parts(examples) == parts
+def test_there_are_fewer_parts_where_a_share_cannot_be_divided(microbatching, examples, parts):
+    assert microbatching.parts(examples) == parts
 
 
 def test_a_step_in_parts_and_its_norms_go_together():
     """On squares that are alike, where random numbers cannot tell parts from the whole."""
-    norms = run(TrainStep.part_norms, optax.sgd(1.0), Split(2))
+    norms = run(TrainStep.part_norms, optax.sgd(1.0), Microbatching(2))
     _, whole = run(
         TrainStep.__call__,
         optax.sgd(1.0),
-        Split(2),
+        Microbatching(2),
         mask_weight=1.0,
         dice_weight=0.0,
         iou_weight=0.0,
@@ -142,16 +154,16 @@ def test_a_step_in_parts_and_its_norms_go_together():
 
 
 def test_a_packed_state_takes_the_steps_of_a_loose_one():
-    fast, slow = Rule("fast", 0.02, 0.1, 0), Rule("slow", 0.01, 0.0, 2)
+    fast, slow = ParamRule("fast", 0.02, 0.1, 0), ParamRule("slow", 0.01, 0.0, 2)
     rules = {"mask": fast, "iou": slow, "object": slow}
     mask = np.zeros((4, 64, 64), np.uint8)
     mask[:, 20:44, 12:50] = 1
     states = []
     for packing in (UNPACKED, pack_small(trainable(Toy()), rules)):
         optimizer = make_optimizer(packing.rules(rules), 9, clip_norm=0.5)
-        state, fixed = create_state(Toy(), rules, packing, optimizer)
-        options = dict(seed=3, ema_decay=0.9, split=Split(2))
-        step = TrainStep(fixed, optimizer, objective(), **options)
+        state, template = create_state(Toy(), rules, packing, optimizer)
+        options = dict(seed=3, ema_decay=0.9, microbatching=Microbatching(2))
+        step = TrainStep(template, optimizer, objective(), **options)
         norms = []
         for _ in range(3):
             state, metrics = step(state, jnp.zeros((4, 64, 64, 3), jnp.uint8), jnp.asarray(mask))
@@ -173,10 +185,10 @@ def test_a_gradient_is_compiled_once_for_pictures_and_once_for_clips(monkeypatch
         return Outcome(Losses(*(one * model.iou[0] for _ in Losses._fields)), one > 0, one)
 
     monkeypatch.setattr(training, "outcome_of", outcome)
-    rules = {name: Rule("all", 1.0, 0.0, 0) for name in ("mask", "iou", "object")}
+    rules = {name: ParamRule("all", 1.0, 0.0, 0) for name in ("mask", "iou", "object")}
     optimizer = optax.sgd(0.125)
-    state, fixed = create_state(Toy(), rules, UNPACKED, optimizer)
-    step = TrainStep(fixed, optimizer, objective(), seed=3, ema_decay=0.5)
+    state, template = create_state(Toy(), rules, UNPACKED, optimizer)
+    step = TrainStep(template, optimizer, objective(), seed=3, ema_decay=0.5)
     picture, clip = (jnp.zeros((2, *t, 4, 4, 3), jnp.uint8) for t in ((), (5,)))
     for image in (picture, clip, picture, clip, clip):
         state, metrics = step(state, image, image[..., 0])
@@ -202,9 +214,9 @@ def test_an_iou_is_of_the_examples_that_count_in_whatever_part(number, monkeypat
         return Outcome(losses, counted[:, places], found[:, places])
 
     monkeypatch.setattr(training, "outcome_of", outcome)
-    state, fixed = create_state(Toy(), ("mask", "iou", "object"), UNPACKED, optax.sgd(1.0))
-    options = dict(seed=3, ema_decay=0.9, split=Split(number))
-    step = TrainStep(fixed, optax.sgd(1.0), objective(), **options)
+    state, template = create_state(Toy(), ("mask", "iou", "object"), UNPACKED, optax.sgd(1.0))
+    options = dict(seed=3, ema_decay=0.9, microbatching=Microbatching(number))
+    step = TrainStep(template, optax.sgd(1.0), objective(), **options)
     image = jnp.zeros((4, 8, 8, 3), jnp.uint8) + jnp.arange(4, dtype=jnp.uint8)[:, None, None, None]
     _, metrics = step(state, image, image[..., 0])
     assert [metrics.ious.mean(place) for place in range(2)] == pytest.approx([0.35, 0.6])

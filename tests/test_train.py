@@ -19,9 +19,9 @@ from petsam_jax.checkpoint import build_model, load_weights
 from petsam_jax.cli import train
 from petsam_jax.config import ConfigError, load_config
 from petsam_jax.data.shapes import ShapesSource
-from petsam_jax.train.device_batches import DeviceBatches, is_clip_step, number_of_kind
+from petsam_jax.train.device_batches import DeviceBatches, count_of_kind, is_clip_step
 from petsam_jax.train.guards import TrainingDiverged, WorkdirError
-from petsam_jax.train.loop import first_state, make_plan, train_and_evaluate
+from petsam_jax.train.loop import initial_state, make_plan, train_and_evaluate
 from petsam_jax.train.metric_log import read_metrics
 from petsam_jax.train.step import trainable
 
@@ -167,11 +167,11 @@ def test_batches_must_divide_among_devices():
         DeviceBatches(small("train.clip_batch_size=1"), ShapesSource(4), spread)
     # Nothing is asked of batches that do not occur.
     for share, odd in ((0.0, "clip_batch_size"), (1.0, "batch_size")):
-        feed = DeviceBatches(
+        batches = DeviceBatches(
             small(f"train.clip_share={share}", f"train.{odd}=3"), ShapesSource(4), spread
         )
-        assert list(feed.states()) == ["image" if share == 0 else "clip"]
-        feed.close()
+        assert list(batches.states()) == ["image" if share == 0 else "clip"]
+        batches.close()
 
 
 def test_a_start_that_failed_by_its_config_can_be_mended(tmp_path):
@@ -202,17 +202,17 @@ def test_clip_steps_are_spread_evenly(share):
     seen = {True: 0, False: 0}
     for step in range(200):
         seen[is_clip_step(step, share)] += 1
-        assert number_of_kind(step, share) == seen[is_clip_step(step, share)]
+        assert count_of_kind(step, share) == seen[is_clip_step(step, share)]
 
 
 def test_the_first_state_holds_each_array_once():
     """Weights, AdamW's two averages and their own; the model that they are from is gone."""
     gc.collect()
     before = {id(array) for array in jax.live_arrays()}
-    _, state, fixed = first_state(small(), examples=42)
+    _, state, template = initial_state(small(), examples=42)
     gc.collect()
     new = [array for array in jax.live_arrays() if id(array) not in before]
-    kept = jax.tree.leaves((state, fixed.frozen))
+    kept = jax.tree.leaves((state, template.frozen))
     assert sum(array.nbytes for array in new) == sum(array.nbytes for array in kept)
     assert sum(array.nbytes for array in kept) > 4 * 4 * sum(x.size for x in state.ema.values())
 

@@ -20,7 +20,7 @@ from petsam_jax.config import load_config
 from petsam_jax.train.checkpoints import RunCheckpoints, flatten_by_path, unflatten_like
 from petsam_jax.train.flat_params import UNPACKED, pack_small
 from petsam_jax.train.guards import WorkdirError
-from petsam_jax.train.step import Fixed, TrainState
+from petsam_jax.train.step import ModelTemplate, TrainState
 
 ITERATORS = {"image": {"next_index": 7}, "clip": {"next_index": 2}}
 
@@ -31,7 +31,7 @@ def config():
 
 
 @pytest.fixture
-def everywhere():
+def replicated():
     return NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec())
 
 
@@ -42,12 +42,14 @@ def a_state(step, seed=0, scale=1):
     optimizer = optax.chain(optax.clip(1.0), optax.adamw(1e-3))
     _, opt_state = optimizer.update(weights, optimizer.init(weights), weights)
     ema = jax.tree.map(lambda x: x / 3, weights)
-    fixed = Fixed(nnx.split(nnx.Dict())[0], {"c": jnp.asarray(rng.normal(size=2), jnp.float32)})
-    return TrainState(jnp.int32(step), weights, opt_state, ema), fixed
+    template = ModelTemplate(
+        nnx.split(nnx.Dict())[0], {"c": jnp.asarray(rng.normal(size=2), jnp.float32)}
+    )
+    return TrainState(jnp.int32(step), weights, opt_state, ema), template
 
 
-def steps(keeper):
-    return sorted(int(path.name) for path in keeper.directory.iterdir() if path.name.isdigit())
+def steps(checkpoints):
+    return sorted(int(path.name) for path in checkpoints.directory.iterdir() if path.name.isdigit())
 
 
 def test_any_tree_comes_apart_by_place_and_together_again():
@@ -58,108 +60,115 @@ def test_any_tree_comes_apart_by_place_and_together_again():
     assert jax.tree.structure(again) == jax.tree.structure(tree) and again["a"][0] is leaves["a.0"]
 
 
-def test_what_is_saved_comes_back_to_the_bit(config, everywhere, tmp_path):
-    state, fixed = a_state(5)
-    with RunCheckpoints(config, tmp_path) as keeper:
-        keeper.save(state, fixed, ITERATORS)
-    with RunCheckpoints(config, tmp_path) as keeper:
-        got, got_fixed, iterators = keeper.restore(*a_state(0, seed=1), everywhere)
+def test_what_is_saved_comes_back_to_the_bit(config, replicated, tmp_path):
+    state, template = a_state(5)
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        checkpoints.save(state, template, ITERATORS)
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        got, got_template, iterators = checkpoints.restore(*a_state(0, seed=1), replicated)
     assert iterators == ITERATORS and int(got.step) == 5
     assert jax.tree.structure(got) == jax.tree.structure(state)
     for want, array in zip(
-        jax.tree.leaves((state, fixed)), jax.tree.leaves((got, got_fixed)), strict=True
+        jax.tree.leaves((state, template)), jax.tree.leaves((got, got_template)), strict=True
     ):
         assert array.dtype == want.dtype and not array.weak_type and jnp.array_equal(array, want)
 
 
-def test_without_a_step_a_run_starts_afresh(config, everywhere, tmp_path):
-    state, fixed = a_state(0)
-    with RunCheckpoints(config, tmp_path) as keeper:
-        got, got_fixed, iterators = keeper.restore(state, fixed, everywhere)
-        assert keeper.last is None and keeper.best is None
-    assert iterators == {} and got_fixed is fixed
+def test_without_a_step_a_run_starts_afresh(config, replicated, tmp_path):
+    state, template = a_state(0)
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        got, got_template, iterators = checkpoints.restore(state, template, replicated)
+        assert checkpoints.last is None and checkpoints.best is None
+    assert iterators == {} and got_template is template
     assert all(map(jnp.array_equal, jax.tree.leaves(got), jax.tree.leaves(state)))
 
 
 def test_the_newest_and_the_best_are_kept(config, tmp_path):
     scores = {1: 0.2, 2: 0.9, 3: None, 4: 0.5, 5: None, 6: None}
-    with RunCheckpoints(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as checkpoints:
         for step, score in scores.items():
-            keeper.save(*a_state(step), ITERATORS)
+            checkpoints.save(*a_state(step), ITERATORS)
             if score is not None:
-                keeper.judge(step, {"iou_mean": score})
-        keeper.wait()
-        assert steps(keeper) == [2, 5, 6]
-        assert keeper.best.name == "2" and keeper.last.name == "6"
+                checkpoints.add_scores(step, {"iou_mean": score})
+        checkpoints.wait()
+        assert steps(checkpoints) == [2, 5, 6]
+        assert checkpoints.best.name == "2" and checkpoints.last.name == "6"
     # As a run that is taken up again finds it, and goes on.
-    with RunCheckpoints(config, tmp_path) as keeper:
-        assert keeper.best.name == "2" and keeper.is_judged(2) and not keeper.is_judged(6)
-        keeper.save(*a_state(7), ITERATORS)
-        keeper.wait()
-        assert steps(keeper) == [2, 6, 7]
-        keeper.judge(7, {"iou_mean": 0.95})
-        assert steps(keeper) == [6, 7] and keeper.best.name == "7"
-    with RunCheckpoints(config, tmp_path) as keeper:
-        assert keeper.best.name == "7"
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        assert (
+            checkpoints.best.name == "2"
+            and checkpoints.has_scores(2)
+            and not checkpoints.has_scores(6)
+        )
+        checkpoints.save(*a_state(7), ITERATORS)
+        checkpoints.wait()
+        assert steps(checkpoints) == [2, 6, 7]
+        checkpoints.add_scores(7, {"iou_mean": 0.95})
+        assert steps(checkpoints) == [6, 7] and checkpoints.best.name == "7"
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        assert checkpoints.best.name == "7"
 
 
-def test_a_step_may_be_judged_by_the_run_that_took_it_up(config, everywhere, tmp_path):
-    with RunCheckpoints(config, tmp_path) as keeper:
-        keeper.save(*a_state(3), ITERATORS)
-    with RunCheckpoints(config, tmp_path) as keeper:
-        assert keeper.best is None
+def test_a_step_may_be_judged_by_the_run_that_took_it_up(config, replicated, tmp_path):
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        checkpoints.save(*a_state(3), ITERATORS)
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        assert checkpoints.best is None
         # What a kill leaves while it is judged.
-        (keeper.directory / "3" / "metrics.orbax-checkpoint-tmp").mkdir()
-        keeper.judge(3, {"iou_mean": 0.5})
-    with RunCheckpoints(config, tmp_path) as keeper:
-        assert keeper.best.name == "3" and int(keeper.restore(*a_state(0), everywhere)[0].step) == 3
+        (checkpoints.directory / "3" / "metrics.orbax-checkpoint-tmp").mkdir()
+        checkpoints.add_scores(3, {"iou_mean": 0.5})
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        assert (
+            checkpoints.best.name == "3"
+            and int(checkpoints.restore(*a_state(0), replicated)[0].step) == 3
+        )
 
 
 def test_the_last_step_before_another_is_whole(config, tmp_path):
-    with RunCheckpoints(config, tmp_path) as keeper:
+    with RunCheckpoints(config, tmp_path) as checkpoints:
         for step in (10, 20):
-            keeper.save(*a_state(step), ITERATORS)
-        keeper.wait()
-        found = [keeper.last_before(step) for step in (10, 11, 20, 21, None)]
+            checkpoints.save(*a_state(step), ITERATORS)
+        checkpoints.wait()
+        found = [checkpoints.last_before(step) for step in (10, 11, 20, 21, None)]
         assert [path and path.name for path in found] == [None, "10", "10", "20", "20"]
         # Under this name while it is being written, though Orbax counts it.
-        (keeper.directory / "20").rename(keeper.directory / "20.orbax-checkpoint-tmp")
-        assert keeper.last.name == "10"
-        (keeper.directory / "20.orbax-checkpoint-tmp").rename(keeper.directory / "20")
+        (checkpoints.directory / "20").rename(checkpoints.directory / "20.orbax-checkpoint-tmp")
+        assert checkpoints.last.name == "10"
+        (checkpoints.directory / "20.orbax-checkpoint-tmp").rename(checkpoints.directory / "20")
 
 
-def test_a_step_under_another_name_is_none(config, everywhere, tmp_path):
-    with RunCheckpoints(config, tmp_path) as keeper:
-        keeper.save(*a_state(1), ITERATORS)
-    (keeper.directory / "2.orbax-checkpoint-tmp").mkdir()
-    with RunCheckpoints(config, tmp_path) as keeper:
-        state, _, _ = keeper.restore(*a_state(0), everywhere)
+def test_a_step_under_another_name_is_none(config, replicated, tmp_path):
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        checkpoints.save(*a_state(1), ITERATORS)
+    (checkpoints.directory / "2.orbax-checkpoint-tmp").mkdir()
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        state, _, _ = checkpoints.restore(*a_state(0), replicated)
     assert int(state.step) == 1
 
 
-def test_saving_a_step_again_changes_nothing(config, everywhere, tmp_path):
-    with RunCheckpoints(config, tmp_path) as keeper:
-        keeper.save(*a_state(1), ITERATORS)
-        keeper.save(*a_state(1, seed=2), ITERATORS)
-    with RunCheckpoints(config, tmp_path) as keeper:
-        state, _, _ = keeper.restore(*a_state(0, seed=3), everywhere)
+def test_saving_a_step_again_changes_nothing(config, replicated, tmp_path):
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        checkpoints.save(*a_state(1), ITERATORS)
+        checkpoints.save(*a_state(1, seed=2), ITERATORS)
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        state, _, _ = checkpoints.restore(*a_state(0, seed=3), replicated)
     assert jnp.array_equal(state.trained["b"], a_state(1)[0].trained["b"])
 
 
 @pytest.mark.parametrize("saved, read", [(True, True), (True, False), (False, True)])
-def test_a_step_is_by_name_however_the_state_is_packed(saved, read, config, everywhere, tmp_path):
-    loose, fixed = a_state(4)
+def test_a_step_is_by_name_however_the_state_is_packed(saved, read, config, replicated, tmp_path):
+    loose, template = a_state(4)
     shapes = {name: array.shape for name, array in loose.trained.items()}
     together = pack_small(shapes, dict.fromkeys(shapes, "all"))
 
     def as_packed(packed, state):
         packing = together if packed else UNPACKED
-        return packing.pack_within(state), fixed._replace(packing=packing)
+        return packing.pack_within(state), template._replace(packing=packing)
 
-    with RunCheckpoints(config, tmp_path) as keeper:
-        keeper.save(*as_packed(saved, loose), ITERATORS)
-    with RunCheckpoints(config, tmp_path) as keeper:
-        got, kept, _ = keeper.restore(*as_packed(read, a_state(0, seed=1)[0]), everywhere)
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        checkpoints.save(*as_packed(saved, loose), ITERATORS)
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        got, kept, _ = checkpoints.restore(*as_packed(read, a_state(0, seed=1)[0]), replicated)
     assert kept.packing == (together if read else UNPACKED)
     want, _ = as_packed(read, loose)
     assert jax.tree.structure(got) == jax.tree.structure(want)
@@ -167,39 +176,39 @@ def test_a_step_is_by_name_however_the_state_is_packed(saved, read, config, ever
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_step_of_another_optimiser_says_how_to_go_on(config, everywhere, tmp_path):
+def test_a_step_of_another_optimiser_says_how_to_go_on(config, replicated, tmp_path):
     """As a version of the program that packed the optimiser's arrays wrote it."""
-    state, fixed = a_state(4)
+    state, template = a_state(4)
     packed = pack_small({name: x.shape for name, x in state.trained.items()}, {"b": 0}).pack_within
-    with RunCheckpoints(config, tmp_path) as keeper:
-        keeper.save(state._replace(opt_state=packed(state.opt_state)), fixed, ITERATORS)
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        checkpoints.save(state._replace(opt_state=packed(state.opt_state)), template, ITERATORS)
     told = f"checkpoints/4: written by another version.*start_from={tmp_path}$"
-    with RunCheckpoints(config, tmp_path) as keeper, pytest.raises(WorkdirError, match=told):
-        keeper.restore(*a_state(0), everywhere)
+    with RunCheckpoints(config, tmp_path) as checkpoints, pytest.raises(WorkdirError, match=told):
+        checkpoints.restore(*a_state(0), replicated)
 
 
-def test_the_state_may_be_overwritten_while_it_is_written(config, everywhere, tmp_path):
-    state, fixed = a_state(1)
+def test_the_state_may_be_overwritten_while_it_is_written(config, replicated, tmp_path):
+    state, template = a_state(1)
     want = np.array(state.trained["b"])
-    with RunCheckpoints(config, tmp_path) as keeper:
-        keeper.save(state, fixed, ITERATORS)
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        checkpoints.save(state, template, ITERATORS)
         jax.tree.map(lambda array: array.delete(), state)
-    with RunCheckpoints(config, tmp_path) as keeper:
-        got, _, _ = keeper.restore(*a_state(0, seed=1), everywhere)
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        got, _, _ = checkpoints.restore(*a_state(0, seed=1), replicated)
     assert np.array_equal(got.trained["b"], want)
 
 
 def test_a_full_disk_is_told_with_the_last_good_step(config, tmp_path, monkeypatch):
-    with RunCheckpoints(config, tmp_path) as keeper:
-        keeper.save(*a_state(1), ITERATORS)
-        keeper.wait()
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        checkpoints.save(*a_state(1), ITERATORS)
+        checkpoints.wait()
 
         def full(*_, **__):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(keeper._manager, "save", full)
+        monkeypatch.setattr(checkpoints._manager, "save", full)
         with pytest.raises(WorkdirError, match="No space left.*last good one is .*checkpoints/1"):
-            keeper.save(*a_state(2), ITERATORS)
+            checkpoints.save(*a_state(2), ITERATORS)
 
 
 @contextlib.contextmanager
@@ -214,33 +223,33 @@ def little_room():
 
 
 @pytest.mark.parametrize("told_by", ["save", "wait", "judge", "exit"])
-def test_a_disk_that_fills_while_a_step_is_written_is_told(told_by, config, everywhere, tmp_path):
-    with RunCheckpoints(config, tmp_path) as keeper:
-        keeper.save(*a_state(1), ITERATORS)
-        keeper.judge(1, {"iou_mean": 0.5})
+def test_a_disk_that_fills_while_a_step_is_written_is_told(told_by, config, replicated, tmp_path):
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        checkpoints.save(*a_state(1), ITERATORS)
+        checkpoints.add_scores(1, {"iou_mean": 0.5})
     before = threading.enumerate()
     told = r"written .*File too large.*; the last good one is .*checkpoints/1\. Make room"
     with pytest.raises(WorkdirError, match=told):  # noqa: SIM117
-        with RunCheckpoints(config, tmp_path) as keeper, little_room():
-            keeper.save(*a_state(2, scale=500), ITERATORS)
-            while keeper._manager.is_saving_in_progress():
+        with RunCheckpoints(config, tmp_path) as checkpoints, little_room():
+            checkpoints.save(*a_state(2, scale=500), ITERATORS)
+            while checkpoints._manager.is_saving_in_progress():
                 time.sleep(0.01)
             if told_by == "save":
-                keeper.save(*a_state(3), ITERATORS)
+                checkpoints.save(*a_state(3), ITERATORS)
             elif told_by == "wait":
-                keeper.wait()
+                checkpoints.wait()
             elif told_by == "judge":
-                keeper.judge(2, {"iou_mean": 0.9})
+                checkpoints.add_scores(2, {"iou_mean": 0.9})
     # A run is taken up by a new process, in which nothing goes on writing. Orbax's own `join` would
     # raise once more what its thread died of.
     for thread in set(threading.enumerate()).difference(before):
         threading.Thread.join(thread, 60)
-    with RunCheckpoints(config, tmp_path) as keeper:
-        assert keeper.last.name == keeper.best.name == "1" and steps(keeper) == [1]
-        got, _, _ = keeper.restore(*a_state(0, seed=1), everywhere)
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        assert checkpoints.last.name == checkpoints.best.name == "1" and steps(checkpoints) == [1]
+        got, _, _ = checkpoints.restore(*a_state(0, seed=1), replicated)
         assert jnp.array_equal(got.trained["b"], a_state(1)[0].trained["b"])
-        keeper.save(*a_state(2), ITERATORS)
-    assert steps(keeper) == [1, 2]
+        checkpoints.save(*a_state(2), ITERATORS)
+    assert steps(checkpoints) == [1, 2]
 
 
 # Damage
@@ -256,50 +265,50 @@ def flip(folder):
 
 
 @pytest.mark.parametrize("item", ["params", "ema", "optimizer"])
-def test_a_damaged_step_is_named_with_the_one_before_it(item, config, everywhere, tmp_path):
-    with RunCheckpoints(config, tmp_path) as keeper:
+def test_a_damaged_step_is_named_with_the_one_before_it(item, config, replicated, tmp_path):
+    with RunCheckpoints(config, tmp_path) as checkpoints:
         for step in (4, 8):
-            keeper.save(*a_state(step), ITERATORS)
-    flip(keeper.directory / "8" / item)
-    with RunCheckpoints(config, tmp_path) as keeper:
+            checkpoints.save(*a_state(step), ITERATORS)
+    flip(checkpoints.directory / "8" / item)
+    with RunCheckpoints(config, tmp_path) as checkpoints:
         told = "checkpoints/8: .*CRC.*; remove that folder and start again .*checkpoints/4$"
         with pytest.raises(WorkdirError, match=told):
-            keeper.restore(*a_state(0), everywhere)
-    shutil.rmtree(keeper.directory / "8")
-    with RunCheckpoints(config, tmp_path) as keeper:
-        assert int(keeper.restore(*a_state(0), everywhere)[0].step) == 4
-    flip(keeper.directory / "4" / item)
+            checkpoints.restore(*a_state(0), replicated)
+    shutil.rmtree(checkpoints.directory / "8")
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        assert int(checkpoints.restore(*a_state(0), replicated)[0].step) == 4
+    flip(checkpoints.directory / "4" / item)
     with (
-        RunCheckpoints(config, tmp_path) as keeper,
+        RunCheckpoints(config, tmp_path) as checkpoints,
         pytest.raises(WorkdirError, match="begin anew"),
     ):
-        keeper.restore(*a_state(0), everywhere)
+        checkpoints.restore(*a_state(0), replicated)
 
 
 @pytest.mark.parametrize("item", ["params", "ema", "optimizer"])
-def test_checksums_are_compared(item, config, everywhere, tmp_path):
+def test_checksums_are_compared(item, config, replicated, tmp_path):
     """What Orbax itself reads without complaint."""
-    with RunCheckpoints(config, tmp_path) as keeper:
-        keeper.save(*a_state(4), ITERATORS)
-        keeper.wait()
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        checkpoints.save(*a_state(4), ITERATORS)
+        checkpoints.wait()
         other = {"params": lambda s, f: f.frozen | s.trained, "ema": lambda s, f: s.ema}
         other["optimizer"] = lambda s, f: flatten_by_path(s.opt_state)
         tree = jax.tree.map(np.array, other[item](*a_state(4, seed=1)))
         with ocp.StandardCheckpointer() as writer:
-            writer.save(keeper.directory / "4" / item, tree, force=True)
+            writer.save(checkpoints.directory / "4" / item, tree, force=True)
         with pytest.raises(WorkdirError, match=rf"\({item}: checksums are wrong: .*b"):
-            keeper.restore(*a_state(0), everywhere)
+            checkpoints.restore(*a_state(0), replicated)
 
 
-def test_a_step_without_the_optimisers_checksums_is_read(config, everywhere, tmp_path):
+def test_a_step_without_the_optimisers_checksums_is_read(config, replicated, tmp_path):
     """As earlier versions wrote it."""
-    with RunCheckpoints(config, tmp_path) as keeper:
-        keeper.save(*a_state(4), ITERATORS)
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        checkpoints.save(*a_state(4), ITERATORS)
     (file,) = (
-        file for file in (keeper.directory / "4" / "progress").iterdir() if file.suffix == ""
+        file for file in (checkpoints.directory / "4" / "progress").iterdir() if file.suffix == ""
     )
     progress = json.loads(file.read_text())
     del progress["optimizer"]
     file.write_text(json.dumps(progress))
-    with RunCheckpoints(config, tmp_path) as keeper:
-        assert int(keeper.restore(*a_state(0), everywhere)[0].step) == 4
+    with RunCheckpoints(config, tmp_path) as checkpoints:
+        assert int(checkpoints.restore(*a_state(0), replicated)[0].step) == 4

@@ -13,8 +13,8 @@ from petsam_jax.data.shapes import ShapesSource
 from petsam_jax.train.compiled_step import TrainStep
 from petsam_jax.train.loop import make_plan
 from petsam_jax.train.objective import Objective
-from petsam_jax.train.step import Fixed, TrainState, create_state, trainable
-from petsam_jax.train.validation import answers
+from petsam_jax.train.step import ModelTemplate, TrainState, create_state, trainable
+from petsam_jax.train.validation import predict_all
 
 GROUPS = ("image_encoder", "prompt_encoder", "mask_decoder", "memory")
 STEPS = 110
@@ -34,7 +34,7 @@ class Learnt(NamedTuple):
     first: TrainState
     last: TrainState
     losses: np.ndarray
-    fixed: Fixed
+    template: ModelTemplate
     objective: Objective
 
 
@@ -50,16 +50,16 @@ def learn(dtype, steps, lr="2e-3"):
     config = load_config("configs/tiny.py", [*RECIPE, *rates, f"model.dtype={dtype}"])
     model = build_model(config, seed=0)
     plan = make_plan(config, trainable(model), examples=8)
-    first, fixed = create_state(model, plan.rules, plan.packing, plan.optimizer)
+    first, template = create_state(model, plan.rules, plan.packing, plan.optimizer)
     objective = Objective.of(config)
-    step = TrainStep(fixed, plan.optimizer, objective, seed=0, ema_decay=0.9)
+    step = TrainStep(template, plan.optimizer, objective, seed=0, ema_decay=0.9)
     # The step takes over what it is given.
     state, losses = jax.tree.map(jnp.copy, first), []
     batch = pictures()
     for _ in range(steps):
         state, metrics = step(state, *batch)
         losses.append(float(metrics.losses.total))
-    return Learnt(first, state, np.array(losses), fixed, objective)
+    return Learnt(first, state, np.array(losses), template, objective)
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,8 @@ def test_eight_pictures_are_learnt_by_heart_from_one_click(exact):
 
     @jax.jit
     def iou(weights, image, mask):
-        model, key = exact.fixed.model(weights), jax.random.key(0)
-        return answers(model, image, mask, key, exact.objective, 1, 0.0).ious[2].mean()
+        model, key = exact.template.model(weights), jax.random.key(0)
+        return predict_all(model, image, mask, key, exact.objective, 1, 0.0).ious[2].mean()
 
     assert np.isfinite(exact.losses).all()
     assert iou(exact.first.ema, *pictures()) < 0.5

@@ -19,8 +19,8 @@ from petsam_jax.models.sam2 import SAM2
 from petsam_jax.predict.video_predictor import VideoPredictor
 from petsam_jax.train.objective import Objective
 from petsam_jax.train.prompt_sampling import EMPTY, POSITIVE
-from petsam_jax.train.step import Fixed
-from petsam_jax.train.validation import Validation, answers, follow
+from petsam_jax.train.step import ModelTemplate
+from petsam_jax.train.validation import Validation, predict_all, track_clips
 from tests.golden import shipped_model
 from tests.golden_video import shipped_frame
 
@@ -28,7 +28,7 @@ SIZE = 64
 
 
 class Echo(SAM2):
-    """Answers with what is painted in its mask input."""
+    """Predictions with what is painted in its mask input."""
 
     def __init__(self):
         self.nothing = nnx.Param(jnp.zeros(1))
@@ -65,7 +65,7 @@ def squares():
 @pytest.fixture(scope="module")
 def said(objective):
     return jax.jit(
-        lambda image, mask: answers(Echo(), image, mask, jax.random.key(0), objective, 3, 0.0)
+        lambda image, mask: predict_all(Echo(), image, mask, jax.random.key(0), objective, 3, 0.0)
     )(*squares())
 
 
@@ -118,7 +118,7 @@ def test_named_means_are_those_of_the_pictures_that_are_there(objective):
     mesh = Mesh(np.array(jax.devices()), ("data",))
     spread = NamedSharding(mesh, PartitionSpec("data"))
     source = ShapesSource(20, 64)
-    check = Validation(config, source, objective, Fixed(definition, {}), spread)
+    check = Validation(config, source, objective, ModelTemplate(definition, {}), spread)
     scores, sheet = check({"nothing": jnp.zeros(1)})
     means = ["iou_mean", "loss"]
     assert list(scores) == ["iou_none", "iou_box", "iou_click1", "iou_click3", *means]
@@ -144,7 +144,7 @@ def test_a_clip_is_followed_as_the_video_predictor_does_it():
 
     # Beside a clip whose first frame has nothing to follow.
     both = np.stack([image, image]), np.stack([mask, np.zeros_like(mask)])
-    outcome = jax.jit(lambda *clip: follow(model, *clip, Objective.of(config)))(*both)
+    outcome = jax.jit(lambda *clip: track_clips(model, *clip, Objective.of(config)))(*both)
     assert outcome.ious.shape == (2, 2) and outcome.counted.all()
 
     session = VideoPredictor(config, model).open(list(image))
@@ -169,7 +169,7 @@ def test_a_run_on_clips_is_also_tried_on_clips():
     mesh = Mesh(np.array(jax.devices()), ("data",))
     spread = NamedSharding(mesh, PartitionSpec("data"))
     objective, source = Objective.of(config), ShapesSource(20, 64)
-    check = Validation(config, source, objective, Fixed(definition, {}), spread)
+    check = Validation(config, source, objective, ModelTemplate(definition, {}), spread)
     arrays = weights(model)
     scores, _ = check(arrays)
     names = ["iou_none", "iou_box", "iou_click1", "iou_mean", "loss", "iou_clip"]

@@ -71,12 +71,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(parser, argv)
     # Here, since they take seconds to import, and help is there at once.
     from petsam_jax.checkpoint import model_shapes, save_weights
-    from petsam_jax.models.sam2_weights import to_ours
+    from petsam_jax.models.sam2_weights import from_official
 
     try:
         if args.out.exists():
             raise FileExistsError(f"{args.out} exists; choose another name or remove it")
-        params = to_ours(read_arrays(args.source), model_shapes(args.config))
+        params = from_official(read_arrays(args.source), model_shapes(args.config))
         save_weights(args.out, params, args.config)
     except (ValueError, OSError, BadZipFile) as error:
         parser.exit(1, f"convert: {args.source}: {error}\n")

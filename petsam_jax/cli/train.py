@@ -84,11 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Orbax warns of every step that is saved without a validation.
     logging.getLogger("absl").setLevel(logging.ERROR)
     from petsam_jax.train.guards import TrainingDiverged, WorkdirError
-    from petsam_jax.train.loop import describe, train_and_evaluate
+    from petsam_jax.train.loop import summarize, train_and_evaluate
 
     try:
         if args.summary:
-            print(describe(args.config))
+            print(summarize(args.config))
         else:
             train_and_evaluate(args.config, workdir, max_steps=args.max_steps, sources=sources)
     # ValueError: what is wrong with the config, the data or the optimiser's patterns.

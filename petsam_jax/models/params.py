@@ -31,27 +31,27 @@ def shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
 
 def fill(model: nnx.Module, arrays: Weights) -> None:
     """Put arrays into a model, or into the outline of one; raises NamesError if they do not fit."""
-    check("these arrays do not fit the model", differences(arrays, shapes(model)))
+    raise_faults("these arrays do not fit the model", differences(arrays, shapes(model)))
     state = nnx.state(model)
     for name, variable in _variables(state).items():
         variable.set_value(jnp.asarray(arrays[name]))
     nnx.update(model, state)
 
 
-def differences(arrays: Weights, want: Shapes) -> list[str]:
+def differences(arrays: Weights, expected: Shapes) -> list[str]:
     """What keeps arrays from being those of a model: one line a name."""
     got = {name: np.shape(array) for name, array in arrays.items()}
-    missing = [f"missing: {name} {tuple(want[name])}" for name in want if name not in got]
-    extra = [f"unknown: {name} {got[name]}" for name in got if name not in want]
+    missing = [f"missing: {name} {tuple(expected[name])}" for name in expected if name not in got]
+    extra = [f"unknown: {name} {got[name]}" for name in got if name not in expected]
     misshapen = [
-        f"misshapen: {name} {got[name]}, the model has {tuple(want[name])}"
-        for name in want
-        if name in got and got[name] != tuple(want[name])
+        f"misshapen: {name} {got[name]}, the model has {tuple(expected[name])}"
+        for name in expected
+        if name in got and got[name] != tuple(expected[name])
     ]
     return missing + extra + misshapen
 
 
-def check(title: str, faults: Iterable[str]) -> None:
+def raise_faults(title: str, faults: Iterable[str]) -> None:
     """Raise NamesError if there are faults, with all of them."""
     if faults := sorted(faults):
         raise NamesError("\n  ".join([f"{title} ({len(faults)} faults):", *faults]))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from petsam_jax.models.params import NamesError, Shapes, check, differences
+from petsam_jax.models.params import NamesError, Shapes, differences, raise_faults
 
 # What a kind of module keeps: (the reference's suffix, ours, the change of layout). A transposed
 # convolution in PyTorch is the true transpose, out[2h+y, 2w+x] = in[h, w] kernel[y, x], and so is
@@ -194,11 +194,11 @@ def official_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
             theirs, ours = (side.split() for side in layout.split("->"))
             size_of = dict(zip(ours, sizes, strict=True))
             official[reference] = tuple(size_of.get(axis, 1) for axis in theirs)
-    check("no official weights fit this model", faults)
+    raise_faults("no official weights fit this model", faults)
     return official
 
 
-def to_ours(
+def from_official(
     arrays: Mapping[str, np.ndarray], shapes: Shapes | None = None
 ) -> dict[str, np.ndarray]:
     """The arrays of the reference by our names, in our layouts, float32.
@@ -207,7 +207,7 @@ def to_ours(
     be any part of a model, with all rows of an array. Raises NamesError with every name that is
     missing, unknown, misshapen, or not of finite numbers.
     """
-    check("these arrays do not fit", _faults(arrays, shapes))
+    raise_faults("these arrays do not fit", _faults(arrays, shapes))
     parts = {}
     for reference, array in arrays.items():
         if reference not in DROPPED:
@@ -227,9 +227,9 @@ def _faults(arrays: Mapping[str, np.ndarray], shapes: Shapes | None) -> list[str
         unknown = [name for name in arrays if name not in DROPPED and our_name(name) is None]
         faults = [f"unknown: {name} {np.shape(arrays[name])}" for name in unknown]
     else:
-        want = official_shapes(shapes)
-        unread = {name: want[like] for name, like in DROPPED.items() if name in arrays}
-        faults = differences(arrays, want | unread)
+        expected = official_shapes(shapes)
+        unread = {name: expected[like] for name, like in DROPPED.items() if name in arrays}
+        faults = differences(arrays, expected | unread)
     # A float64 may be too large for float32; it is then infinite.
     with np.errstate(over="ignore"):
         for name, array in arrays.items():

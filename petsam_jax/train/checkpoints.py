@@ -22,9 +22,9 @@ from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from petsam_jax.checkpoint import STEPS, describe, host, weight_items, wrong_sums
+from petsam_jax.checkpoint import STEPS, describe_arrays, to_host, weight_items, wrong_checksums
 from petsam_jax.train.guards import WorkdirError
-from petsam_jax.train.step import Fixed, TrainState
+from petsam_jax.train.step import ModelTemplate, TrainState
 
 # Where Orbax looks for the scores of a step.
 METRICS = "metrics"
@@ -77,7 +77,7 @@ class RunCheckpoints:
     def save(
         self,
         state: TrainState,
-        fixed: Fixed,
+        template: ModelTemplate,
         iterators: Mapping[str, Any],
     ) -> None:
         """Start to write the state; it may be overwritten as soon as this returns.
@@ -88,16 +88,20 @@ class RunCheckpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        state, packing = host(state), fixed.packing
-        weights = fixed.frozen | packing.unpack(state.trained)
+        state, packing = to_host(state), template.packing
+        weights = template.frozen | packing.unpack(state.trained)
         items = weight_items(self._config, weights, packing.unpack(state.ema))
         optimizer = flatten_by_path(packing.unpack_within(state.opt_state))
         items["optimizer"] = ocp.args.StandardSave(optimizer)
-        progress = {"step": step, "iterators": dict(iterators), "optimizer": describe(optimizer)}
+        progress = {
+            "step": step,
+            "iterators": dict(iterators),
+            "optimizer": describe_arrays(optimizer),
+        }
         items["progress"] = ocp.args.JsonSave(progress)
         self._told(self._manager.save, step, args=ocp.args.Composite(**items))
 
-    def judge(self, step: int, metrics: Mapping[str, float]) -> None:
+    def add_scores(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add the scores of a validation to a step, which may then be the best; raises as `save`.
 
         Not written with the step itself: that is there before its validation, which takes long and
@@ -117,25 +121,25 @@ class RunCheckpoints:
 
         self._told(add)
 
-    def is_judged(self, step: int) -> bool:
+    def has_scores(self, step: int) -> bool:
         """Whether a step has scores."""
         return self._manager.metrics(step) is not None
 
     def restore(
-        self, state: TrainState, fixed: Fixed, sharding: NamedSharding
-    ) -> tuple[TrainState, Fixed, dict[str, Any]]:
-        """The newest step in place of a fresh `state` and `fixed`, and its iterators' states.
+        self, state: TrainState, template: ModelTemplate, sharding: NamedSharding
+    ) -> tuple[TrainState, ModelTemplate, dict[str, Any]]:
+        """The newest step in place of a fresh `state` and `template`, and its iterators' states.
 
         Without any step: the arguments themselves, placed by `sharding`, and {}.
         """
         step = self._manager.latest_step()
         if step is None:
-            return jax.device_put(state, sharding), fixed, {}
-        packing = fixed.packing
+            return jax.device_put(state, sharding), template, {}
+        packing = template.packing
         trained = jax.eval_shape(packing.unpack, state.trained)
         opt_state = jax.eval_shape(packing.unpack_within, state.opt_state)
         outlines = {
-            "params": fixed.frozen | trained,
+            "params": template.frozen | trained,
             "ema": trained,
             "optimizer": flatten_by_path(opt_state),
         }
@@ -162,9 +166,9 @@ class RunCheckpoints:
             packing.pack_within(unflatten_like(opt_state, arrays["optimizer"])),
             packing.pack(arrays["ema"]),
         )
-        frozen = {name: jax.numpy.asarray(arrays["params"][name]) for name in fixed.frozen}
+        frozen = {name: jax.numpy.asarray(arrays["params"][name]) for name in template.frozen}
         restored = jax.device_put(restored, sharding)
-        return restored, fixed._replace(frozen=frozen), progress["iterators"]
+        return restored, template._replace(frozen=frozen), progress["iterators"]
 
     def _read(self, step: int, **items: Any) -> Mapping[str, Any]:
         return self._manager.restore(step, args=ocp.args.Composite(**items))
@@ -193,9 +197,9 @@ class RunCheckpoints:
         )
         # A step of an earlier version has none of the optimiser.
         sums = found["meta"]["arrays"] | {"optimizer": progress.get("optimizer")}
-        arrays = {item: host(found[item]) for item in outlines}
+        arrays = {item: to_host(found[item]) for item in outlines}
         for item, tree in arrays.items():
-            if sums[item] is not None and (wrong := wrong_sums(tree, sums[item])):
+            if sums[item] is not None and (wrong := wrong_checksums(tree, sums[item])):
                 raise ValueError(f"{item}: checksums are wrong: {', '.join(wrong)}")
         return arrays
 

@@ -17,10 +17,10 @@ from petsam_jax import runtime
 from petsam_jax.train.losses import Losses
 from petsam_jax.train.objective import Objective
 from petsam_jax.train.step import (
-    WHOLE,
-    Fixed,
+    WHOLE_BATCH,
     Metrics,
-    Split,
+    Microbatching,
+    ModelTemplate,
     TrainState,
     make_gradient,
     make_update,
@@ -35,17 +35,17 @@ class TrainStep:
 
     def __init__(
         self,
-        fixed: Fixed,
+        template: ModelTemplate,
         optimizer: optax.GradientTransformation,
         objective: Objective,
         *,
         seed: int,
         ema_decay: float,
-        split: Split = WHOLE,
+        microbatching: Microbatching = WHOLE_BATCH,
         sharding: Sharding | None = None,
     ):
         """`sharding` is that of the state, of all devices."""
-        gradient = make_gradient(fixed, objective, seed=seed, split=split)
+        gradient = make_gradient(template, objective, seed=seed, microbatching=microbatching)
         update = make_update(optimizer, ema_decay)
 
         def in_place(old_grads, *batch):

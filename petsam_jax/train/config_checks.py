@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from petsam_jax.config import ConfigError, fields
 from petsam_jax.train.prompt_sampling import CLICK_SLOTS
-from petsam_jax.train.validation import best_by
+from petsam_jax.train.validation import higher_is_better
 
 ANY = math.inf
 # Patterns of fields, and the least and the largest value of those that have a number.
@@ -66,8 +66,8 @@ def check_limits(config: ConfigDict) -> None:
         faults.append(f"data.size={config.data.size}: set it to a multiple of {SIDE}")
     if not config.eval.clicks or min(config.eval.clicks) < 1:
         faults.append(f"eval.clicks={config.eval.clicks}: name at least one number above 0")
-    elif config.eval.best not in best_by(config):
-        names = ", ".join(best_by(config))
+    elif config.eval.best not in higher_is_better(config):
+        names = ", ".join(higher_is_better(config))
         faults.append(f"eval.best={config.eval.best!r}: this run's validation has {names}")
     if faults:
         raise ConfigError("\n  ".join(["the config has values that cannot be:", *faults]))

@@ -24,7 +24,7 @@ def is_clip_step(step: int, share: float) -> bool:
     return math.floor((step + 1) * share) > math.floor(step * share)
 
 
-def number_of_kind(step: int, share: float) -> int:
+def count_of_kind(step: int, share: float) -> int:
     """Steps of the kind of step `step` up to it and with it."""
     clips = math.floor((step + 1) * share)
     return clips if is_clip_step(step, share) else step + 1 - clips
@@ -41,15 +41,15 @@ class DeviceBatch(NamedTuple):
 
 
 # Where the config has the size of a batch.
-FIELDS = {"image": "batch_size", "clip": "clip_batch_size"}
+BATCH_SIZE_FIELDS = {"image": "batch_size", "clip": "clip_batch_size"}
 
 
-def kinds(share: float) -> list[str]:
-    """Those of FIELDS that occur where `share` of the steps are of clips."""
+def batch_kinds(share: float) -> list[str]:
+    """Those of BATCH_SIZE_FIELDS that occur where `share` of the steps are of clips."""
     return [kind for kind, part in (("image", 1 - share), ("clip", share)) if part > 0]
 
 
-def placements() -> tuple[NamedSharding, NamedSharding]:
+def make_shardings() -> tuple[NamedSharding, NamedSharding]:
     """On the devices of all processes: all of an array on each, and its first axis spread."""
     mesh = Mesh(np.array(jax.devices()), ("data",))
     return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
@@ -66,8 +66,8 @@ class DeviceBatches:
         self.devices = devices = sharding.mesh.size
         motions = {"image": None, "clip": Motion(**config.data.motion.to_dict())}
         self._iterators = {}
-        for kind in kinds(self._share):
-            field = FIELDS[kind]
+        for kind in batch_kinds(self._share):
+            field = BATCH_SIZE_FIELDS[kind]
             batch_size = config.train[field]
             if batch_size % devices:
                 raise ConfigError(
@@ -78,7 +78,7 @@ class DeviceBatches:
                 source,
                 batch_size=batch_size // jax.process_count(),
                 size=config.data.size,
-                seed=config.train.seed + list(FIELDS).index(kind),
+                seed=config.train.seed + list(BATCH_SIZE_FIELDS).index(kind),
                 augmentation=Augmentation(**config.data.augment.to_dict()),
                 motion=motions[kind],
                 shard_index=jax.process_index(),

@@ -99,7 +99,7 @@ def tree_bytes(*trees) -> int:
 
 
 @contextlib.contextmanager
-def locked(workdir: str | Path) -> Iterator[None]:
+def lock_workdir(workdir: str | Path) -> Iterator[None]:
     """Raise WorkdirError if another run is in the workdir, else let none in until this is over.
 
     A second run would take the first one's unfinished checkpoint for what a kill left, and remove

@@ -14,7 +14,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from petsam_jax import runtime
-from petsam_jax.checkpoint import build_model, finished_steps, load_weights, with_weights
+from petsam_jax.checkpoint import build_model, finished_steps, load_weights, model_with_weights
 from petsam_jax.config import ConfigError, differences
 from petsam_jax.data.load import load_mix, load_train_and_valid
 from petsam_jax.data.sources import Source
@@ -23,13 +23,19 @@ from petsam_jax.models.sam2 import SAM2
 from petsam_jax.train.checkpoints import RunCheckpoints
 from petsam_jax.train.compiled_step import TrainStep
 from petsam_jax.train.config_checks import check_limits
-from petsam_jax.train.device_batches import FIELDS, DeviceBatches, kinds, number_of_kind, placements
+from petsam_jax.train.device_batches import (
+    BATCH_SIZE_FIELDS,
+    DeviceBatches,
+    batch_kinds,
+    count_of_kind,
+    make_shardings,
+)
 from petsam_jax.train.flat_params import FlatParams, pack_small
-from petsam_jax.train.guards import check_config, check_workdir, locked, tree_bytes
+from petsam_jax.train.guards import check_config, check_workdir, lock_workdir, tree_bytes
 from petsam_jax.train.monitor import Monitor
 from petsam_jax.train.objective import Objective
 from petsam_jax.train.optimizer import (
-    Rule,
+    ParamRule,
     make_optimizer,
     make_rules,
     summary,
@@ -38,8 +44,8 @@ from petsam_jax.train.optimizer import (
     unflatten,
 )
 from petsam_jax.train.step import (
-    Fixed,
-    Split,
+    Microbatching,
+    ModelTemplate,
     TrainState,
     create_state,
     trainable,
@@ -66,7 +72,7 @@ class Plan(NamedTuple):
     """How long a run is and how each parameter is trained."""
 
     steps: int
-    rules: dict[str, Rule]
+    rules: dict[str, ParamRule]
     packing: FlatParams
     optimizer: Any  # of packed arrays
 
@@ -90,7 +96,7 @@ def make_plan(config: ConfigDict, shapes: Mapping[str, tuple[int, ...]], example
     return Plan(steps, rules, packing, optimizer)
 
 
-def describe(config: ConfigDict) -> str:
+def summarize(config: ConfigDict) -> str:
     """The table of modules, sizes and learning rates, without building the model."""
     check_limits(config)
     model = nnx.eval_shape(lambda: build_model(config))
@@ -104,7 +110,9 @@ def describe(config: ConfigDict) -> str:
     return summary(unflatten(outline), rules)
 
 
-def _rules(config: ConfigDict, names: Iterable[str], steps_per_epoch: float) -> dict[str, Rule]:
+def _rules(
+    config: ConfigDict, names: Iterable[str], steps_per_epoch: float
+) -> dict[str, ParamRule]:
     optim = config.optim
     return make_rules(names, optim.groups.to_dict(), optim.no_decay, steps_per_epoch)
 
@@ -129,41 +137,43 @@ def train_and_evaluate(
     source, held_out = sources or load_train_and_valid(config.data)
     check_workdir(workdir, 0)
     # From before config.json is written: that of a run that is under way may not be another's.
-    with locked(workdir):
+    with lock_workdir(workdir):
         check_config(workdir, config, MAY_DIFFER)
-        everywhere, spread = placements()
+        replicated, spread = make_shardings()
         resumed = bool(finished_steps(workdir))
-        plan, state, fixed = first_state(config, len(source), resumed)
-        check_workdir(workdir, tree_bytes(state, fixed.frozen) * (config.train.keep + 2))
+        plan, state, template = initial_state(config, len(source), resumed)
+        check_workdir(workdir, tree_bytes(state, template.frozen) * (config.train.keep + 2))
         with (
-            closing(DeviceBatches(config, source, spread)) as feed,
-            RunCheckpoints(config, workdir) as keeper,
+            closing(DeviceBatches(config, source, spread)) as batches,
+            RunCheckpoints(config, workdir) as checkpoints,
             runtime.StopSignal() as stop,
         ):
-            state, fixed, iterators = keeper.restore(state, fixed, everywhere)
+            state, template, iterators = checkpoints.restore(state, template, replicated)
             runtime.forget_programs()
             runtime.release_memory()
-            feed.go_to(iterators)
-            run = _Run(config, Path(workdir), plan, fixed, feed, keeper, stop, everywhere)
-            validation = Validation(config, held_out, Objective.of(config), fixed, spread)
+            batches.go_to(iterators)
+            run = _Run(
+                config, Path(workdir), plan, template, batches, checkpoints, stop, replicated
+            )
+            validation = Validation(config, held_out, Objective.of(config), template, spread)
             return run.loop(state, validation, min(plan.steps, max_steps or plan.steps))
 
 
-def first_state(
+def initial_state(
     config: ConfigDict, examples: int, resumed: bool = False
-) -> tuple[Plan, TrainState, Fixed]:
+) -> tuple[Plan, TrainState, ModelTemplate]:
     """The plan of a run on so many examples, and where it begins.
 
     `resumed`: a checkpoint of the run itself will take the place of all arrays, so that the one
     that it started from is not wanted any more. The model goes: its arrays, which are in the state,
     would be kept a second time.
     """
-    model = build_model(config) if resumed else first_model(config)
+    model = build_model(config) if resumed else initial_model(config)
     plan = make_plan(config, trainable(model), examples)
     return plan, *create_state(model, trained_only(plan.rules), plan.packing, plan.optimizer)
 
 
-def first_model(config: ConfigDict) -> SAM2:
+def initial_model(config: ConfigDict) -> SAM2:
     """With random weights, or with those of the checkpoint `train.start_from`."""
     if not config.train.start_from:
         return build_model(config, config.train.seed)
@@ -177,32 +187,37 @@ def first_model(config: ConfigDict) -> SAM2:
         raise ConfigError(
             f"train.start_from={config.train.start_from}: its model is another: {'; '.join(found)}"
         )
-    return with_weights(config, arrays)
+    return model_with_weights(config, arrays)
 
 
 class _Run:
     """What a loop needs at hand."""
 
-    def __init__(self, config, workdir, plan, fixed, feed, keeper, stop, everywhere):
-        self.config, self.workdir, self.fixed = config, workdir, fixed
-        self.feed, self.keeper, self.stop, self.total = feed, keeper, stop, plan.steps
+    def __init__(self, config, workdir, plan, template, batches, checkpoints, stop, replicated):
+        self.config, self.workdir, self.template = config, workdir, template
+        self.batches, self.checkpoints, self.stop, self.total = (
+            batches,
+            checkpoints,
+            stop,
+            plan.steps,
+        )
         objective, seed = Objective.of(config), config.train.seed
-        self.split = split = Split(config.train.microbatches, feed.devices)
+        self.microbatching = microbatching = Microbatching(config.train.microbatches, batches.devices)
         self.train_step = TrainStep(
-            fixed,
+            template,
             plan.optimizer,
             objective,
             seed=seed,
             ema_decay=config.train.ema_decay,
-            split=split,
-            sharding=everywhere,
+            microbatching=microbatching,
+            sharding=replicated,
         )
 
     def loop(self, state, validation, end: int) -> dict[str, float]:
         step, scores = int(state.step), {}
-        with Monitor(self.config, self.workdir, self.total, step, self.keeper) as monitor:
+        with Monitor(self.config, self.workdir, self.total, step, self.checkpoints) as monitor:
             if step:
-                monitor.say(f"resumed from {self.keeper.last}")
+                monitor.say(f"resumed from {self.checkpoints.last}")
             dtype = self.config.model.dtype
             if fastest_dtype(dtype) != dtype:
                 monitor.say(
@@ -211,32 +226,32 @@ class _Run:
                 )
             for line in self._microbatch_warnings():
                 monitor.say(line)
-            undone = self._is_due(step) and not self.keeper.is_judged(step)
+            undone = self._is_due(step) and not self.checkpoints.has_scores(step)
             if undone and not self.stop.agreed(step):
                 # A stop came before this validation, or the program ended during it.
                 scores = self._validate(step, state, monitor, validation)
                 monitor.pause()
-            fed = self.feed.take(step) if step < end else None
+            batch = self.batches.take(step) if step < end else None
             stopped = self.stop.agreed(step)
             while step < end and not stopped:
-                norms = self._part_grad_norms(step, state, fed)
-                state, metrics = self.train_step(state, fed.image, fed.mask)
+                norms = self._part_grad_norms(step, state, batch)
+                state, metrics = self.train_step(state, batch.image, batch.mask)
                 step += 1
-                done, fed = fed, self.feed.take(step) if step < end else None
+                done, batch = batch, self.batches.take(step) if step < end else None
                 monitor.add(step, done, metrics, norms)
                 stopped = self.stop.agreed(step)
                 last, due = step == end or bool(stopped), self._is_due(step)
                 if not (due or last or step % self.config.train.checkpoint_every == 0):
                     continue
                 monitor.flush()
-                self.keeper.save(state, self.fixed, done.iterators)
+                self.checkpoints.save(state, self.template, done.iterators)
                 stopped = self.stop.agreed(step)
                 # Who asks for a stop may not wait for long: the next start validates.
                 if due and not stopped:
                     scores = self._validate(step, state, monitor, validation)
                     stopped = self.stop.agreed(step)
                 monitor.pause()
-            self.keeper.wait()
+            self.checkpoints.wait()
             monitor.say(self._final_message(step, stopped))
         return scores
 
@@ -246,37 +261,37 @@ class _Run:
 
     def _validate(self, step, state, monitor, validation) -> dict[str, float]:
         """Of a step that is saved: should the validation end the program, no step is lost."""
-        self.keeper.wait()
+        self.checkpoints.wait()
         scores = monitor.validate(step, validation, state.ema)
-        self.keeper.judge(step, scores)
+        self.checkpoints.add_scores(step, scores)
         return scores
 
     def _microbatch_warnings(self) -> list[str]:
         """What to say of batches that are worked through in fewer parts than asked for."""
         train, lines = self.config.train, []
-        for field in (FIELDS[kind] for kind in kinds(train.clip_share)):
-            parts = self.split.parts(train[field])
+        for field in (BATCH_SIZE_FIELDS[kind] for kind in batch_kinds(train.clip_share)):
+            parts = self.microbatching.parts(train[field])
             if parts < train.microbatches:
                 lines.append(
                     f"train.microbatches={train.microbatches}: train.{field}={train[field]} on "
-                    f"{self.split.devices} devices is worked through in {parts}; more must divide "
+                    f"{self.microbatching.devices} devices is worked through in {parts}; more must divide "
                     "each device's share"
                 )
         return lines
 
-    def _part_grad_norms(self, step, state, fed):
+    def _part_grad_norms(self, step, state, batch):
         """Gradient norms of the loss parts, each alone, at the steps that ask for them."""
         train = self.config.train
         every = train.grad_parts_every
-        if not every or number_of_kind(step, train.clip_share) % every:
+        if not every or count_of_kind(step, train.clip_share) % every:
             return {}
-        return self.train_step.part_norms(state, fed.image, fed.mask)
+        return self.train_step.part_norms(state, batch.image, batch.mask)
 
     def _final_message(self, step: int, stopped: str) -> str:
         """`stopped` is the signal that the processes agreed on, which others may have got."""
-        where = f"step {step:,} of {self.total:,}; last checkpoint {self.keeper.last}"
-        if self.keeper.best:
-            where += f", best by {self.config.eval.best} {self.keeper.best}"
+        where = f"step {step:,} of {self.total:,}; last checkpoint {self.checkpoints.last}"
+        if self.checkpoints.best:
+            where += f", best by {self.config.eval.best} {self.checkpoints.best}"
         if stopped:
             return f"{stopped}: saved and stopped at {where}; start again to resume"
         return f"done: {where}"

@@ -40,13 +40,13 @@ class Monitor:
     """
 
     def __init__(
-        self, config: ConfigDict, workdir: Path, total: int, step: int, keeper: RunCheckpoints
+        self, config: ConfigDict, workdir: Path, total: int, step: int, checkpoints: RunCheckpoints
     ):
         """Of a run of `total` steps whose last one done is `step`."""
         self._first = jax.process_index() == 0
         self._logbook = MetricLog(workdir, step) if self._first else NullLog()
         self._progress = Progress(total, step, stream=None if self._first else io.StringIO())
-        self._keeper, self._sheets = keeper, workdir / "sheets"
+        self._checkpoints, self._sheets = checkpoints, workdir / "sheets"
         self._log_every = config.train.log_every
         self._waiting = None
         # Steps and losses of each kind.
@@ -121,7 +121,7 @@ class Monitor:
         finite = all(map(math.isfinite, values.values()))
         since = watched[-WINDOW][0] if finite else step
         raise TrainingDiverged(
-            step, f"{kind} {fault}", names, self._keeper.last_before(since), self._keeper.best
+            step, f"{kind} {fault}", names, self._checkpoints.last_before(since), self._checkpoints.best
         )
 
     def _write_means(self) -> None:

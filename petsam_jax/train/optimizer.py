@@ -38,7 +38,7 @@ class OptimizerError(ValueError):
     """A section `optim` that does not fit the model: the message lists names or fields."""
 
 
-class Rule(NamedTuple):
+class ParamRule(NamedTuple):
     """How one parameter is trained."""
 
     group: str
@@ -89,7 +89,7 @@ def make_rules(
     groups: Mapping[str, Mapping],
     no_decay: Iterable[str] = NO_DECAY,
     steps_per_epoch: float = 1.0,
-) -> dict[str, Rule]:
+) -> dict[str, ParamRule]:
     """The rule of each parameter.
 
     Raises OptimizerError with the parameters that no pattern covers, and with patterns that cover
@@ -122,7 +122,7 @@ def make_rules(
         for name in inside:
             exempt = any(fnmatchcase(name, pattern) for pattern in no_decay)
             decay = 0.0 if exempt else options["weight_decay"]
-            rules[name] = Rule(group, options["lr"] * scales[name], decay, warmup)
+            rules[name] = ParamRule(group, options["lr"] * scales[name], decay, warmup)
     return {name: rules[name] for name in names}
 
 
@@ -162,7 +162,7 @@ def layer_scales(names: Iterable[str], layer_decay: float) -> dict[str, float]:
     return {name: scale(name) for name in block}
 
 
-def trained_only(rules: Mapping[str, Rule]) -> dict[str, Rule]:
+def trained_only(rules: Mapping[str, ParamRule]) -> dict[str, ParamRule]:
     """Those of the parameters that are not frozen."""
     return {name: rule for name, rule in rules.items() if rule.lr}
 
@@ -199,7 +199,7 @@ def make_schedule(total: int, warmup: int, kind: str = "cosine", end: float = 0.
 
 
 def make_optimizer(
-    rules: Mapping[str, Rule],
+    rules: Mapping[str, ParamRule],
     total_steps: int,
     *,
     schedule: str = "cosine",
@@ -246,7 +246,7 @@ def _clip(max_norm: float) -> optax.GradientTransformation:
 
 
 def _decay_and_scale(
-    rules: Mapping[str, Rule], shares: Mapping[int, Schedule]
+    rules: Mapping[str, ParamRule], shares: Mapping[int, Schedule]
 ) -> optax.GradientTransformation:
     """-(learning rate) * (update + weight decay * parameter), each parameter by its own rule."""
 
@@ -282,7 +282,7 @@ def ema_update(
     return jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), ema, params)
 
 
-def summary(params: Params, rules: Mapping[str, Rule]) -> str:
+def summary(params: Params, rules: Mapping[str, ParamRule]) -> str:
     """A table: module, parameters, learning rate, weight decay, warm-up; then totals."""
     flat = flatten(params)
     rows = [("module", "parameters", "learning rate", "weight decay", "warm-up")]

@@ -38,7 +38,7 @@ class TrainState(NamedTuple):
     ema: Arrays
 
 
-class Fixed(NamedTuple):
+class ModelTemplate(NamedTuple):
     """All that does not: how to build the model, and its arrays that are not trained."""
 
     definition: nnx.GraphDef
@@ -55,7 +55,7 @@ def create_state(
     names: Iterable[str],
     packing: FlatParams,
     optimizer: optax.GradientTransformation,
-) -> tuple[TrainState, Fixed]:
+) -> tuple[TrainState, ModelTemplate]:
     """Step 0 of a fresh model, of which these arrays are trained; `optimizer` is for packed ones.
 
     The others' backward pass is saved, too.
@@ -73,13 +73,14 @@ def create_state(
         # No two leaves may share memory, or the step could not take them over.
         return jax.tree.map(jnp.copy, state)
 
-    return first(trained), Fixed(definition, arrays, packing)
+    return first(trained), ModelTemplate(definition, arrays, packing)
 
 
 def trainable(model: SAM2) -> dict[str, tuple[int, ...]]:
     """Names and shapes of parameters, constants are none; of an outline (`nnx.eval_shape`), too."""
-    fixed = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model, Constant))}
-    return {name: shape for name, shape in shapes(model).items() if name not in fixed}
+    state = nnx.to_flat_state(nnx.state(model, Constant))
+    constants = {".".join(map(str, path)) for path, _ in state}
+    return {name: shape for name, shape in shapes(model).items() if name not in constants}
 
 
 class CountedIous(NamedTuple):
@@ -105,7 +106,7 @@ class Metrics(NamedTuple):
     grad_norm: Float32[Array, ""]
 
 
-class Split(NamedTuple):
+class Microbatching(NamedTuple):
     """How a batch is worked through: in `microbatches` parts, one after another.
 
     Fewer where `devices` have too few examples each to be divided so.
@@ -119,11 +120,15 @@ class Split(NamedTuple):
         return math.gcd(examples // self.devices, self.microbatches)
 
 
-WHOLE = Split()
+WHOLE_BATCH = Microbatching()
 
 
 def make_gradient(
-    fixed: Fixed, objective: Objective, *, seed: int, split: Split = WHOLE
+    template: ModelTemplate,
+    objective: Objective,
+    *,
+    seed: int,
+    microbatching: Microbatching = WHOLE_BATCH,
 ) -> Callable[..., tuple[Arrays, Losses, CountedIous]]:
     """A function of trained arrays, step, pictures (b h w 3) or clips (b t h w 3), masks, and which
     of `Losses` counts how much: the gradient of that, and what the step has to say; jit-safe.
@@ -131,12 +136,12 @@ def make_gradient(
 
     def gradient(trained, step, image, mask, which: Float32[Array, " n"]):
         def loss(trained, image, mask, key):
-            outcome = outcome_of(fixed.model(trained), image, mask, key, objective)
+            outcome = outcome_of(template.model(trained), image, mask, key, objective)
             losses = mean_losses(outcome)
             return jnp.sum(jnp.stack(losses) * which), (losses, counted_ious(outcome))
 
         key = step_key(seed, step)
-        (losses, ious), grads = mean_gradient(loss, trained, (image, mask), key, split)
+        (losses, ious), grads = mean_gradient(loss, trained, (image, mask), key, microbatching)
         return grads, losses, ious
 
     return gradient
@@ -161,14 +166,14 @@ def mean_gradient(
     trained: Arrays,
     batch: tuple[Array, ...],
     key: PRNGKeyArray,
-    split: Split,
+    microbatching: Microbatching,
 ) -> tuple[Any, Arrays]:
     """What `loss(trained, *batch, key)` has to say besides, and its gradient: means over the parts
     of the batch, one worked through after another.
 
     In each part are examples of every device, so that none waits for another.
     """
-    number = split.parts(len(batch[0]))
+    number = microbatching.parts(len(batch[0]))
 
     # Divided here rather than each array of the gradient, which would be a loop for each.
     def share(*part):

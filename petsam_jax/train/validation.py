@@ -49,14 +49,14 @@ from petsam_jax.train.prompt_sampling import (
     jitter_box,
     set_box,
 )
-from petsam_jax.train.step import Fixed
+from petsam_jax.train.step import ModelTemplate
 
 SHEET_ROWS, CAPTION = 8, 14
 # The same clips at every validation.
 CLIP_SEED = 0
 
 
-class Answers(NamedTuple):
+class Predictions(NamedTuple):
     """What the model said to no prompt, to a box, and after each click (s)."""
 
     masks: Bool[Array, "s b h w"]
@@ -65,7 +65,7 @@ class Answers(NamedTuple):
     prompts: Prompts  # each with a leading axis s
 
 
-def answers(
+def predict_all(
     model: SAM2,
     image: UInt8[Array, "b h w 3"],
     mask: UInt8[Array, "b h w"],
@@ -73,7 +73,7 @@ def answers(
     objective: Objective,
     clicks: int,
     box_jitter: float,
-) -> Answers:
+) -> Predictions:
     """Nothing, a box, then `clicks` clicks one after the other."""
     batch, height, width = mask.shape
     features = model.encode_image(normalise(image))
@@ -91,7 +91,7 @@ def answers(
         losses = prompt_losses(
             decoded.mask_logits, decoded.iou_pred, decoded.object_logit, mask, **objective.loss
         )
-        said = Answers(found, iou(found, mask).astype(jnp.float32), losses.total, prompts)
+        said = Predictions(found, iou(found, mask).astype(jnp.float32), losses.total, prompts)
         return feed_back(prompts, decoded), said
 
     def click(state, _):
@@ -105,7 +105,7 @@ def answers(
     return jax.tree.map(lambda *x: jnp.concatenate(x), unclicked, clicked)
 
 
-def follow(
+def track_clips(
     model: SAM2,
     image: UInt8[Array, "b t h w 3"],
     mask: UInt8[Array, "b t h w"],
@@ -133,19 +133,19 @@ def follow(
 
 
 def prompt_kinds(config: ConfigDict) -> dict[str, int]:
-    """Names of the kinds of prompt that are reported, and their rows in `Answers`."""
+    """Names of the kinds of prompt that are reported, and their rows in `Predictions`."""
     return {"none": 0, "box": 1} | {f"click{n}": 1 + n for n in config.eval.clicks}
 
 
-def follows_clips(config: ConfigDict) -> bool:
+def tracks_clips(config: ConfigDict) -> bool:
     """Whether clips are tracked, too: where the run trains on some."""
     return bool(config.eval.clips and config.train.clip_share)
 
 
-def best_by(config: ConfigDict) -> list[str]:
+def higher_is_better(config: ConfigDict) -> list[str]:
     """Names of what `Validation` measures of which more is better."""
     names = [f"iou_{kind}" for kind in prompt_kinds(config)] + ["iou_mean"]
-    return [*names, "iou_clip"] if follows_clips(config) else names
+    return [*names, "iou_clip"] if tracks_clips(config) else names
 
 
 class Validation:
@@ -156,7 +156,7 @@ class Validation:
         config: ConfigDict,
         source: Source,
         objective: Objective,
-        fixed: Fixed,
+        template: ModelTemplate,
         sharding: jax.sharding.NamedSharding,
     ):
         """At most `eval.examples` pictures, spread over the source, and `eval.clips` clips."""
@@ -166,17 +166,17 @@ class Validation:
         self._config, self._sharding = config, sharding
 
         def run(weights, image, mask, key):
-            model = fixed.model(weights)
+            model = template.model(weights)
             most, jitter = max(config.eval.clicks), config.eval.box_jitter
-            return answers(model, image, mask, key, objective, most, jitter)
+            return predict_all(model, image, mask, key, objective, most, jitter)
 
         def run_clips(weights, image, mask):
-            return follow(fixed.model(weights), image, mask, objective).ious
+            return track_clips(template.model(weights), image, mask, objective).ious
 
         # Every process gets all of the answers.
-        everywhere = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
-        self._run = jax.jit(run, out_shardings=everywhere)
-        self._run_clips = jax.jit(run_clips, out_shardings=everywhere)
+        replicated = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+        self._run = jax.jit(run, out_shardings=replicated)
+        self._run_clips = jax.jit(run_clips, out_shardings=replicated)
 
     def __call__(self, weights: Mapping[str, Array]) -> tuple[dict[str, float], Image.Image]:
         """Named means and a sheet of the first pictures.
@@ -209,7 +209,7 @@ class Validation:
         named = {f"iou_{kind}": float(means[row]) for kind, row in kinds.items()}
         named["iou_mean"] = float(means[list(kinds.values())].mean())
         named["loss"] = float(lost[list(kinds.values())].mean())
-        if follows_clips(config):
+        if tracks_clips(config):
             named["iou_clip"] = self._clips(weights)
         return named, _sheet(rows)
 
@@ -241,7 +241,7 @@ class Validation:
 # Pictures
 
 
-def _row(image, mask, said: Answers) -> list[tuple[str, Image.Image]]:
+def _row(image, mask, said: Predictions) -> list[tuple[str, Image.Image]]:
     """Captions and cells of one picture: itself, its mask, and the answers to four prompts."""
     last = len(said.ious) - 1
     shown = {"no prompt": 0, "box": 1, "1 click": 2}
