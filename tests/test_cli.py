@@ -80,6 +80,7 @@ def test_every_command_has_a_main(name):
     ("argv", "words"),
     [
         (["sgement"], "unknown command 'sgement'; did you mean segment?"),
+        (["show"], "unknown command 'show'; did you mean preview?"),
         (["xyz"], "unknown command 'xyz'; petsam --help lists the commands"),
         ([], "usage: petsam COMMAND"),
     ],

@@ -40,6 +40,9 @@ COMMANDS = {
     "convert": Command("petsam_jax.cli.convert", "convert official SAM 2.1 weights"),
 }
 
+# Commands of 0.1.0 under their new names.
+RENAMED = {"show": "preview"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; 2 if there is no such command."""
@@ -52,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"petsam {__version__}")
         return 0
     if first not in COMMANDS:
-        near = difflib.get_close_matches(first, COMMANDS, 1)
+        near = difflib.get_close_matches(RENAMED.get(first, first), COMMANDS, 1)
         advice = f"did you mean {near[0]}?" if near else "petsam --help lists the commands"
         print(f"petsam: unknown command {first!r}; {advice}" if first else usage(), file=sys.stderr)
         return 2
