@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
 ROWS = {
     "base": Row("the recipe"),
-    "another-seed": Row("the same with other random numbers", ("train.seed=1",)),
+    "another-seed": Row("the recipe with another random seed", ("train.seed=1",)),
     "seed-rates": Row(
         "learning rates of `pets256.py:seed`: 5e-6, constant, no warm-up",
         (
@@ -53,14 +53,14 @@ ROWS = {
     ),
     "no-corrections": Row("no correction clicks", ("prompts.rounds=0",)),
     "always-prompted": Row(
-        "a prompt for every picture",
+        "a prompt for every image",
         (f"{FIRST}.click_prob=0.38", f"{FIRST}.box_prob=0.56", f"{FIRST}.mask_prob=0.06")
         + (f"{FIRST}.none_prob=0.0",),
     ),
     "tokens-only": Row("prompts as tokens, not painted", ("prompts.painted=false",)),
     "one-pet": Row("no other pets pasted beside the pet", ("data.augment.others_prob=0.0",)),
     "many-pets": Row(
-        "up to three others beside it in three of four pictures",
+        "up to three others in three of four images",
         ("data.augment.others_prob=0.75", "data.augment.max_others=3"),
     ),
     "no-paste": Row(
@@ -68,11 +68,9 @@ ROWS = {
         ("data.augment.paste_prob=0.0", "data.augment.others_prob=0.0"),
     ),
     "no-scenes": Row("no small pets in wide scenery", ("data.augment.scene_prob=0.0",)),
-    "no-silence": Row(
-        "a click in every round of corrections", ("prompts.correction.silent_prob=0.0",)
-    ),
-    "float32": Row("float32 in place of bfloat16", ("model.dtype=float32",)),
-    "clips": Row("a fourth of the batches are clips", ("train.clip_share=0.25",)),
+    "no-silence": Row("a click in every correction round", ("prompts.correction.silent_prob=0.0",)),
+    "float32": Row("float32 instead of bfloat16", ("model.dtype=float32",)),
+    "clips": Row("a quarter of the batches are clips", ("train.clip_share=0.25",)),
     "focal": Row("SAM 2's focal loss", ("loss.mask_kind=focal", "loss.mask_weight=20.0")),
     "balanced": Row("balanced cross-entropy", ("loss.mask_kind=balanced",)),
 }

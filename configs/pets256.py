@@ -8,7 +8,7 @@ made to its end: what it reaches is not known.
 
 `configs/pets256.py:seed` is that system as it was published, its attention windows included; where
 nothing was published, it is SAM 2's training. Only where fresh weights start is not its own in all
-(README.md, "How it works").
+(docs/architecture.md).
 """
 
 from ml_collections import ConfigDict
