@@ -61,7 +61,7 @@ def calls(predictor: ImagePredictor) -> dict[str, Callable]:
             **several, mask_input=logits, image=encoded
         ),
         "4 boxes": lambda: predictor.predict(boxes=[(90, 90, 700, 500)] * 4, image=encoded),
-        "click, without enlarging": lambda: predictor.answer(**click, image=encoded),
+        "click, without enlarging": lambda: predictor.predict_low_res(**click, image=encoded),
     }
 
 

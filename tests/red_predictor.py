@@ -15,8 +15,9 @@ from PIL import Image
 from petsam_jax.files.images import load_image
 from petsam_jax.files.video_reader import open_clip
 from petsam_jax.files.video_writer import VideoWriter
-from petsam_jax.predict.image_predictor import Answer, EncodedImage, ImagePredictor
+from petsam_jax.predict.image_predictor import EncodedImage, ImagePredictor, LowResPrediction
 from petsam_jax.predict.postprocess import masks_at_size
+from petsam_jax.predict.prompt_inputs import Prompt, model_prompts, read_prompts
 from petsam_jax.predict.video.propagation import Found
 from petsam_jax.predict.video.session import Session
 from petsam_jax.predict.video_predictor import VideoPredictor
@@ -36,10 +37,10 @@ class RedImage(EncodedImage):
 
 
 class RedPredictor(ImagePredictor):
-    """`delay` is called before each answer, `asked` counts them."""
+    """`delay` is called before each prediction, `predicted` counts them."""
 
     def __init__(self, delay=lambda: None):
-        self.size, self._image, self.delay, self.asked = 4 * CELLS, None, delay, 0
+        self.size, self._image, self.delay, self.predicted = 4 * CELLS, None, delay, 0
 
     def encode(self, image):
         pixels = load_image(image)
@@ -47,26 +48,32 @@ class RedPredictor(ImagePredictor):
         red, green, blue = np.moveaxis(small.astype(np.float32), 2, 0)
         return RedImage(pixels.shape[:2], (red - np.maximum(green, blue) - 60) / 10)
 
-    def answer(
-        self, points=None, labels=None, boxes=None, mask_input=None, *, multimask=None, image=None
+    def predict_low_res(
+        self,
+        points=None,
+        labels=None,
+        boxes=None,
+        mask_input=None,
+        *,
+        prompt=None,
+        multimask=None,
+        image=None,
     ):
-        self.asked += 1
+        self.predicted += 1
         self.delay()
-        logits = image.logits if mask_input is None else np.asarray(mask_input, np.float32)
-        logits = logits.copy()
-        for (x, y), label in zip(points or [], labels or [], strict=True):
-            logits[_disc(image.size, x, y)] = 8 if label else -8
-        number = 3 if multimask else 1
-        masks = np.stack([logits + 4 * i for i in range(number)]).astype(np.float32)
-        ious = np.array([0.9, 0.6, 0.3], np.float32)[:number]
-        if np.ndim(boxes) == 2:
-            several = len(boxes)
-            return Answer(
-                np.stack([masks] * several),
-                np.stack([ious] * several),
-                np.full(several, 0.99, np.float32),
-            )
-        return Answer(masks, ious, np.float32(0.99)[...])
+        prompts, fed_back, number = read_prompts(points, labels, boxes, mask_input, CELLS, prompt)
+        read = model_prompts(prompts, image.size, self.size, fed_back)
+        count = 3 if multimask else 1
+        masks = []
+        for row, prompt in enumerate(prompts):
+            logits = (read.mask_input[row, ..., 0] if read.has_mask[row] else image.logits).copy()
+            for (x, y), label in zip(prompt.points, prompt.labels, strict=True):
+                logits[_disc(image.size, x, y)] = 8 if label else -8
+            masks.append([logits + 4 * i for i in range(count)])
+        ious = [np.array([0.9, 0.6, 0.3], np.float32)[:count]] * len(prompts)
+        scores = np.full(len(prompts), 0.99, np.float32)
+        found = LowResPrediction(np.array(masks, np.float32), np.array(ious), scores)
+        return found if number is not None else LowResPrediction(*(x[0, ...] for x in found))
 
 
 def _disc(size, x, y):
@@ -98,48 +105,42 @@ class RedVideo(VideoPredictor):
 
 
 class RedSession(Session):
-    """What was said on the nearest frame before counts on tracked frames too."""
+    """The prompt on the nearest frame counts on tracked frames too."""
 
     def __init__(self, predictor, clip):
         self.predictor, self.clip = predictor, clip
-        self.said, self.found = {}, {}  # by object, by frame: clicks and a box; masks
+        self.prompts, self.found = {}, {}  # by object, by frame; masks
 
     @property
     def object_ids(self):
-        return sorted(self.said)
+        return sorted(self.prompts)
 
-    def _prompt(self, frame, object_id, clicks, box):
+    def prompt(self, frame, object_id):
+        return self.prompts.get(object_id, {}).get(frame)
+
+    def _add(self, frame, object_id, prompt, fed_back=False):
         self.clip.check(frame)
-        self.said.setdefault(object_id, {})[frame] = clicks, box
-        return self._mask(frame, clicks, box)
+        self.prompts.setdefault(object_id, {})[frame] = prompt
+        return self._mask(frame, prompt)
 
-    def _mask(self, frame, clicks, box):
+    def _mask(self, frame, prompt):
         images = self.predictor.images
         image = images.encode(self.clip.read(frame))
-        points, labels = [point for point, _ in clicks], [label for _, label in clicks]
-        mask = masks_at_size(images.answer(points, labels, image=image).logits[0], *self.clip.size)
-        if box is not None:
+        clicks = Prompt(prompt.points, prompt.labels)
+        low_res = images.predict_low_res(prompt=clicks, image=image)
+        mask = masks_at_size(low_res.logits[0], *self.clip.size)
+        if prompt.box is not None:
+            x0, y0, x1, y1 = map(int, prompt.box)
             inside = np.zeros_like(mask)
-            inside[int(box[1]) : int(box[3]) + 1, int(box[0]) : int(box[2]) + 1] = True
+            inside[y0 : y1 + 1, x0 : x1 + 1] = True
             mask &= inside
         return mask
 
-    def add_points(self, frame, object_id, points, labels):
-        clicks, box = self.said.get(object_id, {}).get(frame, ((), None))
-        added = zip(map(tuple, points), labels, strict=True)
-        return self._prompt(frame, object_id, (*clicks, *added), box)
-
-    def add_box(self, frame, object_id, box):
-        return self._prompt(frame, object_id, (), tuple(box))
-
-    def add_pet(self, frame, object_id):
-        return self._prompt(frame, object_id, (), None)
-
     def clear_frame(self, frame, object_id=None):
-        del self.said[object_id][frame]
+        del self.prompts[object_id][frame]
 
     def remove_object(self, object_id):
-        del self.said[object_id]
+        del self.prompts[object_id]
         self.found = {key: mask for key, mask in self.found.items() if key[1] != object_id}
 
     def propagate(self, start=None, end=None, *, reverse=False):
@@ -148,25 +149,27 @@ class RedSession(Session):
         end = self.clip.count - 1 if end is None else end
         for frame in range(start, end + step, step):
             self.predictor.delay()
-            for each, said in self.said.items():
-                if frame not in said:
-                    clicks, _ = said[min(said, key=lambda at, frame=frame: abs(at - frame))]
-                    self.found[frame, each] = self._mask(frame, clicks, None)
+            for each, prompts in self.prompts.items():
+                if frame not in prompts:
+                    near = prompts[min(prompts, key=lambda at, frame=frame: abs(at - frame))]
+                    clicks = Prompt(near.points, near.labels)
+                    self.found[frame, each] = self._mask(frame, clicks)
             yield self.masks(frame)
 
     def masks(self, frame):
         self.clip.check(frame)
-        masks = np.zeros((len(self.said), *self.clip.size), bool)
+        masks = np.zeros((len(self.prompts), *self.clip.size), bool)
         for row, each in enumerate(self.object_ids):
-            if frame in self.said[each]:
-                mask = self._mask(frame, *self.said[each][frame])
+            prompt = self.prompt(frame, each)
+            if prompt is not None:
+                mask = self._mask(frame, prompt)
             else:
                 mask = self.found.get((frame, each), masks[row])
             masks[row] = mask & ~masks[:row].any(axis=0)
         return Found(frame, self.object_ids, masks)
 
     def scores(self, frame):
-        known = [each for each in self.said if frame in self.said[each]]
+        known = [each for each in self.prompts if frame in self.prompts[each]]
         known += [each for at, each in self.found if at == frame]
         return dict.fromkeys(known, 0.99)
 

@@ -14,7 +14,7 @@ from petsam_jax.models.params import weights
 from petsam_jax.predict import image_predictor
 from petsam_jax.predict.image_predictor import ImagePredictor
 from petsam_jax.predict.postprocess import fill_holes, masks_at_size, remove_islands
-from petsam_jax.predict.prompt_inputs import picture_prompts
+from petsam_jax.predict.prompt_inputs import Prompt, model_prompts, read_prompts
 from petsam_jax.train.objective import Objective
 from petsam_jax.train.prompt_sampling import EMPTY, set_mask
 from petsam_jax.train.validation import answers
@@ -86,9 +86,10 @@ def compiled():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def model_prompts(asked):
+def read(asked):
     asked = dict(points=None, labels=None, boxes=None, mask_input=None) | asked
-    return picture_prompts(**asked, picture=(SIZE, SIZE), side=SIZE)[0]
+    prompts, logits, _ = read_prompts(**asked, cells=CELLS)
+    return model_prompts(prompts, (SIZE, SIZE), SIZE, logits)
 
 
 def assert_close(a, b):
@@ -103,7 +104,7 @@ def assert_close(a, b):
 def test_an_answer_is_the_models_own(predictor, direct, say, picture, rng, asked, fed_back):
     if fed_back:
         asked = asked | dict(mask_input=rng.normal(0, 5, (CELLS, CELLS)))
-    prompts = jax.tree.map(jnp.asarray, model_prompts(asked))
+    prompts = jax.tree.map(jnp.asarray, read(asked))
     first = want = direct(say(prompts))
     if "points" not in asked and not fed_back:
         for _ in range(REFINEMENTS):
@@ -130,7 +131,7 @@ def test_prompts_that_are_not_painted_are_left_as_they_are(
         config.prompts.painted = False
     plain = ImagePredictor(config, model)
     said = plain.predict(**CLICKS, image=predictor.encode(picture))
-    assert_close(said.low_res_logits, direct(model_prompts(CLICKS)).mask_logits[0])
+    assert_close(said.low_res_logits, direct(read(CLICKS)).mask_logits[0])
 
 
 def test_the_flow_of_validation_gives_the_same_masks(config, model, predictor, picture):
@@ -168,6 +169,22 @@ def test_kernels_are_rounded_as_products_round_them(config, model):
     np.testing.assert_array_equal(model.mask_decoder.iou_head(x), rounded.mask_decoder.iou_head(x))
 
 
+def test_a_prompt_gives_what_its_arrays_give(predictor, picture, rng):
+    image = predictor.encode(picture)
+    logits = rng.normal(size=(CELLS, CELLS))
+    prompt = Prompt.read(**CLICKS, box=BOX["boxes"])
+    one = predictor.predict(prompt=prompt, mask_input=logits, image=image)
+    other = predictor.predict(**CLICKS, **BOX, mask_input=logits, image=image)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    boxes = [(10, 5, 40, 50), (1, 2, 30, 40)]
+    two = predictor.predict(prompt=[Prompt.read(box=box) for box in boxes], image=image)
+    jax.tree.map(np.testing.assert_array_equal, two, predictor.predict(boxes=boxes, image=image))
+    mask = rng.random((SIZE, SIZE)) > 0.5
+    one = predictor.predict(prompt=Prompt.read(mask=mask), image=image)
+    other = predictor.predict(mask_input=predictor.mask_prompt(mask), image=image)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
 def test_one_point_gets_the_best_of_three_and_more_get_the_single_mask(predictor, picture):
     image = predictor.encode(picture)
     best, three = (predictor.predict(**CLICK, multimask=m, image=image) for m in (None, True))
@@ -194,7 +211,7 @@ def test_logits_beyond_32_say_nothing_more(predictor, picture, rng):
 def test_no_size_and_no_further_click_compiles_anything(predictor, rng, compiled):
     predictor.set_image(rng.integers(0, 256, (50, 70, 3), np.uint8))
     said = predictor.predict(**CLICK)
-    assert set(compiled) <= {"_encode_step", "_answer_step"}
+    assert set(compiled) <= {"_encode_step", "_decode_step"}
     compiled.clear()
     for height, width in ((16, 16), (301, 77), (33, 1000), (1, 5), (720, 1280)):
         image = rng.integers(0, 256, (height, width, 3), np.uint8)
@@ -254,7 +271,7 @@ def test_logits_thresholds_and_small_parts(predictor, rng):
         **asked, mask_threshold=middle, fill_hole_area=30, max_sprinkle_area=20
     )
     np.testing.assert_array_equal(cleaned.masks, remove_islands(fill_holes(masks, 30), 20))
-    with pytest.raises(ValueError, match="return_logits: holes and islands are of masks"):
+    with pytest.raises(ValueError, match="return_logits: only masks have holes and islands"):
         predictor.predict(**asked, return_logits=True, fill_hole_area=1)
 
 
@@ -295,13 +312,13 @@ def test_pictures_of_different_sizes_are_encoded_together(predictor, rng, monkey
 
 def test_a_call_without_a_picture_and_a_bad_picture_say_so(config, model, predictor, picture):
     fresh = ImagePredictor(config, model)
-    with pytest.raises(RuntimeError, match="no picture yet: call set_image first, or give image="):
+    with pytest.raises(RuntimeError, match="no image yet: call set_image first, or pass image="):
         fresh.predict_pet()
     predictor.set_image(picture)
     with pytest.raises(UnfitImage, match="no/such.jpg: cannot be read"):
         predictor.set_image("no/such.jpg")
     assert predictor.predict_pet().masks.shape == (1, SIZE, SIZE)
-    with pytest.raises(ValueError, match="outside the picture"):
+    with pytest.raises(ValueError, match="outside the image"):
         predictor.predict(points=[(SIZE, 0)], labels=[1])
 
 

@@ -135,9 +135,9 @@ def test_nothing_said_of_an_object_is_no_answer(studio, picture):
 def test_clicks_add_up_one_after_the_other_and_undoing_computes_nothing(studio, picture):
     clicks = [[360, 160, "auto"], [100, 300, "pet"], [310, 110, "background"]]
     states = [asked(studio, picture, {"clicks": clicks[:n]}) for n in (1, 2, 3)]
-    before = studio.predictor.asked
+    before = studio.predictor.predicted
     assert [asked(studio, picture, {"clicks": clicks[:n]}) for n in (1, 2, 3)] == states
-    assert studio.predictor.asked == before
+    assert studio.predictor.predicted == before
     # At once or one by one, it is the same question.
     other = ImageService(RedPredictor())
     other.open(red_picture(640, 360, RED))

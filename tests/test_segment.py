@@ -140,7 +140,7 @@ def test_bad_pictures_stop_nothing_and_are_listed(predictor, photos, tmp_path, c
     assert len(failed) == 3 and all(str(photos) in line for line in failed)
     assert f"{photos / 'aa.jpg'}: not an image" in failed[0]
     assert f"{photos / 'cut.png'}: damaged or truncated PNG" in failed[1]
-    assert "(35, 10) is outside the picture" in failed[2]
+    assert "(35, 10) is outside the image" in failed[2]
     made = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert made == ["a_mask.png", "b_mask.png", "coco.json"]
     assert len(json.loads((tmp_path / "out" / "coco.json").read_text())["images"]) == 2

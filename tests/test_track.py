@@ -231,7 +231,7 @@ def test_wrong_flags_are_told(clip, tmp_path, capsys):
         ([str(clip), "--out", str(tmp_path / "no" / "out.mp4"), *POINT], "there is no folder"),
         ([str(tmp_path / "none.mp4"), *out, *POINT], "none.mp4: no such file"),
         ([str(clip), *out, "--frame", "9", *POINT], "frame 9; it has frames 0..7"),
-        ([str(clip), *out, "--point", "200,3"], "outside the picture"),
+        ([str(clip), *out, "--point", "200,3"], "outside the image"),
         ([str(clip), *out, "--mask", str(tmp_path / "none.png")], "none.png"),
     ]:
         assert track.main(flags) == 1

@@ -1,12 +1,14 @@
 """Sessions: objects, corrections, changes of mind, bounded memory, streams, files, bad input."""
 
 import itertools
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from petsam_jax.files.video_reader import Clip, ClipError
+from petsam_jax.predict.prompt_inputs import Prompt
 from petsam_jax.predict.video.overlaps import apart
 from petsam_jax.predict.video.session_file import SessionError
 from petsam_jax.predict.video_predictor import VideoPredictor
@@ -161,7 +163,7 @@ def test_corrections_change_what_follows_and_can_be_taken_back(session):
     session.add_points(5, 1, [(20, 20)], [1])
     session.add_points(5, 1, [(100, 110)], [0])
     record = session._state.objects[1].prompted[5]
-    assert record.said.labels == (1, 0) and not record.initial
+    assert record.prompt.labels == (1, 0) and not record.initial
     corrected = tracked(session, 5, 8)
     assert any((corrected[frame] != before[frame]).any() for frame in (6, 7, 8))
     session.clear_frame(5, 1)
@@ -195,7 +197,7 @@ def test_undo_goes_back_step_by_step(session):
     assert session.object_ids == [2]
     assert session.undo() and session.object_ids == [1, 2]
     assert session.undo() and session.object_ids == [1]
-    assert session._state.objects[1].prompted[0].said.labels == (1, 0)
+    assert session._state.objects[1].prompted[0].prompt.labels == (1, 0)
     assert session.undo()
     np.testing.assert_array_equal(session.masks(0).masks[0], one)
     assert session.undo() and session.object_ids == []
@@ -206,15 +208,39 @@ def test_a_box_starts_anew_and_reset_forgets(session):
     session.add_points(0, 1, **POINT)
     session.add_points(0, 1, [(20, 100)], [0])
     session.add_box(0, 1, (30, 30, 90, 90))
-    said = session._state.objects[1].prompted[0].said
+    said = session._state.objects[1].prompted[0].prompt
     assert said.labels == () and said.box == (30, 30, 90, 90)
     fed_back = session._state.objects[1].prompted[0].logits
     session.add_points(0, 1, **POINT)
-    assert session._state.objects[1].prompted[0].said.box == (30, 30, 90, 90)
+    assert session._state.objects[1].prompted[0].prompt.box == (30, 30, 90, 90)
     assert (session._state.objects[1].prompted[0].logits != fed_back).any()
     session.reset()
     assert session.object_ids == [] and session.masks(0).masks.shape == (0, SIDE, SIDE)
     assert not session.undo()
+
+
+def test_set_prompt_applies_what_is_new(predictor, frames, session, rng):
+    """As the same clicks one by one, and as if nothing had been there where more changed."""
+    mask = rng.random((SIDE, SIDE)) > 0.5
+    prompt = Prompt.read([(60, 60), (20, 100)], [1, 0], box=(30, 30, 90, 90))
+    other = predictor.open(frames)
+    other.add_box(0, 1, (30, 30, 90, 90))
+    other.add_points(0, 1, [(60, 60)], [1])
+    expected = other.add_points(0, 1, [(20, 100)], [0])
+    session.set_prompt(0, 1, prompt.first_points(1))
+    np.testing.assert_array_equal(session.set_prompt(0, 1, prompt), expected)
+    np.testing.assert_array_equal(session.set_prompt(0, 1, prompt), expected)
+    assert session.prompt(0, 1) == prompt == other.prompt(0, 1)
+    with pytest.raises(ValueError, match="outside the image"):
+        session.set_prompt(0, 1, Prompt.read(**POINT).with_points([(SIDE, 3)], [1]))
+    assert session.prompt(0, 1) == prompt and session.prompt(1, 1) is None
+    for changed, call, *given in (
+        (Prompt.read(**POINT), "add_points", *POINT.values()),
+        (Prompt(find=True), "add_pet"),
+        (Prompt.read(mask=mask), "add_mask", mask),
+    ):
+        expected = getattr(predictor.open(frames), call)(0, 1, *given)
+        np.testing.assert_array_equal(session.set_prompt(0, 1, changed), expected)
 
 
 # Memory
@@ -304,7 +330,7 @@ def test_a_session_goes_on_where_it_was_saved(predictor, frames, session, tmp_pa
     assert loaded.object_ids == [3, 5]
     for frame in range(7):
         np.testing.assert_array_equal(loaded.masks(frame).masks, session.masks(frame).masks)
-    assert loaded._state.objects[3].prompted[2].said == session._state.objects[3].prompted[2].said
+    assert loaded.prompt(2, 3) == session.prompt(2, 3)
     # From a prompted frame nothing has to be recalled.
     np.testing.assert_array_equal(tracked(loaded, 0, 5)[5], tracked(session, 0, 5)[5])
     assert list(tmp_path.iterdir()) == [path]
@@ -323,6 +349,21 @@ def test_a_session_goes_on_where_it_was_saved(predictor, frames, session, tmp_pa
         predictor.load_session(tmp_path / "none", frames)
 
 
+def test_a_session_of_version_0_1_0_opens(predictor, frames):
+    """Two clicks and a mask on frame 0, a box on frame 2; frame 1 was tracked."""
+    path = Path(__file__).parent / "saved" / "session_0.1.0.session"
+    session = predictor.load_session(path, frames[:4])
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[5:40, 70:110] = True
+    assert session.prompt(0, 1) == Prompt(points=((60, 60), (20.5, 100)), labels=(1, 0))
+    assert session.prompt(2, 1) == Prompt(box=(20, 20, 90, 90))
+    assert session.prompt(0, 5) == Prompt.read(mask=mask)
+    areas = [session.masks(frame).masks.sum(axis=(1, 2)).tolist() for frame in range(4)]
+    assert areas == [[0, 1400], [5488, 2340], [12433, 0], [0, 0]]
+    assert session.scores(1) == pytest.approx({1: 0.95745, 5: 0.98676}, abs=1e-4)
+    assert list(tracked(session, 0, 3)) == [0, 1, 2, 3]
+
+
 # Bad input
 
 
@@ -331,15 +372,15 @@ def test_bad_input_is_told_and_the_session_stays(session):
         session.propagate()
     session.add_points(0, 1, **POINT)
     for call, error, reason in [
-        (lambda: session.add_points(0, 1, [(SIDE, 3)], [1]), ValueError, "outside the picture"),
+        (lambda: session.add_points(0, 1, [(SIDE, 3)], [1]), ValueError, "outside the image"),
         (lambda: session.add_points(0, 2, [(3, 3)], [5]), ValueError, "labels"),
         (lambda: session.add_points(0, 2, [[(3, 3)]], [[1]]), ValueError, "one at a time"),
-        (lambda: session.add_box(0, 2, (200, 200, 210, 220)), ValueError, "outside the picture"),
-        (lambda: session.add_box(0, 2, [(2, 2, 9, 9)]), ValueError, "want \\(4,\\)"),
+        (lambda: session.add_box(0, 2, (200, 200, 210, 220)), ValueError, "outside the image"),
+        (lambda: session.add_box(0, 2, [(2, 2, 9, 9)]), ValueError, "expected \\(4,\\)"),
         (lambda: session.add_points(COUNT, 2, **POINT), IndexError, f"frame {COUNT}"),
         (lambda: session.add_mask(0, 2, np.full((SIDE, SIDE), 0.4)), ValueError, "type float64"),
         (lambda: session.scores(COUNT), IndexError, f"frame {COUNT}"),
-        (lambda: session.add_mask(0, 2, np.ones((3, 3), bool)), ValueError, "mask: shape"),
+        (lambda: session.add_mask(0, 2, np.ones((3, 3), bool)), ValueError, "the mask 3 x 3"),
         (lambda: session.propagate(-1), IndexError, "frame -1"),
         (lambda: session.propagate(0, COUNT), IndexError, f"frame {COUNT}"),
         (lambda: session.propagate(5, 3), ValueError, "from frame 5 to 3"),
@@ -351,7 +392,7 @@ def test_bad_input_is_told_and_the_session_stays(session):
     ]:
         with pytest.raises(error, match=reason):
             call()
-    assert session.object_ids == [1] and session._state.objects[1].prompted[0].said.labels == (1,)
+    assert session.object_ids == [1] and session._state.objects[1].prompted[0].prompt.labels == (1,)
     assert len(tracked(session, end=2)) == 3
     session.clear_frame(0, 1)
     with pytest.raises(ValueError, match="object 1: no prompt is left"):

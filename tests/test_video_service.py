@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from petsam_jax.predict.prompt_inputs import Prompt
 from petsam_jax.ui.cache import Expired
 from petsam_jax.ui.image_service import ImageService
 from petsam_jax.ui.limits import Limits
@@ -172,7 +173,7 @@ def test_prompts_outside_are_refused_and_change_nothing(studio, clip):
         asked(studio, {"0": {"clicks": [[160, 5, "pet"]]}})
     with pytest.raises(BadRequest, match="frame 99; it has frames 0..11"):
         asked(studio, FIRST | {"99": {"find": True}})
-    assert clip.session.said == {1: {0: ((((25, 45), 1),), None)}}
+    assert clip.session.prompts == {1: {0: Prompt(points=((25, 45),), labels=(1,))}}
 
 
 # Tracking

@@ -8,13 +8,13 @@
 
 A picture is encoded once; a prompt then takes milliseconds. Two programs are compiled, one for
 pictures and one for prompts, each when it is first needed; neither a picture's size nor a further
-point compiles anything anew (see `picture_prompts`). All methods may be called from several
+point compiles anything anew (see `prompt_inputs`). All methods may be called from several
 threads; threads that work on different pictures give them as `image`, since `set_image` remembers
 one picture for the whole predictor.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +34,9 @@ from petsam_jax.models.layers import Conv, Linear, UpConv
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.normalise import normalise
 from petsam_jax.predict.postprocess import fill_holes, logits_at_size, masks_at_size, remove_islands
-from petsam_jax.predict.prompt_inputs import Numbers, picture_prompts, power_of_two
+from petsam_jax.predict.prompt_arrays import Numbers
+from petsam_jax.predict.prompt_inputs import Prompt, model_prompts, power_of_two, read_prompts
+from petsam_jax.predict.prompt_masks import mask_logits
 from petsam_jax.runtime import use_compilation_cache
 from petsam_jax.train.objective import Objective, decode_prompts
 from petsam_jax.train.prompt_sampling import EMPTY, STRIDE, Prompts
@@ -74,8 +76,8 @@ class Prediction(NamedTuple):
     low_res_logits: Float32[np.ndarray, "*n m h w"]  # one of them is the next `mask_input`
 
 
-class Answer(NamedTuple):
-    """A `Prediction` at a quarter of the model's input, before it is enlarged or cut off."""
+class LowResPrediction(NamedTuple):
+    """A `Prediction` at a quarter of the model's input, before it is enlarged and thresholded."""
 
     logits: Float32[np.ndarray, "*n m h w"]
     iou_pred: Float32[np.ndarray, "*n m"]
@@ -94,7 +96,7 @@ class ImagePredictor:
         self._outline = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
         self._encoder = {part: arrays[part] for part in ENCODER}
         self._decoder = {part: arrays[part] for part in DECODER}
-        self._encode, self._answer = jax.jit(self._encode_step), jax.jit(self._answer_step)
+        self._encode, self._decode = jax.jit(self._encode_step), jax.jit(self._decode_step)
         self._image: EncodedImage | None = None
 
     @classmethod
@@ -178,6 +180,7 @@ class ImagePredictor:
         boxes: Numbers | None = None,
         mask_input: Numbers | None = None,
         *,
+        prompt: Prompt | Sequence[Prompt] | None = None,
         multimask: bool | None = None,
         image: EncodedImage | None = None,
         mask_threshold: float = 0.0,
@@ -185,67 +188,73 @@ class ImagePredictor:
         fill_hole_area: int = 0,
         max_sprinkle_area: int = 0,
     ) -> Prediction:
-        """Masks for points (x, y) with labels (1 in, 0 out), a box x0 y0 x1 y1 and fed-back logits.
+        """Masks for points (x, y) with labels (1 in, 0 out), a box x0 y0 x1 y1 and earlier logits.
 
         One object: points (p, 2), labels (p,), boxes (4,), mask_input (h, w). Several at once: each
-        with a first axis of objects, points filled up with label -1. Prompts outside the picture
-        and anything else that makes no sense raises ValueError (see `picture_prompts`).
+        with a first axis of objects, points padded with label -1. Or, instead of points and boxes,
+        `prompt`: a `Prompt`, or a list of them with an object each. Raises ValueError for prompts
+        outside the image and for anything else that is no prompt.
 
-        `multimask` True gives the decoder's three masks, False the single one for a clear prompt,
-        None the best of the three for at most one point, where a box is two, and else the single
-        one; where nothing was clicked or fed back, that one answer is fed back to mend it, as often
-        as the checkpoint's config says (see `objective.decode_prompts`). `image` is the picture
-        that was set last, unless given. Holes and islands of up to the given number of the
-        picture's pixels are filled and removed; in masks, not in logits.
+        `multimask` True returns the decoder's three masks, False its single mask for a clear
+        prompt, None the best of the three for at most one point (a box is two), else the single
+        one. That one mask is refined where there were neither clicks nor a mask: it is fed back as
+        often as the checkpoint's config says (see `prompting.decode_prompts`). `image` defaults to
+        the image that was set last. Holes and islands of up to the given number of image pixels are
+        filled and removed, in masks but not in logits.
         """
         if return_logits and (fill_hole_area or max_sprinkle_area):
-            raise ValueError("return_logits: holes and islands are of masks; set both areas to 0")
+            raise ValueError(
+                "return_logits: only masks have holes and islands; set both areas to 0"
+            )
         image = image or self._image
-        said = self.answer(points, labels, boxes, mask_input, multimask=multimask, image=image)
+        low_res = self.predict_low_res(
+            points, labels, boxes, mask_input, prompt=prompt, multimask=multimask, image=image
+        )
         if return_logits:
-            masks = logits_at_size(said.logits, *image.size)
+            masks = logits_at_size(low_res.logits, *image.size)
         else:
-            masks = masks_at_size(said.logits, *image.size, mask_threshold)
+            masks = masks_at_size(low_res.logits, *image.size, mask_threshold)
             masks = remove_islands(fill_holes(masks, fill_hole_area), max_sprinkle_area)
-        low_res = np.clip(said.logits, -LOGIT_LIMIT, LOGIT_LIMIT)
-        return Prediction(masks, said.iou_pred, said.object_score, low_res)
+        logits = np.clip(low_res.logits, -LOGIT_LIMIT, LOGIT_LIMIT)
+        return Prediction(masks, low_res.iou_pred, low_res.object_score, logits)
 
-    def answer(
+    def predict_low_res(
         self,
         points: Numbers | None = None,
         labels: Numbers | None = None,
         boxes: Numbers | None = None,
         mask_input: Numbers | None = None,
         *,
+        prompt: Prompt | Sequence[Prompt] | None = None,
         multimask: bool | None = None,
         image: EncodedImage | None = None,
-    ) -> Answer:
-        """What `predict` enlarges: for who keeps many answers and shows few of them."""
+    ) -> LowResPrediction:
+        """As `predict`, but not enlarged: for callers that keep many results and show few."""
         image = image or self._image
         if image is None:
-            raise RuntimeError("no picture yet: call set_image first, or give image=")
-        prompts, number = picture_prompts(points, labels, boxes, mask_input, image.size, self.size)
-        several = (prompts.labels != EMPTY).sum(axis=1) <= (1 if multimask is None else -1)
-        answer = self._answer(self._decoder, image.features, prompts, several)
-        logits, iou_pred, object_score = (
-            np.asarray(x)[: 1 if number is None else number] for x in answer
+            raise RuntimeError("no image yet: call set_image first, or pass image=")
+        prompts, logits, number = read_prompts(
+            points, labels, boxes, mask_input, self.size // STRIDE, prompt
         )
+        model_input = model_prompts(prompts, image.size, self.size, logits)
+        several = (model_input.labels != EMPTY).sum(axis=1) <= (1 if multimask is None else -1)
+        decoded = self._decode(self._decoder, image.features, model_input, several)
+        logits, iou_pred, object_score = (np.asarray(x)[: len(prompts)] for x in decoded)
         which = slice(1, None) if multimask else slice(0, 1)
         logits, iou_pred = logits[:, which], iou_pred[:, which]
         if number is None:
-            return Answer(logits[0], iou_pred[0], object_score[0, ...])
-        return Answer(logits, iou_pred, object_score)
+            return LowResPrediction(logits[0], iou_pred[0], object_score[0, ...])
+        return LowResPrediction(logits, iou_pred, object_score)
 
     def predict_pet(self, *, image: EncodedImage | None = None) -> Prediction:
-        """The pet, with no prompt at all: the best of three masks."""
+        """The pet, found without any prompt: the best of three masks."""
         return self.predict(image=image)
 
     def mask_prompt(self, mask: Bool[np.ndarray, "H W"]) -> Float32[np.ndarray, "h w"]:
-        """A mask at the picture's size as a `mask_input`: logits of -10 and 10, as in training."""
-        cells = self.size // STRIDE
-        return logits_at_size(np.where(mask, np.float32(10), np.float32(-10)), cells, cells)
+        """A mask at the image's size as a `mask_input`: logits of -10 and 10, as in training."""
+        return mask_logits(mask, self.size // STRIDE)
 
-    def _answer_step(
+    def _decode_step(
         self,
         parameters: dict,
         features: ImageFeatures,

@@ -43,7 +43,7 @@ class ImageService:
         """Compile what visitors would wait for: a picture, a click, and many clicks."""
         blank = self.predictor.encode(np.zeros((64, 64, 3), np.uint8))
         for clicks in (1, MAX_POINTS):
-            self.predictor.answer([(1, 1)] * clicks, [1] * clicks, image=blank)
+            self.predictor.predict_low_res([(1, 1)] * clicks, [1] * clicks, image=blank)
 
     def open(self, file: bytes) -> dict:
         """Encode the picture in a file's bytes: its id, its size, and how it is best shown.
@@ -52,7 +52,7 @@ class ImageService:
         """
         pixels, browser_shows_it = self._decode(file)
         encoded = self.predictor.encode(pixels)
-        pet = self.predictor.answer(multimask=True, image=encoded)
+        pet = self.predictor.predict_low_res(multimask=True, image=encoded)
         name = self.pictures.add(OpenPicture(file, encoded, pet))
         height, width = encoded.size
         return {

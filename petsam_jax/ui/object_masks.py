@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from petsam_jax.predict.image_predictor import Answer, ImagePredictor
+from petsam_jax.predict.image_predictor import ImagePredictor, LowResPrediction
 from petsam_jax.predict.postprocess import fill_holes, masks_at_size, remove_islands
 from petsam_jax.train.prompt_sampling import POSITIVE
 from petsam_jax.ui.click_labels import read_click
@@ -32,7 +32,7 @@ SPECK = 0.005
 class ObjectAnswer:
     """Masks that the prompts leave open, and how they were read."""
 
-    masks: Answer  # three candidates, or one; its arrays are shared and not to be changed
+    masks: LowResPrediction  # three candidates, or one; its arrays are shared and not to be changed
     chosen: int
     labels: list[int]  # of each click: 1 pet, 0 background
     means: list[float]  # mean probability of pet around each click
@@ -91,7 +91,7 @@ def check_inside(said: ObjectPrompts, size: tuple[int, int]) -> None:
 
 def _ask_in_turn(
     predictor: ImagePredictor, picture: OpenPicture, said: ObjectPrompts, labels: list[int]
-) -> tuple[Answer, int]:
+) -> tuple[LowResPrediction, int]:
     """The answer to all clicks, and which of its masks is meant."""
     points = [(click.x, click.y) for click in said.clicks]
     starts = said.find or said.box is not None or bool(said.strokes)
@@ -103,7 +103,7 @@ def _ask_in_turn(
         several = number <= 1 and said.box is None
 
         def ask(clicks=clicks, several=several, fed=fed):
-            answer = predictor.answer(
+            answer = predictor.predict_low_res(
                 *(clicks if clicks[0] else (None, None)),
                 boxes=said.box,
                 mask_input=fed,
@@ -111,7 +111,7 @@ def _ask_in_turn(
                 image=picture.encoded,
             )
             # What is remembered should not keep all four masks that the device has made.
-            return Answer(*map(np.array, answer))
+            return LowResPrediction(*map(np.array, answer))
 
         key = (key, clicks)
         masks = picture.remember(key, ask)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable
 import numpy as np
 from jaxtyping import Float32
 
-from petsam_jax.predict.image_predictor import Answer, EncodedImage
+from petsam_jax.predict.image_predictor import EncodedImage, LowResPrediction
 from petsam_jax.ui.cache import Shelf
 from petsam_jax.ui.limits import Limits
 
@@ -25,17 +25,19 @@ REMEMBERED = 48
 class OpenPicture:
     """A file, what the model computed of it, and its latest answers."""
 
-    def __init__(self, file: bytes, encoded: EncodedImage, pet: Answer):
+    def __init__(self, file: bytes, encoded: EncodedImage, pet: LowResPrediction):
         """`pet` is the answer to no prompt at all, with three masks."""
         self.file, self.encoded = file, encoded
         self.height, self.width = encoded.size
-        self._answers: collections.OrderedDict[Hashable, Answer] = collections.OrderedDict()
+        self._answers: collections.OrderedDict[Hashable, LowResPrediction] = (
+            collections.OrderedDict()
+        )
         self._lock = threading.Lock()
         self.pet_logits: Float32[np.ndarray, "h w"] = pet.logits[pet.iou_pred.argmax()]
         # Three masks are the most that an answer has.
         self.nbytes = len(file) + encoded.nbytes + REMEMBERED * pet.logits.nbytes
 
-    def remember(self, key: Hashable, answer: Callable[[], Answer]) -> Answer:
+    def remember(self, key: Hashable, answer: Callable[[], LowResPrediction]) -> LowResPrediction:
         """The answer of that key, computed unless it is known."""
         with self._lock:
             if key in self._answers:

@@ -133,7 +133,7 @@ class VideoService:
 
     def _pet_map(self, pixels: np.ndarray) -> np.ndarray:
         images = self.predictor.images
-        pet = images.answer(multimask=True, image=images.encode(pixels))
+        pet = images.predict_low_res(multimask=True, image=images.encode(pixels))
         return pet.logits[pet.iou_pred.argmax()]
 
     def _nbytes(self, clip: Clip) -> int:

@@ -18,7 +18,7 @@ from petsam_jax.predict.video.clip_state import State
 from petsam_jax.predict.video.crops import Seen, View
 from petsam_jax.predict.video.numpy_bank import Memories
 from petsam_jax.predict.video.overlaps import apart
-from petsam_jax.predict.video.tracker import Answer
+from petsam_jax.predict.video.tracker import FrameOutput
 from petsam_jax.predict.video.tracks import RecentFrame, TrackedFrame, pack
 from petsam_jax.train.prompt_sampling import Prompts
 
@@ -38,7 +38,7 @@ class _Step(NamedTuple):
     frame: int
     object_ids: list[int]
     view: View
-    answer: Answer | None  # None where all objects are prompted
+    answer: FrameOutput | None  # None where all objects are prompted
 
     def seen(self, object_id: int) -> Seen | None:
         """What tracking says of an object; None for what was prompted, or is new."""

@@ -15,15 +15,15 @@ import numpy as np
 
 from petsam_jax.files.video_reader import Clip
 from petsam_jax.predict.image_predictor import ImagePredictor
-from petsam_jax.predict.prompt_inputs import Numbers, picture_prompts
+from petsam_jax.predict.prompt_arrays import Numbers
+from petsam_jax.predict.prompt_inputs import Prompt, model_prompts
 from petsam_jax.predict.video import session_file
 from petsam_jax.predict.video.clip_state import State
 from petsam_jax.predict.video.crops import Seen, View, cut_off, first_views
 from petsam_jax.predict.video.numpy_bank import MOST_PROMPTED
 from petsam_jax.predict.video.propagation import Found, run_pass
-from petsam_jax.predict.video.tracker import Answer, Tracker
+from petsam_jax.predict.video.tracker import FrameOutput, Tracker
 from petsam_jax.predict.video.tracks import (
-    FramePrompt,
     Kept,
     Mask,
     PromptedFrame,
@@ -63,6 +63,31 @@ class Session:
 
     # Prompts
 
+    def set_prompt(self, frame: int, object_id: int, prompt: Prompt) -> Mask:
+        """Everything given about an object on a frame, in place of what was given before.
+
+        Returns the object's mask on the frame. Clicks are applied one by one, each to the mask that
+        those before it gave, as in training; if only clicks were added, only those are. Raises as
+        `add_points`.
+        """
+        self.clip.check(frame)
+        prompt.check(self.clip.size)
+        before = self.prompt(frame, object_id)
+        if before is not None and not prompt.extends(before):
+            self.clear_frame(frame, object_id)
+            before = None
+        mask = None
+        for step in prompt.steps():
+            if before is None or len(step.points) > len(before.points):
+                mask = self._add(frame, object_id, step, fed_back=bool(step.points))
+        return self._state.masks(frame, [object_id])[0] if mask is None else mask
+
+    def prompt(self, frame: int, object_id: int) -> Prompt | None:
+        """What was given about an object on a frame; None if nothing was."""
+        one = self._state.objects.get(object_id)
+        known = one.prompted.get(frame) if one else None
+        return known.prompt if known else None
+
     def add_points(self, frame: int, object_id: int, points: Numbers, labels: Numbers) -> Mask:
         """Clicks (p, 2) x, y with labels (p,), 1 in and 0 out, beside those that the frame has.
 
@@ -71,59 +96,30 @@ class Session:
         the clip lacks, ClipError, a ValueError, for one that cannot be read, and ValueError for a
         click outside of it and anything else that is no prompt; the session is then as before.
         """
-        size = self.clip.size
-        _, number = picture_prompts(points, labels, None, None, size, self._state.images.size)
-        if number is not None:
-            raise ValueError("points: of several objects; give those of one at a time, (p, 2)")
-        before = self._said(frame, object_id)
-        # A mask that was given is then fed back, as any answer is.
-        said = FramePrompt(
-            (*before.points, *map(tuple, np.asarray(points, float).tolist())),
-            (*before.labels, *np.asarray(labels, int).tolist()),
-            before.box,
-        )
-        return self._prompt(frame, object_id, said, fed_back=True)
+        added = Prompt.read(points, labels)
+        before = self.prompt(frame, object_id) or Prompt()
+        # A mask that was given is then fed back, as any prediction is.
+        prompt = before.with_points(added.points, added.labels)
+        return self._add(frame, object_id, prompt, fed_back=True)
 
     def add_box(self, frame: int, object_id: int, box: Numbers) -> Mask:
-        """A box x0 y0 x1 y1 in place of all that was said of the object there; as `add_points`."""
-        picture_prompts(None, None, box, None, self.clip.size, self._state.images.size)
-        corners = np.asarray(box, float)
-        if corners.shape != (4,):
-            raise ValueError(f"box: shape {corners.shape}; want (4,), x0 y0 x1 y1")
-        return self._prompt(frame, object_id, FramePrompt(box=tuple(corners.tolist())))
+        """A box x0 y0 x1 y1 in place of the object's prompt on the frame; else as `add_points`."""
+        return self._add(frame, object_id, Prompt.read(box=box))
 
     def add_mask(self, frame: int, object_id: int, mask: Numbers) -> Mask:
-        """The object's mask (h, w) at the clip's size, which is its own answer; else as `add_box`.
+        """The object's mask (h, w) at the clip's size, used as it is; else as `add_box`.
 
-        Bool, or whole numbers of which 0 is background, as files have them. An empty one says that
-        the object is not there.
+        Bool, or whole numbers with 0 for background, as files have them. An empty one says that the
+        object is not there.
         """
-        mask = np.asarray(mask)
-        if mask.dtype.kind not in "bui":
-            raise ValueError(f"mask: numbers of type {mask.dtype}; want bool or whole numbers")
-        mask = mask != 0
-        if mask.shape != self.clip.size:
-            raise ValueError(f"mask: shape {mask.shape}; want the clip's size, {self.clip.size}")
-        return self._prompt(frame, object_id, FramePrompt(given=True), mask=mask)
+        return self._add(frame, object_id, Prompt.read(mask=mask))
 
     def add_pet(self, frame: int, object_id: int) -> Mask:
-        """The pet that the model finds by itself; an empty mask if it finds none."""
-        return self._prompt(frame, object_id, FramePrompt())
+        """The pet that the model finds unprompted; an empty mask if it finds none."""
+        return self._add(frame, object_id, Prompt())
 
-    def _said(self, frame: int, object_id: int) -> FramePrompt:
-        one = self._state.objects.get(object_id)
-        before = one.prompted.get(frame) if one else None
-        return before.said if before else FramePrompt()
-
-    def _prompt(
-        self,
-        frame: int,
-        object_id: int,
-        said: FramePrompt,
-        fed_back: bool = False,
-        mask: Mask | None = None,
-    ) -> Mask:
-        """Answer and remember; raises before anything changes."""
+    def _add(self, frame: int, object_id: int, prompt: Prompt, fed_back: bool = False) -> Mask:
+        """Predict the object and remember it; raises before anything changes."""
         state = self._state
         one = state.objects.get(object_id) or TrackedObject()
         if frame not in one.prompted and len(one.prompted) >= MOST_PROMPTED:
@@ -132,19 +128,22 @@ class Session:
                 "remembered; take some back with clear_frame"
             )
         self.clip.check(frame)
+        prompt.check(self.clip.size)
         known = one.at(frame)
         # The first prompt of a frame that was not tracked reads no memory, nor do those after it.
         initial = known.initial if isinstance(known, PromptedFrame) else known is None
         reverse = known is not None and known.reverse
-        if mask is None:
+        if prompt.mask is None or prompt.points:
             seen = state.last_seen(frame, object_id) if fed_back else None
-            views = self._views(frame, said, initial, known if fed_back else None)
+            views = self._views(frame, prompt, initial, known if fed_back else None)
             answers = [
-                self._answer(view, frame, object_id, said, seen, initial, reverse) for view in views
+                self._answer(view, frame, object_id, prompt, seen, initial, reverse)
+                for view in views
             ]
             view, answer = self._best(views, answers)
             mask = state.place(state.enlarge(answer.logits[0], view), view)
         else:
+            mask = prompt.mask.unpack()
             others = [each for each in self._known_on(frame) if each != object_id]
             view = state.view_around(frame, others, mask)
             features = state.encode(frame, view).features
@@ -153,7 +152,7 @@ class Session:
         self._before_change()
         one = state.objects.setdefault(int(object_id), one)
         one.prompted[frame] = PromptedFrame(
-            said,
+            prompt,
             initial,
             reverse,
             pack(mask),
@@ -173,7 +172,7 @@ class Session:
     def _views(
         self,
         frame: int,
-        said: FramePrompt,
+        prompt: Prompt,
         initial: bool,
         before: PromptedFrame | TrackedFrame | None,
     ) -> list[View]:
@@ -181,14 +180,16 @@ class Session:
         state = self._state
         if not initial:
             view = state.view_around(frame, self._known_on(frame))
-            return [view if view.has(said.places) else state.whole]
-        if before is not None and before.view.has(said.places):
+            return [view if view.has(prompt.coordinates) else state.whole]
+        if before is not None and before.view.has(prompt.coordinates):
             return [before.view]
         if not state.zoom:
             return [state.whole]
-        return first_views(said.places, said.box is not None, self.clip.size, state.images.size)
+        return first_views(
+            prompt.coordinates, prompt.box is not None, self.clip.size, state.images.size
+        )
 
-    def _best(self, views: list[View], answers: list[Answer]) -> tuple[View, Answer]:
+    def _best(self, views: list[View], answers: list[FrameOutput]) -> tuple[View, FrameOutput]:
         """The answer that the model itself thinks better of; the first, if others are cut off."""
         best = views[0], answers[0]
         for view, answer in zip(views[1:], answers[1:], strict=True):
@@ -202,18 +203,15 @@ class Session:
         view: View,
         frame: int,
         object_id: int,
-        said: FramePrompt,
+        prompt: Prompt,
         seen: Seen | None,
         initial: bool,
         reverse: bool,
-    ) -> Answer:
+    ) -> FrameOutput:
         state = self._state
-        corner = np.array([view.left, view.top])
-        points, labels = (None, None) if not said.points else (said.points - corner, said.labels)
-        box = None if said.box is None else said.box - np.tile(corner, 2)
-        size = view.height, view.width
-        last = seen and seen.moved(view)
-        prompts, _ = picture_prompts(points, labels, box, last, size, state.images.size)
+        last = None if seen is None else seen.moved(view)[None]
+        cropped = prompt.in_crop(view.left, view.top)
+        prompts = model_prompts([cropped], (view.height, view.width), state.images.size, last)
         ids = [] if initial else [object_id]
         memories = state.memories(ids, frame, reverse, without=frame)
         answer = state.tracker.step(

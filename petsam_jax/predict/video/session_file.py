@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from petsam_jax.files.video_reader import Clip
+from petsam_jax.predict.prompt_inputs import Prompt
 from petsam_jax.predict.video.crops import View
 from petsam_jax.predict.video.tracks import (
-    FramePrompt,
     Kept,
     PromptedFrame,
     RecentFrame,
@@ -27,7 +27,7 @@ from petsam_jax.predict.video.tracks import (
     TrackedObject,
 )
 
-VERSION = 4
+VERSION, READ_VERSIONS = 5, (4, 5)
 COLUMNS = {"prompted": PromptedFrame._fields, "tracked": TrackedFrame._fields}
 ARRAYS = {"prompted": ("logits", "obj_ptr", "memory"), "tracked": ("obj_ptr",)}
 FRESH_ARRAYS = ("logits", "memory")
@@ -69,6 +69,8 @@ def _tell(number: int, one: TrackedObject, arrays: dict[str, np.ndarray]) -> dic
     for kind, records in (("prompted", one.prompted), ("tracked", one.tracked)):
         rows = [known._asdict() for known in records.values()]
         columns = {"frame": list(records)} | {n: [row[n] for row in rows] for n in COLUMNS[kind]}
+        if "prompt" in columns:
+            columns["prompt"] = [prompt.to_json() for prompt in columns["prompt"]]
         for name in ARRAYS[kind]:
             arrays[f"{number}/{kind}/{name}"] = np.array(columns.pop(name))
         told[kind] = columns
@@ -80,9 +82,12 @@ def read(path: Path) -> tuple[dict[str, Any], dict[int, TrackedObject], list[Kep
     try:
         with np.load(path, allow_pickle=False) as arrays:
             told = json.loads(str(arrays["session"]))
-            if told["version"] != VERSION:
-                raise SessionError(f"{path}: of version {told['version']}; want {VERSION}")
-            objects = {one["id"]: _object(one, arrays) for one in told["objects"]}
+            if told["version"] not in READ_VERSIONS:
+                raise SessionError(
+                    f"{path}: version {told['version']}; expected one of {READ_VERSIONS}"
+                )
+            size = told["clip"]["size"]
+            objects = {one["id"]: _object(one, size, arrays) for one in told["objects"]}
             fresh = zip(*(_rows(arrays[f"window/{name}"]) for name in FRESH_ARRAYS), strict=True)
             kept = [
                 (frame, each, RecentFrame(*large, View(*view)))
@@ -96,7 +101,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[int, TrackedObject], list[Kep
     return told, objects, kept
 
 
-def _object(told: dict[str, Any], arrays) -> TrackedObject:
+def _object(told: dict[str, Any], size: list[int], arrays) -> TrackedObject:
     one = TrackedObject()
     for kind, record, known in (
         ("prompted", PromptedFrame, one.prompted),
@@ -106,7 +111,10 @@ def _object(told: dict[str, Any], arrays) -> TrackedObject:
         for name in ARRAYS[kind]:
             columns[name] = _rows(arrays[f"{told['id']}/{kind}/{name}"])
         if "said" in columns:
-            columns["said"] = [_said(*said) for said in columns["said"]]
+            masks = zip(columns.pop("said"), columns["counts"], strict=True)
+            columns["prompt"] = [_version_4_prompt(*given, mask, size) for given, mask in masks]
+        elif "prompt" in columns:
+            columns["prompt"] = [Prompt.from_json(given) for given in columns["prompt"]]
         for name in columns.keys() & VIEWS:
             columns[name] = [View(*view) for view in columns[name]]
         rows = zip(*(columns[name] for name in COLUMNS[kind]), strict=True)
@@ -119,9 +127,10 @@ def _rows(array: np.ndarray) -> list[np.ndarray]:
     return [row.copy() for row in array]
 
 
-def _said(points, labels, box, given) -> FramePrompt:
-    """What JSON made lists of."""
-    return FramePrompt(tuple(map(tuple, points)), tuple(labels), box and tuple(box), given)
+def _version_4_prompt(points, labels, box, is_mask: bool, counts: str, size) -> Prompt:
+    """Version 4 has a column of these, and the mask of a mask prompt among the results alone."""
+    given = {"points": points, "labels": labels, "box": box}
+    return Prompt.from_json(given | ({"mask": (size, counts)} if is_mask else {}))
 
 
 def check(path: Path, told: dict[str, Any], clip: Clip, fingerprint: str) -> None:

@@ -45,7 +45,7 @@ class Where(NamedTuple):
     reverse: np.bool_
 
 
-class Answer(NamedTuple):
+class FrameOutput(NamedTuple):
     """What a frame shows of each object, and what is remembered of it."""
 
     logits: Float32[Array, "b h w"]  # at stride 4
@@ -92,12 +92,12 @@ class Tracker:
         *,
         initial: Bool[np.ndarray, " b"],
         prompted: Bool[np.ndarray, " b"],
-    ) -> Answer:
+    ) -> FrameOutput:
         """Decode one frame for all rows; those that are `initial` read no memory."""
         rows = initial, prompted
         return self._step(self._parts["step"], features, bank, where, prompts, *rows)
 
-    def given(self, features: ImageFeatures, mask: Float32[np.ndarray, "1 h w 1"]) -> Answer:
+    def given(self, features: ImageFeatures, mask: Float32[np.ndarray, "1 h w 1"]) -> FrameOutput:
         """A mask of 0 and 1 at the size of the model's input, which is its own answer."""
         return self._given(self._parts["given"], features, mask)
 
@@ -111,7 +111,7 @@ class Tracker:
         return self._recall(self._parts["recall"], features, logits, object_logit)
 
     def nothing(self, rows: int) -> Prompts:
-        """No prompts, in as many slots as `picture_prompts` has."""
+        """No prompts, in as many slots as `model_prompts` has."""
         if rows not in self._nothing:
             empty = empty_prompts(rows, self.side, self.side, CLICK_SLOTS)
             self._nothing[rows] = jax.tree.map(np.asarray, empty)
@@ -120,7 +120,9 @@ class Tracker:
     def _model(self, parameters: dict) -> SAM2:
         return nnx.merge(self._definition, self._outline | parameters)
 
-    def _run_step(self, parameters, features, bank, where, prompts, initial, prompted) -> Answer:
+    def _run_step(
+        self, parameters, features, bank, where, prompts, initial, prompted
+    ) -> FrameOutput:
         model = self._model(parameters)
         pix_feat = model.attend_memory(
             features.image_embed,
@@ -146,9 +148,9 @@ class Tracker:
             large = jnp.where(prompted[:, None, None, None], _certain(large), large)
         memory = model.encode_memory(features.image_embed, large, object_logit)
         iou_pred, object_logit = decoded.iou_pred[:, 0], object_logit[:, 0]
-        return Answer(logits[:, 0], iou_pred, object_logit, decoded.obj_ptr, memory)
+        return FrameOutput(logits[:, 0], iou_pred, object_logit, decoded.obj_ptr, memory)
 
-    def _run_given(self, parameters, features, mask) -> Answer:
+    def _run_given(self, parameters, features, mask) -> FrameOutput:
         model = self._model(parameters)
         small = shrink_mask(mask_to_logits(mask))
         if self._objective.paint is None:
@@ -165,7 +167,7 @@ class Tracker:
         memory = model.encode_memory(features.image_embed, large, object_logit)
         object_logit = object_logit[:, 0]
         sure = jnp.ones_like(object_logit)
-        return Answer(small[..., 0], sure, object_logit, answer.obj_ptr, memory)
+        return FrameOutput(small[..., 0], sure, object_logit, answer.obj_ptr, memory)
 
     def _run_recall(self, parameters, features, logits, object_logit) -> Float32[Array, "1 h w e"]:
         model = self._model(parameters)

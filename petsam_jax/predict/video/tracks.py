@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float32
 
 from petsam_jax.files.rle import decode_rle, encode_rle
+from petsam_jax.predict.prompt_inputs import Prompt
 from petsam_jax.predict.video.crops import View
 
 Mask = Bool[np.ndarray, "h w"]
@@ -20,25 +21,10 @@ Logits = Float32[np.ndarray, "h4 w4"]
 Map = Float32[np.ndarray, "h16 w16 e"]
 
 
-class FramePrompt(NamedTuple):
-    """All that was said about an object on a frame; nothing at all: find the pet."""
-
-    points: tuple[tuple[float, float], ...] = ()
-    labels: tuple[int, ...] = ()
-    box: tuple[float, ...] | None = None
-    given: bool = False  # the mask itself
-
-    @property
-    def places(self) -> Float[np.ndarray, "p 2"]:
-        """All that is pointed at, as x and y: clicks, and corners of the box."""
-        corners = () if self.box is None else (self.box[:2], self.box[2:])
-        return np.array([*self.points, *corners], float).reshape(-1, 2)
-
-
 class PromptedFrame(NamedTuple):
     """A frame with prompts, and their answer."""
 
-    said: FramePrompt
+    prompt: Prompt
     initial: bool  # no memory was read, since the frame had not been tracked
     reverse: bool  # the direction of tracking in which memory was read
     counts: str  # run lengths of the mask
