@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from petsam_jax.data import augment, clips
+from petsam_jax.data import augment, motion
 from petsam_jax.data.load import load_source
 from petsam_jax.data.pipeline import make_train_iterator
 from petsam_jax.data.sources import Source
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     kinds = {
         "plain": {},
         "augmented": {"augmentation": augment.FULL},
-        "clips": {"augmentation": augment.FULL, "motion": clips.FULL},
+        "clips": {"augmentation": augment.FULL, "motion": motion.FULL},
     }
     for kind, settings in kinds.items():
         rates = measure(

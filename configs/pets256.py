@@ -152,7 +152,7 @@ def _data() -> ConfigDict:
     data.augment.update(paste_prob=0.25, others_prob=0.25, max_others=2)
     # How often the pet is small on ground that has no pet of its own, in a clip too.
     data.augment.scene_prob = 0.2
-    # What happens in a clip that is made from a picture, as `data.clips.Motion` has it. Eight
+    # What happens in a clip that is made from a picture, as `data.motion.Motion` has it. Eight
     # frames are the fewest from which memories of every age are read. Mostly the pet moves before
     # another picture, which has a pet of its own: then memory alone tells which one is meant.
     data.motion = ConfigDict(dict(frames=8, shift=0.25, rotation=15.0, zoom=0.25, camera=0.4))

@@ -9,7 +9,8 @@ from test_augment import OTHERS, Marked, marked
 from petsam_jax.data import warp
 from petsam_jax.data.augment import FULL as VARIED
 from petsam_jax.data.augment import Augmentation, resize
-from petsam_jax.data.clips import FULL, Motion, make_clip, smooth_curve
+from petsam_jax.data.clips import make_clip
+from petsam_jax.data.motion import FULL, Motion, smooth_curve
 from petsam_jax.data.sources import BACKGROUND, IGNORE, PET, Example
 
 SIZE = 96

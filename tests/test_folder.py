@@ -99,9 +99,9 @@ def test_exif_is_applied_to_the_image_before_the_mask_is_compared(root):
 
 def test_what_cannot_be_used_is_left_out_with_its_reason(root, caplog):
     cases = {
-        "alone": "no masks/alone.* belongs to it",
-        "maskless": "no images/maskless.* belongs to it",
-        "twice": "2 files images/twice.* where one is wanted",
+        "alone": "has no masks/alone.*",
+        "maskless": "has no images/maskless.*",
+        "twice": "2 files images/twice.*; expected one",
         "torn": "damaged or truncated JPEG data",
         "text": "not an image in a format that Pillow knows",
         "size": "10 x 10, but its image 30 x 20",
@@ -130,7 +130,7 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(root, caplog):
 
 
 def test_folders_of_another_kind_are_refused(root, tmp_path):
-    with pytest.raises(LayoutError, match="no images/ folder; wanted are images/ and masks/"):
+    with pytest.raises(LayoutError, match="no images/ folder; expected images/ and masks/"):
         FolderSource(tmp_path)
     save(root, "masks/a.png", box(0))
     with pytest.raises(LayoutError, match="the first fault is .*a.png: no pet pixel"):

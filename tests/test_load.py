@@ -68,7 +68,7 @@ def test_one_folder_of_images_is_split_by_name(tmp_path):
     write_images(root, 60, start=60)
     more = [names(root, split) for split in ("train", "valid")]
     assert train <= more[0] and valid <= more[1]
-    with pytest.raises(SourceError, match="no test part; make one as a test/ folder"):
+    with pytest.raises(SourceError, match="no test split; put one in a test/ folder"):
         load_source(str(root), "test")
 
 
@@ -90,7 +90,7 @@ def test_a_train_folder_alone_gives_its_own_validation_part(tmp_path):
     train, valid = names(tmp_path, "train"), names(tmp_path, "valid")
     assert not train & valid and len(train | valid) == 30 and valid
     shutil.move(tmp_path / "train", tmp_path / "test")
-    with pytest.raises(SourceError, match="no train/ folder to take valid from"):
+    with pytest.raises(SourceError, match="no train/ folder to take split valid from"):
         load_source(str(tmp_path), "valid")
 
 
@@ -116,17 +116,17 @@ def test_a_mix_opens_each_at_its_split(tmp_path):
 )
 def test_numbers_for_shapes_that_make_no_sense(spec):
     with pytest.raises(
-        SourceError, match=f"^source '{spec}': want shapes:KEY=NUMBER.*length, size"
+        SourceError, match=f"^source '{spec}': expected shapes:KEY=NUMBER.*length, size"
     ):
         load_source(spec, "train")
 
 
 def test_a_text_that_names_nothing_lists_what_is_accepted(tmp_path):
     for spec, reason in [
-        ("pets", "no such folder, and no other kind of source"),
+        ("pets", "no such folder or other source"),
         (str(tmp_path / "none"), "no such folder"),
         (__file__, "not a folder"),
-        (str(tmp_path), "a folder of no known layout"),
+        (str(tmp_path), "unknown folder layout"),
     ]:
         with pytest.raises(SourceError, match=reason) as caught:
             load_source(spec, "train")
@@ -138,12 +138,14 @@ def test_a_text_that_names_nothing_lists_what_is_accepted(tmp_path):
             "images/ and masks/",
         ):
             assert accepted in message
-    with pytest.raises(SourceError, match="^split: want one of train, valid, test, all, got 'val'"):
+    with pytest.raises(
+        SourceError, match="^split: expected one of train, valid, test, all, got 'val'"
+    ):
         load_source("shapes", "val")
 
 
 def test_folders_that_are_nearly_right_get_their_own_advice(official, tmp_path):
-    with pytest.raises(SourceError, match=f"it holds some: {official}"):
+    with pytest.raises(SourceError, match=f"it contains some: {official}"):
         load_source(str(official.parent), "train")
     where = archives(official, tmp_path / "packed")
     with pytest.raises(SourceError, match=f"prepare --src {where} first"):
@@ -152,7 +154,7 @@ def test_folders_that_are_nearly_right_get_their_own_advice(official, tmp_path):
     with pytest.raises(LayoutError, match="no masks/ folder"):
         load_source(str(tmp_path / "half"), "train")
     (tmp_path / "half" / "annotations").mkdir()
-    with pytest.raises(LayoutError, match="missing are annotations/trimaps/"):
+    with pytest.raises(LayoutError, match="missing: annotations/trimaps/"):
         load_source(str(tmp_path / "half"), "train")
     with pytest.raises(MissingData, match=r"(?s)--download.*--src DIR.*configs/tiny\.py"):
         load_source(f"tfds:{tmp_path}", "train")

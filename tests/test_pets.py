@@ -76,9 +76,9 @@ def test_a_list_that_is_missing_is_named(official, data_dir, tmp_path):
     shutil.copytree(official, folder)
     (folder / "annotations" / "test.txt").unlink()
     assert OfficialFolder(folder, "all").names == OfficialFolder(folder, "train").names
-    with pytest.raises(LayoutError, match="the lists hold no test part, only train"):
+    with pytest.raises(LayoutError, match="no list of a test split, only train"):
         OfficialFolder(folder, "test")
-    with pytest.raises(LayoutError, match="no valid part, only test, train|only train, test"):
+    with pytest.raises(LayoutError, match="no valid split, only test, train|only train, test"):
         PetsSource(data_dir, "valid")
 
 

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from petsam_jax.data import augment, clips
+from petsam_jax.data import augment
+from petsam_jax.data.motion import FULL
 from petsam_jax.data.pipeline import make_eval_iterator, make_train_iterator
 from petsam_jax.data.shapes import ShapesSource
 from petsam_jax.data.sources import PET, Example
@@ -40,7 +41,7 @@ class Blank:
         return Example(image, np.full((3, 5), index % 2, np.uint8), self.names[index], "")
 
 
-@pytest.mark.parametrize("motion", [None, clips.FULL])
+@pytest.mark.parametrize("motion", [None, FULL])
 def test_shapes_and_types_and_visible(motion):
     (batch,) = take(make_train_iterator(SHAPES, motion=motion, **SETTINGS), 1)
     frames = () if motion is None else (motion.frames,)
@@ -51,7 +52,7 @@ def test_shapes_and_types_and_visible(motion):
     assert len(batch.name) == 4 and set(batch.name) <= set(SHAPES.names)
 
 
-@pytest.mark.parametrize("motion", [None, clips.FULL])
+@pytest.mark.parametrize("motion", [None, FULL])
 def test_a_restored_state_replays_exactly_whatever_the_threads(motion):
     first = make_train_iterator(SHAPES, motion=motion, num_threads=2, **SETTINGS)
     for _ in range(3):

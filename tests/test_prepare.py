@@ -156,7 +156,7 @@ def test_what_is_wrong_with_the_source_is_said(official, tmp_path):
     cases = [
         (tmp_path / "none", "no such folder"),
         (Path(__file__), "not a folder"),
-        (folder_with(tmp_path / "a"), "missing are images/, annotations/trimaps/"),
+        (folder_with(tmp_path / "a"), "missing: images/, annotations/trimaps/"),
         (folder_with(tmp_path / "b", "images", "annotations/trimaps"), "trainval.txt or annot"),
     ]
     for src, reason in cases:
@@ -165,9 +165,9 @@ def test_what_is_wrong_with_the_source_is_said(official, tmp_path):
         assert str(src) in str(caught.value) and "images.tar.gz" in str(caught.value)
     half = archives(official, tmp_path / "half")
     (half / "annotations.tar.gz").unlink()
-    with pytest.raises(LayoutError, match="annotations.tar.gz is wanted beside it"):
+    with pytest.raises(LayoutError, match="holds images.tar.gz but not annotations.tar.gz"):
         prepare.prepare(data, src=half)
-    with pytest.raises(PrepareError, match="say --download, or --src"):
+    with pytest.raises(PrepareError, match="add --download, or --src"):
         prepare.prepare(data)
     assert not left_behind(data)
 
@@ -179,7 +179,7 @@ def test_a_malformed_list_is_named_with_its_line(official, tmp_path, line):
     part = tmp_path / "part"
     shutil.copytree(official, part)
     (part / "annotations" / "test.txt").write_text(f"Abyssinian_6 1 1 1\n{line}\n")
-    with pytest.raises(LayoutError, match=r"test.txt, line 2: want a name and three numbers"):
+    with pytest.raises(LayoutError, match=r"test.txt, line 2: expected a name and three numbers"):
         prepare.prepare(tmp_path / "data", src=part)
 
 
@@ -202,7 +202,7 @@ def test_a_place_that_cannot_be_written_to(official, tmp_path, where):
 def test_too_little_room_is_found_out_before_the_start(official, tmp_path, monkeypatch):
     usage = types.SimpleNamespace(free=19_000_000)
     monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(PrepareError, match="19 MB free on the disk, and about 20 MB are needed"):
+    with pytest.raises(PrepareError, match="19 MB free on the disk, but about 20 MB needed"):
         prepare.prepare(tmp_path, src=official)
 
 
@@ -249,7 +249,7 @@ def test_a_killed_run_is_not_trusted_and_its_leavings_are_named(official, tmp_pa
     assert run.returncode == -signal.SIGKILL
     (leaving,) = prepare.leftovers(tmp_path)
     assert main(["--data-dir", str(tmp_path), "--src", str(official)]) == 0
-    assert f"can be deleted: {leaving}" in capsys.readouterr().err
+    assert f"safe to delete: {leaving}" in capsys.readouterr().err
     assert PetsSource(tmp_path, "all").names
 
 
@@ -342,7 +342,7 @@ def test_without_network_it_says_so_at_once(official, tmp_path, monkeypatch, cap
     assert main(["--download", "--data-dir", str(tmp_path / "data")]) == 1
     assert time.perf_counter() - start < 2
     message = capsys.readouterr().err
-    assert "no answer" in message and "curl -L -C - -O" in message and "--src DIR" in message
+    assert "not reachable" in message and "curl -L -C - -O" in message and "--src DIR" in message
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w"])
@@ -350,9 +350,9 @@ def test_without_network_it_says_so_at_once(official, tmp_path, monkeypatch, cap
 def test_an_archive_cut_short_is_named(official, tmp_path, mode, part):
     for name in ("images.tar.gz", "annotations.tar.gz"):
         where = archives(official, tmp_path / name, mode)
-        # Cut at whole blocks, where only the missing end tells.
+        # Cut at whole blocks, so that only the end marker is missing.
         os.truncate(where / name, int((where / name).stat().st_size * part) // 512 * 512)
-        with pytest.raises(LayoutError, match=f"{name}: damaged, cut short or not a tar"):
+        with pytest.raises(LayoutError, match=f"{name}: damaged, truncated or not a tar"):
             prepare.prepare(tmp_path / "data", src=where)
     assert not left_behind(tmp_path / "data")
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from petsam_jax.cli.preview import main
 from petsam_jax.data.augment import Augmentation
-from petsam_jax.data.clips import Motion
+from petsam_jax.data.motion import Motion
 from petsam_jax.data.shapes import ShapesSource
 from petsam_jax.files.contact_sheet import GREEN, RED
 from petsam_jax.train import preview

@@ -6,7 +6,8 @@ from test_augment import OTHERS, SIZE, Marked, marked
 
 from petsam_jax.data import scenery, warp
 from petsam_jax.data.augment import Augmentation, augment
-from petsam_jax.data.clips import Motion, make_clip
+from petsam_jax.data.clips import make_clip
+from petsam_jax.data.motion import Motion
 from petsam_jax.data.sources import BACKGROUND, PET, Example
 
 SMALL = Augmentation(scene_prob=1.0)

@@ -87,7 +87,7 @@ def test_on_dark_ground_brightness_tells_shapes_and_others_is_how_many_there_are
 def test_numbers_that_make_no_sense_are_refused(wrong):
     numbers = {"length": 4, "size": 32, "seed": 0, **wrong}
     with pytest.raises(
-        ValueError, match=f"shapes: want .*{next(iter(wrong))}={wrong.popitem()[1]}"
+        ValueError, match=f"shapes: expected .*{next(iter(wrong))}={wrong.popitem()[1]}"
     ):
         ShapesSource(**numbers)
     with pytest.raises(IndexError, match=r"index 4 is not in 0\.\.3"):

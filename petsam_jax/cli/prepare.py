@@ -1,4 +1,4 @@
-"""Make Oxford-IIIT Pet ready for training, without TensorFlow.
+"""Prepare Oxford-IIIT Pet for training, without TensorFlow.
 
 petsam prepare --download        # the two official archives, 811 MB
 petsam prepare --src DIR         # DIR: extracted, or holding the archives
@@ -15,37 +15,37 @@ from petsam_jax.data.prepare import leftovers, prepare
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; 0 if the data set is there afterwards."""
+    """Returns 0 if the data set is ready."""
     parser = argparse.ArgumentParser(
         prog="petsam prepare",
-        description="Make Oxford-IIIT Pet ready for training, without TensorFlow.",
+        description="Prepare Oxford-IIIT Pet for training, without TensorFlow.",
     )
     origin = parser.add_mutually_exclusive_group()
-    origin.add_argument("--download", action="store_true", help="fetch the official archives")
+    origin.add_argument("--download", action="store_true", help="download the archives (811 MB)")
     origin.add_argument(
         "--src",
         type=Path,
         metavar="DIR",
-        help=f"a folder with {' and '.join(ARCHIVES)}, or them "
-        "extracted (images/, annotations/), whole or in part",
+        help=f"folder that holds {' and '.join(ARCHIVES)}, or these "
+        "extracted (images/, annotations/), complete or in part",
     )
     parser.add_argument(
         "--data-dir",
         type=Path,
         metavar="DIR",
         default=default_data_dir(),
-        help="where to (default: %(default)s)",
+        help="where to write it (default: %(default)s)",
     )
     flags = parser.parse_args(argv)
     for path in leftovers(flags.data_dir.expanduser()):
-        print(f"left by an interrupted run, can be deleted: {path}", file=sys.stderr)
+        print(f"left by an interrupted run, safe to delete: {path}", file=sys.stderr)
     try:
         report = prepare(flags.data_dir, flags.src, flags.download)
     except (PrepareError, LayoutError, DamagedData, OSError) as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("prepare: interrupted; no half-made data set was kept", file=sys.stderr)
+        print("prepare: interrupted; the incomplete data set was removed", file=sys.stderr)
         return 130
     print(report.text())
     print(f"Use it with --source tfds:{flags.data_dir}")

@@ -1,5 +1,5 @@
-"""Images with masks: made ready (`prepare`), read (`sources` and its kinds), fed to training.
+"""Images with masks: prepared (`prepare`), opened (`load`), varied and batched (`pipeline`).
 
-Whatever the origin, an example is an image, a mask of 0 background / 1 pet / 2 ignore, a name and
-a group such as the breed (`sources.Example`).
+Whatever its origin, an example is an image, a mask (values of `mask_values`), a name and a group
+such as the breed (`sources.Example`).
 """

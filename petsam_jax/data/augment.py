@@ -1,10 +1,10 @@
-"""One image and its mask, varied for training from scratch on little data.
+"""Random variation of one image and its mask, for training from scratch on little data.
 
 In: an example of any size. Out: `size` x `size` image and mask, still aligned. Geometry is one
-affine view (`warp`), colour one matrix (`colour`). Pets of other examples come in two ways, both of
-which make the prompt decide what the target is: this pet is pasted on another image, whose own
-pet then is background; or other pets are pasted beside, behind or partly over this one. And a pet
-may be small in wide scenery, where there is nothing to decide but much to leave out.
+affine view (`warp`), colour one matrix (`colour`). Pets of other examples are added in two ways, so
+that only the prompt tells which one is the target: this pet is pasted on another image, whose own
+pet then is background; or other pets are pasted beside, behind or partly over this one. A pet may
+also be small in wide scenery, where most of the image must be left out.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ from petsam_jax.data.scenery import scenery, small_view
 from petsam_jax.data.sources import BACKGROUND, PET, Example, Source
 from petsam_jax.data.warp import Layer, Matrix
 
-# Random views tried before the whole image is taken, which keeps all of the pet.
+# Random views to try before falling back to the whole image, which keeps all of the pet.
 VIEW_TRIES = 10
 
 
 def check_range(settings, highest: dict[str, float | int], lowest: dict[str, float | int]) -> None:
-    """Raise ValueError for a field below 0 or above 1 for a `_prob`, or as the two tables say."""
+    """Raise ValueError for a field out of bounds: 0, and 1 for a `_prob`, if not given here."""
     for field in dataclasses.fields(settings):
         value, low = getattr(settings, field.name), lowest.get(field.name, 0)
         high = highest.get(field.name, 1 if field.name.endswith("_prob") else np.inf)
@@ -41,26 +41,26 @@ class Augmentation:
     zoom_out: float = 0.0
     # Width to height may change by a factor of 1 + aspect either way.
     aspect: float = 0.0
-    # Share of the pet, or of a view smaller than the pet, that a view must keep.
+    # Share of the pet that a view must keep; of the view, where that is smaller than the pet.
     min_pet: float = 0.0
     flip_prob: float = 0.0
     # Degrees either way.
     rotation: float = 0.0
-    # Factors of 1 +- these; hue is a share of the colour circle either way.
+    # Factors within 1 +- the value; hue is a share of the colour circle either way.
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
     grayscale_prob: float = 0.0
     blur_prob: float = 0.0
-    # Largest standard deviation of the blur, in pixels of the output.
+    # Largest standard deviation of the blur, in output pixels.
     blur_sigma: float = 0.0
-    # How often this pet is pasted on another image, and how often others are pasted to it.
+    # How often this pet is pasted on another image, and how often other pets are pasted around it.
     paste_prob: float = 0.0
     others_prob: float = 0.0
-    # How often the pet is instead small, on ground that has no pet of its own.
+    # How often, instead of that, the pet is small in scenery without another pet.
     scene_prob: float = 0.0
-    # At most this many others at once, each hiding at most this share of what is seen of the pet.
+    # At most this many other pets, each hiding at most this share of the visible target.
     max_others: int = 1
     max_hidden: float = 0.3
 
@@ -71,7 +71,7 @@ class Augmentation:
         check_range(self, highest, {"max_others": 1})
 
 
-# Every kind at once, at strengths that look right on the sheets of `show`: a start for configs.
+# Everything at once, at strengths that look right in `petsam preview`: a start for configs.
 FULL = Augmentation(
     crop=0.6,
     zoom_out=0.1,
@@ -100,10 +100,10 @@ def augment(
     settings: Augmentation,
     others: Source | None = None,
 ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
-    """A random image and mask of an example; `others` is where pasted images come from.
+    """A random image and mask of an example; pets and backgrounds to paste come from `others`.
 
-    What a view shows from outside the image is ignored in the mask. Raises ValueError for a
-    image and mask of different sizes.
+    Where a view reaches beyond the image, the mask says ignore. Raises ValueError for an image and
+    mask of different sizes.
     """
     layer = warp.to_layer(example)
     points = warp.pet_points(example.mask)
@@ -143,7 +143,7 @@ def _paste_elsewhere(
 def resize(
     example: Example, size: int
 ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
-    """Stretch image and mask to a square, as for evaluation: no randomness."""
+    """Stretch image and mask to a square, without randomness, as evaluation does."""
     layer = warp.to_layer(example)
     matrix = warp.view_matrix(layer.image.size, size)
     image = warp.warp_image(layer.image, matrix, size)
@@ -158,7 +158,7 @@ def first_view(
     settings: Augmentation,
     others: Source | None,
 ) -> tuple[Matrix, bool]:
-    """A view of an image, and whether the pet is small in it and wants scenery around."""
+    """A view of an image, and whether the pet is small in it and needs scenery around it."""
     if others is not None and rng.random() < settings.scene_prob:
         small = small_view(rng, layer, size)
         if small is not None:
@@ -173,7 +173,7 @@ def random_view(
     size: int,
     settings: Augmentation,
 ) -> Matrix:
-    """A view that keeps enough of the pet, whose pixels are `points`."""
+    """A view that keeps enough of the pet; `points` are pixels of it."""
     flip = bool(rng.random() < settings.flip_prob)
     pet_area = (np.asarray(layer.mask) == PET).mean()
     for _ in range(VIEW_TRIES):
@@ -187,8 +187,8 @@ def random_view(
         matrix = warp.view_matrix(layer.image.size, size, centre, sides, angle, flip)
         if not len(points):
             return matrix
-        wanted = settings.min_pet * min(1.0, area / max(pet_area, 1e-9))
-        if warp.in_view(matrix, points, size).mean() >= wanted:
+        needed = settings.min_pet * min(1.0, area / max(pet_area, 1e-9))
+        if warp.in_view(matrix, points, size).mean() >= needed:
             return matrix
     return warp.view_matrix(layer.image.size, size, flip=flip)
 
@@ -196,7 +196,7 @@ def random_view(
 def backdrop_view(
     rng: np.random.Generator, others: Source, size: int, settings: Augmentation
 ) -> tuple[Layer, Matrix]:
-    """Another image to be the background, its mask all background, and a view of it."""
+    """Another image as background, its mask all background, and a view of it."""
     layer = warp.to_layer(others[int(rng.integers(len(others)))])
     layer = layer._replace(mask=Image.new("L", layer.mask.size, BACKGROUND))
     return layer, random_view(rng, layer, np.empty((0, 2)), size, settings)

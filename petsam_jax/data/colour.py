@@ -1,15 +1,15 @@
-"""Random colour and light: everything that is linear in RGB goes into one 3 x 4 matrix.
+"""Random changes of colour and light, all linear in RGB and combined into one 3 x 4 matrix.
 
 Brightness, contrast, saturation, hue and greyness are each a matrix, so an image is recoloured in
-one pass, and the frames of a clip share their matrix. Hue turns the colour plane of YIQ, which
-keeps the luma; unlike a turn in HSV it is linear.
+one pass, and the frames of a clip share their matrix. Hue is a rotation of the colour plane of YIQ,
+which keeps the luma and, unlike a rotation in HSV, is linear.
 """
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image, ImageFilter
 
-# ITU-R BT.601, as Pillow and torchvision weigh grey.
+# ITU-R BT.601, the weights of Pillow and torchvision for grey.
 LUMA = np.array([0.299, 0.587, 0.114])
 YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
@@ -25,9 +25,9 @@ def random_colour(
     hue: float,
     grayscale_prob: float,
 ) -> ColourMatrix:
-    """Factors within 1 +- the given numbers, hue within +- a share of the circle, drawn at random.
+    """Random factors within 1 +- the given numbers, and a hue within +- a share of the circle.
 
-    `grey` is the image's mean luma in 0..255, about which contrast stretches.
+    `grey` is the image's mean luma in 0..255, the fixed point of the contrast.
     """
     light, stretch, tint = 1 + rng.uniform(-1, 1, 3) * (brightness, contrast, saturation)
     turn = 2 * np.pi * rng.uniform(-hue, hue)
@@ -45,7 +45,7 @@ def mean_grey(image: Image.Image) -> float:
 
 
 def recolour(image: Image.Image, matrix: ColourMatrix) -> Image.Image:
-    """Apply a colour matrix, clipped to 0..255; the identity returns the image untouched."""
+    """Apply a colour matrix, clipped to 0..255; the identity returns the image itself."""
     if np.allclose(matrix, np.eye(3, 4), atol=1e-6):
         return image
     return image.convert("RGB", tuple(matrix.ravel()))
@@ -53,7 +53,3 @@ def recolour(image: Image.Image, matrix: ColourMatrix) -> Image.Image:
 
 def blur(image: Image.Image, sigma: float) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(sigma)) if sigma > 0 else image
-
-
-def as_array(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    return np.array(image)

@@ -2,7 +2,7 @@
 
 Any format that Pillow reads, EXIF applied. Masks are black and white, 0 and 1, or instance numbers
 1..n, each instance an example of its own with the others as background; white beside instance
-numbers is ignored (`images.decode_mask`). Folders inside images/ and masks/ become groups.
+numbers is ignored (`files.masks.decode_mask`). Folders inside images/ and masks/ become groups.
 """
 
 from collections.abc import Iterable
@@ -18,12 +18,12 @@ from petsam_jax.data.sources import IGNORE, INSTANCE_MARK, PET, Example, image_n
 from petsam_jax.files.images import UnfitImage, check_decodes, decode_image, open_image
 from petsam_jax.files.masks import MAX_INSTANCES, VOID, decode_mask
 
-# Names of folders that say which part of a data set they are, and so nothing about the group.
-PART_NAMES = ("train", "valid", "val", "test")
+# Folder names that stand for a split and so cannot name a group.
+SPLIT_NAMES = ("train", "valid", "val", "test")
 
 
 class Pair(NamedTuple):
-    """An image and its mask by their path without suffix, "tabby/0001"."""
+    """An image and its mask; `stem` is their path without suffix, such as "tabby/0001"."""
 
     stem: str
     image: Path
@@ -31,27 +31,27 @@ class Pair(NamedTuple):
 
 
 class FolderSource:
-    """The images of one folder, every instance an example, in the order of their names.
+    """The images of one folder in the order of their names, each instance an example.
 
-    Every image and mask is decoded once on opening (an eighth of the way for JPEGs), so that
-    training never meets an unfit one; those are in `skipped`, with the reason, and logged.
+    Every image and mask is decoded once on opening (JPEGs at an eighth of their size), so that
+    training never meets an unfit one; those are logged and listed with the reason in `skipped`.
     """
 
     def __init__(self, root: Path):
-        """Raises `LayoutError` for a folder of another kind or without an image to use."""
+        """Raises `LayoutError` for a folder of another layout or without a usable image."""
         root = Path(root).expanduser()
         pairs, self.skipped = _pairs(root)
         found = len(pairs) + len(self.skipped)
         with ThreadPoolExecutor() as pool:
             instances = list(pool.map(_instances, pairs))
-        home = (root.resolve().parent if root.name in PART_NAMES else root.resolve()).name
+        home = (root.resolve().parent if root.name in SPLIT_NAMES else root.resolve()).name
         self._items: list[tuple[Pair, int]] = []
         names, groups = [], []
         for pair, numbers in zip(pairs, instances, strict=True):
             if isinstance(numbers, UnfitImage):
                 self.skipped.append(numbers)
                 continue
-            # A stem that ends like an instance's name gets a number of its own to be told apart.
+            # A stem that ends like an instance's name gets a number too, to be distinguishable.
             plain = numbers == [1] and image_name(pair.stem) == pair.stem
             for number in numbers:
                 self._items.append((pair, number))
@@ -75,10 +75,10 @@ class FolderSource:
 
 
 def _pairs(root: Path) -> tuple[list[Pair], list[UnfitImage]]:
-    """Images with their masks, and the files that have no partner or more than one."""
+    """Images with their masks, and the files without exactly one partner."""
     for part in ("images", "masks"):
         if not (root / part).is_dir():
-            raise LayoutError(f"{root}: no {part}/ folder; wanted are images/ and masks/")
+            raise LayoutError(f"{root}: no {part}/ folder; expected images/ and masks/")
     images, masks = _by_stem(root / "images"), _by_stem(root / "masks")
     pairs, skipped = [], []
     for stem in sorted(images.keys() | masks.keys()):
@@ -92,13 +92,13 @@ def _pairs(root: Path) -> tuple[list[Pair], list[UnfitImage]]:
             for paths, part in zip(of_stem, ("images", "masks"), strict=True)
             if len(paths) != 1
         )
-        several = f"{len(wrong)} files {where} where one is wanted"
-        skipped.append(UnfitImage(path, several if wrong else f"no {where} belongs to it"))
+        several = f"{len(wrong)} files {where}; expected one"
+        skipped.append(UnfitImage(path, several if wrong else f"has no {where}"))
     return pairs, skipped
 
 
 def _by_stem(folder: Path) -> dict[str, list[Path]]:
-    """Files of a folder and the folders in it, by their path without suffix; hidden ones not."""
+    """Files of a folder and its subfolders, without hidden ones, by their path without suffix."""
     found: dict[str, list[Path]] = {}
     for path in sorted(_walk(folder)):
         stem = path.relative_to(folder).with_suffix("").as_posix()
@@ -117,7 +117,7 @@ def _walk(folder: Path) -> Iterable[Path]:
 
 
 def _instances(pair: Pair) -> list[int] | UnfitImage:
-    """The numbers of the instances in a mask, or what is wrong with it or with its image."""
+    """The numbers of the instances in a mask, or what is wrong with it or its image."""
     try:
         image = open_image(pair.image)
         size = check_decodes(image)

@@ -1,7 +1,7 @@
-"""The background behind a pet, guessed: colours from around the hole, smoothly filled in.
+"""Inpainting of the background behind a pet: the colours around the hole, smoothly continued.
 
-Averages of the known pixels on ever coarser grids fill what the finer ones do not know (the
-push-pull scheme of Gortler et al. 1996). Done on a small grid, since the fill has no detail anyway.
+Averages of the known pixels on ever coarser grids fill the gaps of the finer ones (the push-pull
+scheme of Gortler et al. 1996). Done on a small grid, since the fill has no detail anyway.
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ _IS_HOLE = [0 if value == BACKGROUND else 255 for value in range(256)]
 
 
 def fill_in(layer: Layer) -> Image.Image:
-    """The image without its pet, the ignored rim included; all pet gives the mean colour."""
+    """The image without its pet and ignored rim; one that is all pet becomes the mean colour."""
     hole = layer.mask.point(_IS_HOLE).resize((GRID, GRID), Image.Resampling.BOX)
-    # Wide enough for the fur beyond a hand-drawn mask, in cells of the grid.
+    # In cells of the grid, wide enough for the fur beyond a hand-drawn mask.
     hole = hole.filter(ImageFilter.MaxFilter(5))
     small = layer.image.resize((GRID, GRID), Image.Resampling.BOX, reducing_gap=2.0)
     known = (np.asarray(hole) == 0).astype(np.float32)[..., None]
@@ -33,7 +33,7 @@ def fill_in(layer: Layer) -> Image.Image:
 def _push_pull(
     value: Float[np.ndarray, "n n 3"], known: Float[np.ndarray, "n n 1"]
 ) -> Float[np.ndarray, "n n 3"]:
-    """Keep what is known (weight 1) and fill in the rest from the next coarser grid."""
+    """Keep the known pixels (weight 1) and fill the rest from the next coarser grid."""
     side = len(value)
     if side == 1:
         return np.where(known > 0, value, np.array(MEAN_COLOUR, np.float32))

@@ -1,15 +1,15 @@
-"""From text to a source: what `--source`, `--data` and the configs may say.
+"""Sources by their text in `--source`, `--data` and configs.
 
-    shapes, shapes:length=512,size=128,seed=0     made-up shapes, no files; also
+    shapes, shapes:length=512,size=128,seed=0     generated shapes, no files; also
                                                   contrast=100, ground=100, others=4
-    tfds, tfds:DATA_DIR                           Oxford-IIIT Pet as `prepare` made it
-    DIR                                           a folder, whose layout is found out: the official
-                                                  one, extracted; a TFDS data folder; images/ and
-                                                  masks/; or train/, valid/, test/ that hold these
+    tfds, tfds:DATA_DIR                           Oxford-IIIT Pet as written by `petsam prepare`
+    DIR                                           a folder, its layout detected: the official one,
+                                                  extracted; a TFDS data folder; images/ and masks/;
+                                                  or train/, valid/, test/ that hold these
 
-A split is "train", "valid", "test" or "all". Where there is no validation part of its own, "valid"
-is a tenth of the training part, by name hash and by group (`sources.split_validation`), and "train"
-the rest. "all" is everything there is, the test part included.
+A split is "train", "valid", "test" or "all". If a source has no validation split of its own,
+"valid" is a tenth of its training split, by name hash and by group (`sources.split_validation`),
+and "train" is the rest. "all" includes the test split.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,29 +26,29 @@ from petsam_jax.data.sources import MixedSource, Source, split_validation
 SPLITS = ("train", "valid", "test", "all")
 VALID_SHARE, VALID_SEED = 0.1, 0
 SHAPES = {"length": 512, "size": 128, "seed": 0, "contrast": 100, "ground": 100, "others": 4}
-# The test part of made-up shapes comes from a seed this far away.
+# Added to the seed for the test split of shapes.
 TEST_SEED = 1_000_000
-# Part -> the names that its folder may have.
-PARTS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
+# Split -> the names that its folder may have.
+SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
 ACCEPTED = (
-    "accepted are shapes, shapes:length=512,size=128,seed=0, tfds, tfds:DATA_DIR, or a folder: "
+    "expected shapes, shapes:length=512,size=128,seed=0, tfds, tfds:DATA_DIR, or a folder: "
     "Oxford-IIIT Pet in its official layout (images/, annotations/), a TFDS data folder (with "
-    f"{NAME}/ in it), or images of your own (images/ and masks/, or train/ and valid/ with these)"
+    f"{NAME}/ in it), or your own images (images/ and masks/, or train/ and valid/ with these)"
 )
 
 
 class SourceError(ValueError):
-    """A text that names no source, or a split that the source does not have."""
+    """A text that does not describe a source, or a split that the source does not have."""
 
 
 def load_source(spec: str, split: str) -> Source:
-    """The part `split` of the source that `spec` describes.
+    """One split of the source that `spec` describes.
 
-    Raises SourceError; MissingData for a data set that is not there, LayoutError for a folder
+    Raises SourceError, MissingData for a data set that does not exist, LayoutError for a folder
     without a usable image, DamagedData for broken records.
     """
     if split not in SPLITS:
-        raise SourceError(f"split: want one of {', '.join(SPLITS)}, got {split!r}")
+        raise SourceError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     kind, _, detail = spec.partition(":")
     if kind == "shapes":
         return _shapes(spec, detail, split)
@@ -64,7 +64,7 @@ def load_mix(specs: Sequence[str], weights: Sequence[float | int], split: str) -
 
 
 def load_train_and_valid(data: ConfigDict) -> tuple[MixedSource, MixedSource]:
-    """What a config's section `data` trains on, and what it validates on."""
+    """The training and the validation source of a config's section `data`."""
     return tuple(load_mix(data.sources, data.weights, split) for split in ("train", "valid"))
 
 
@@ -74,7 +74,7 @@ def _shapes(spec: str, detail: str, split: str) -> Source:
         key, _, value = field.partition("=")
         if key not in SHAPES or not value.isdecimal():
             raise SourceError(
-                f"source {spec!r}: want shapes:KEY=NUMBER,... with keys {', '.join(SHAPES)}, "
+                f"source {spec!r}: expected shapes:KEY=NUMBER,... with keys {', '.join(SHAPES)}, "
                 f"got {field!r}"
             )
         numbers[key] = int(value)
@@ -85,15 +85,15 @@ def _shapes(spec: str, detail: str, split: str) -> Source:
 
 
 def _with_validation(open_part: Callable[[str], Source], split: str, spec: str) -> Source:
-    """A source whose "valid" is a part of its "train"."""
+    """A split of a source whose validation split is taken from its training split."""
     if split not in ("train", "valid"):
         return open_part(split)
     train, valid = split_validation(open_part("train"), VALID_SHARE, VALID_SEED)
     chosen = train if split == "train" else valid
     if not len(chosen):
         raise SourceError(
-            f"source {spec!r}: {len(train) + len(valid)} examples are too few to part into train "
-            "and valid; use split all, or make train/ and valid/ folders"
+            f"source {spec!r}: {len(train) + len(valid)} examples are too few to split into "
+            "train and valid; use split all, or make train/ and valid/ folders"
         )
     return chosen
 
@@ -110,29 +110,29 @@ def _open_folder(root: Path, split: str, spec: str) -> Source:
     if kind == "images":
         if split == "test":
             raise SourceError(
-                f"source {spec!r}: no test part; make one as a test/ folder beside train/, "
-                "or use split valid or all"
+                f"source {spec!r}: no test split; put one in a test/ folder beside train/, or "
+                "use split valid or all"
             )
         return _with_validation(lambda part: FolderSource(root), split, spec)
     raise SourceError(_what_is_wrong(root, spec))
 
 
 def _layout(root: Path) -> str | None:
-    """Which kind of data set a folder is; None if it is none."""
+    """The layout of a data set's folder; None if it is no data set."""
     if (root / "images").is_dir() and (root / "annotations").is_dir():
         return "official"
     if _data_dir(root):
         return "tfds"
     if _parts(root):
         return "parts"
-    # With one of the two, the source itself says that the other one is wanted.
+    # With only one of the two, opening the source reports the other one as missing.
     if (root / "images").is_dir() or (root / "masks").is_dir():
         return "images"
     return None
 
 
 def _data_dir(root: Path) -> Path | None:
-    """The TFDS data folder, given itself, the data set's folder in it, or its version's."""
+    """The TFDS data folder: `root` itself, or the folder around the data set or version `root`."""
     for data_dir in (root, *root.resolve().parents[:2]):
         folder = data_dir / NAME / VERSION
         inside = root.resolve() in (folder.resolve(), folder.parent.resolve())
@@ -143,7 +143,7 @@ def _data_dir(root: Path) -> Path | None:
 
 def _parts(root: Path) -> dict[str, Path]:
     found = {}
-    for part, names in PARTS.items():
+    for part, names in SPLIT_FOLDERS.items():
         folders = [root / name for name in names if (root / name / "images").is_dir()]
         if folders:
             found[part] = folders[0]
@@ -161,26 +161,18 @@ def _open_parts(root: Path, split: str, spec: str) -> Source:
             raise SourceError(f"source {spec!r}: no {split}/ folder, only {there}")
         return FolderSource(parts[split])
     if "train" not in parts:
-        raise SourceError(f"source {spec!r}: no train/ folder to take {split} from")
+        raise SourceError(f"source {spec!r}: no train/ folder to take split {split} from")
     return _with_validation(lambda part: FolderSource(parts["train"]), split, spec)
 
 
 def _what_is_wrong(root: Path, spec: str) -> str:
     if not root.is_dir():
-        fault = "not a folder" if root.exists() else "no such folder, and no other kind of source"
+        fault = "not a folder" if root.exists() else "no such folder or other source"
         return f"source {spec!r}: {fault}; {ACCEPTED}"
     if any((root / name).is_file() for name in ARCHIVES):
-        return f"source {spec!r}: archives; run petsam prepare --src {root} first"
+        return f"source {spec!r}: holds archives; run petsam prepare --src {root} first"
     inside = [path for path in sorted(root.iterdir()) if path.is_dir() and _layout(path)]
     if inside:
         hint = ", ".join(str(path) for path in inside[:5])
-        return f"source {spec!r}: no data set itself, but it holds some: {hint}"
-    return f"source {spec!r}: a folder of no known layout; {ACCEPTED}"
-
-
-def _is_layout(path: Path) -> bool:
-    try:
-        return path.is_dir() and _layout(path) is not None
-    # A folder of somebody else's.
-    except PermissionError:
-        return False
+        return f"source {spec!r}: not a data set itself, but it contains some: {hint}"
+    return f"source {spec!r}: unknown folder layout; {ACCEPTED}"

@@ -1,4 +1,4 @@
-"""Something that passes in front of the pet of a clip: another pet, or a patch of an image."""
+"""Occlusion: another pet, or a patch of an image, passes in front of a clip's pet."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -8,22 +8,22 @@ from petsam_jax.data.sources import BACKGROUND, PET
 from petsam_jax.data.warp import Layer, Matrix
 
 TRIES = 4
-# Longer side of what passes, as a share of the longer side of the pet.
+# Longer side of the occluder, as a share of the pet's.
 SIDE = (0.5, 1.1)
-# How far it moves from one frame to the next, as a share of the frame; RISE times that up or down.
+# How far it moves per frame, as a share of the frame; vertically RISE times that.
 STEP = (0.3, 0.7)
 RISE = 0.4
-# Of the pet in the first frame, at most this much may be hidden already.
+# At most this share of the pet may be hidden in the first frame.
 HIDDEN_AT_FIRST = 0.3
 
 Frame = tuple[Image.Image, paste.Mask]
 
 
 def pass_in_front(rng: np.random.Generator, frames: list[Frame], other: Layer) -> list[Frame]:
-    """Move the pet of `other`, if it is whole, or an ellipse of it across the pet of a clip.
+    """Move the pet of `other`, if it is whole, or an elliptic patch of it across a clip's pet.
 
-    It goes in a straight line and meets the pet in a frame after the first. Without a pet in the
-    first frame, or a line that leaves it visible there, the frames come back as they were.
+    It moves in a straight line and meets the pet in a frame after the first. Without a pet in the
+    first frame, or a line that leaves it visible there, the frames are returned unchanged.
     """
     image, mask = frames[0]
     size, y_x = image.size[0], np.argwhere(mask == PET)
@@ -49,22 +49,22 @@ def pass_in_front(rng: np.random.Generator, frames: list[Frame], other: Layer) -
         first = np.asarray(warp.warp_mask(other.mask, views[0], size, BACKGROUND)) == PET
         if (first & (mask == PET)).sum() <= HIDDEN_AT_FIRST * len(y_x):
             return [
-                _in_front(*frame, other, seen) for frame, seen in zip(frames, views, strict=True)
+                _occlude(*frame, other, seen) for frame, seen in zip(frames, views, strict=True)
             ]
     return frames
 
 
-def _in_front(image: Image.Image, mask: paste.Mask, other: Layer, view: Matrix):
+def _occlude(image: Image.Image, mask: paste.Mask, other: Layer, view: Matrix):
     size = image.size[0]
     cut = np.asarray(warp.warp_mask(other.mask, view, size, BACKGROUND))
     if not (cut == PET).any():
         return image, mask
     over = warp.warp_image(other.image, view, size)
-    return paste.put_before(image, mask, over, paste.pet_alpha(cut))
+    return paste.put_in_front(image, mask, over, paste.pet_alpha(cut))
 
 
 def _patch(rng: np.random.Generator, layer: Layer) -> Layer:
-    """The image with an ellipse of random form as its mask."""
+    """The image with a random ellipse as its mask."""
     mask = Image.new("L", layer.mask.size, BACKGROUND)
     half = rng.uniform(0.12, 0.4, 2)
     box = np.concatenate([0.5 - half, 0.5 + half]) * (layer.mask.size * 2)

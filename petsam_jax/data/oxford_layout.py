@@ -1,8 +1,8 @@
 """The official layout of Oxford-IIIT Pet, extracted or still in its two archives.
 
-Wanted are `annotations/trainval.txt`, `annotations/test.txt` (one of them will do), `images/*.jpg`
-and `annotations/trimaps/*.png`; `annotations/xmls/*.xml` (head boxes) may be missing. Archives are
-read in passing and nothing is extracted, so no path or link in them is ever followed.
+Required are `annotations/trainval.txt` or `annotations/test.txt`, `images/*.jpg` and
+`annotations/trimaps/*.png`; `annotations/xmls/*.xml` (head boxes) may be missing. Archives are read
+in one pass and never extracted, so no path or link in them is followed.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ from petsam_jax.files.masks import decode_trimap
 # Split -> the list of its images.
 LISTS = {"train": "trainval.txt", "test": "test.txt"}
 ARCHIVES = ("images.tar.gz", "annotations.tar.gz")
-# No image of the set is larger than a few megabytes; an archive member beyond this is not read.
+# Images of the set have a few megabytes at most; larger archive members are not read.
 MAX_BYTES = 100_000_000
 
 
 class LayoutError(ValueError):
-    """The folder or the archives are not in the official layout."""
+    """The layout of a folder or of archives is not the expected one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """The bytes of one image, its trimap and, where there is one, its head box."""
+    """The bytes of one image, its trimap and its head box, if it has one."""
 
     entry: Entry
     image: bytes
@@ -72,7 +72,7 @@ def read_list(text: str, where: str) -> list[Entry]:
         whole = len(fields) == 4 and all(field.isdecimal() for field in fields[1:])
         if not whole or "/" in fields[0] or "\\" in fields[0]:
             raise LayoutError(
-                f"{where}, line {number}: want a name and three numbers such as "
+                f"{where}, line {number}: expected a name and three numbers such as "
                 f"'Abyssinian_1 1 1 1', got {line.strip()[:80]!r}"
             )
         entries.append(Entry(fields[0], int(fields[1]), int(fields[2])))
@@ -83,8 +83,8 @@ def read_list(text: str, where: str) -> list[Entry]:
     return entries
 
 
-def check(files: Files) -> None:
-    """Raise `UnfitImage` for an image and mask that cannot be trained on, and say why."""
+def check_files(files: Files) -> None:
+    """Raise `UnfitImage`, with the reason, for an image and mask that cannot be trained on."""
     image_path, trimap_path = files.entry.image_path, files.entry.trimap_path
     image = open_image(files.image, image_path)
     if image.format not in ("JPEG", "MPO"):
@@ -104,7 +104,7 @@ def check(files: Files) -> None:
 
 
 class OfficialTree:
-    """An extracted folder, whole or a part of it."""
+    """An extracted folder, complete or in part."""
 
     def __init__(self, root: Path):
         """Raises `LayoutError`, which lists what is missing."""
@@ -117,13 +117,13 @@ class OfficialTree:
             missing.append("annotations/trainval.txt or annotations/test.txt")
         if missing:
             raise LayoutError(
-                f"{root}: not the official layout of Oxford-IIIT Pet; missing are "
+                f"{root}: not the official layout of Oxford-IIIT Pet; missing: "
                 + ", ".join(missing)
             )
         self.root = root
 
     def entries(self) -> dict[str, list[Entry]]:
-        """The entries of each split whose list is there."""
+        """The entries of each split that has a list."""
         paths = {split: self.root / "annotations" / name for split, name in LISTS.items()}
         return {
             split: read_list(path.read_text("utf-8", "replace"), str(path))
@@ -152,19 +152,19 @@ class OfficialTree:
                 yield unfit
 
     def size(self) -> int:
-        """Bytes of all the listed images and trimaps."""
+        """Total bytes of the listed images and trimaps."""
         listed = [entry for entries in self.entries().values() for entry in entries]
         paths = [self.root / p for entry in listed for p in (entry.image_path, entry.trimap_path)]
         return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 class OfficialArchives:
-    """The two archives, whole or a part of them, compressed or plain tar."""
+    """The two archives, complete or in part, compressed or plain tar."""
 
     def __init__(self, images: Path, annotations: Path):
         """Reads the annotations (20 MB) into memory; raises `LayoutError`."""
         self._images, self._annotations = images, annotations
-        # Of a member that occurs twice tar takes the last one.
+        # As with tar, the last of several members of one name counts.
         self._texts = {path: data for path, data in _members(annotations) if path[-4:] != ".jpg"}
         if not any(f"annotations/{name}" in self._texts for name in LISTS.values()):
             raise LayoutError(
@@ -172,7 +172,7 @@ class OfficialArchives:
             )
 
     def entries(self) -> dict[str, list[Entry]]:
-        """The entries of each split whose list is there."""
+        """The entries of each split that has a list."""
         found = {split: self._texts.get(f"annotations/{name}") for split, name in LISTS.items()}
         return {
             split: read_list(
@@ -183,10 +183,10 @@ class OfficialArchives:
         }
 
     def read_all(self, entries: Sequence[Entry]) -> Iterator[Files | UnfitImage]:
-        """The files of each entry in the archive's order, then those that are missing."""
-        wanted = {entry.image_path: entry for entry in entries}
+        """The files of each entry in the archive's order, then an error for each missing one."""
+        entry_of = {entry.image_path: entry for entry in entries}
         for path, image in _members(self._images):
-            entry = wanted.pop(path, None)
+            entry = entry_of.pop(path, None)
             if entry is None:
                 continue
             trimap = self._texts.get(entry.trimap_path)
@@ -194,28 +194,28 @@ class OfficialArchives:
                 yield UnfitImage(entry.trimap_path, f"not in {self._annotations.name}")
             else:
                 yield Files(entry, image, trimap, self._texts.get(entry.box_path))
-        for path in wanted:
+        for path in entry_of:
             yield UnfitImage(path, f"not in {self._images.name}")
 
     def size(self) -> int:
-        """Bytes of the archives, which is about what the images in them take."""
+        """Total bytes of the archives, which is about that of the images in them."""
         return self._images.stat().st_size + self._annotations.stat().st_size
 
 
 def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """Path and bytes of every regular file in an archive, in its order; links are left out."""
+    """Path and bytes of every regular file in an archive, in its order, without links."""
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
                 if member.isreg() and member.size <= MAX_BYTES:
                     yield member.name.removeprefix("./"), tar.extractfile(member).read()
-            # A tar ends in a block of zeros; where it is cut off, tarfile itself sees a mere end.
+            # A tar ends in a block of zeros; tarfile takes a truncated one for complete.
             tar.fileobj.seek(tar.offset)
             if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError("it ends before its end mark")
+                raise tarfile.ReadError("no end marker")
     except FileNotFoundError as error:
         raise LayoutError(f"{archive}: no such file") from error
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise LayoutError(
-            f"{archive}: damaged, cut short or not a tar archive ({error}); fetch it again"
+            f"{archive}: damaged, truncated or not a tar archive ({error}); download it again"
         ) from error

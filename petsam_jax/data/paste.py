@@ -1,8 +1,8 @@
 """Cut-outs: a pet over another image, and other pets beside, behind or partly over it.
 
 In and out: an RGB Pillow image and its mask of one size, in which 1 is the target. Cut-outs fade
-over a pixel or two, so that no hard rim gives them away. Whatever is not the target ends up as
-background, however much of a pet it is: the prompt tells which pet is meant.
+over a pixel or two, so that no hard rim gives them away. Everything but the target becomes
+background, other pets included: the prompt tells which pet is the target.
 """
 
 from typing import NamedTuple
@@ -15,19 +15,19 @@ from petsam_jax.data import warp
 from petsam_jax.data.sources import BACKGROUND, IGNORE, PET
 from petsam_jax.data.warp import Layer, Matrix
 
-# Radius of the fade in pixels, of a box filter. The pet's own edge is half transparent.
+# Radius in pixels of the box filter that fades; the pet's own edge is half transparent.
 FADE = 1
 HALF = 128
-# How far a cut-out reaches into the ignored rim, in pixels: there is fur in it, and the background
-# it came from only further out.
+# How far a cut-out reaches into the ignored rim, in pixels: fur comes first, and its old background
+# only further out.
 SPREAD = 2
-# A pet that reaches to within this share of the image's side is taken to be cut off there.
+# A pet this close to a side of the image, as a share of it, counts as cut off there.
 EDGE = 0.02
-# Longer side of a pet put beside another, as a share of the image's.
+# Longer side of a pet added beside another, as a share of the image's.
 BESIDE_SIDE = (0.3, 0.7)
-# A pet smaller than this, as a share of its own image, is a crumb and not worth pasting.
+# A pet smaller than this share of its own image is not worth pasting.
 LEAST_AREA = 0.01
-# A pet beside another must show at least this much of itself.
+# At least this share of a pet beside another must be visible.
 LEAST_SHOWN = 0.3
 PLACE_TRIES = 4
 _IS_PET = [255 if value == PET else 0 for value in range(256)]
@@ -64,7 +64,7 @@ def pet_alpha(mask: Mask) -> Image.Image:
 
 
 def paste(image: Image.Image, mask: Mask, ground: Layer) -> tuple[Image.Image, Mask]:
-    """Put the pet of an image over `ground`, whose mask is 0, or 2 where it has no image."""
+    """Put the pet of an image over `ground`, whose mask is 0, or 2 outside its image."""
     alpha = pet_alpha(mask)
     rim = (mask == IGNORE) & (np.asarray(alpha) > 0)
     kept = (mask == PET) | rim
@@ -74,10 +74,10 @@ def paste(image: Image.Image, mask: Mask, ground: Layer) -> tuple[Image.Image, M
     )
 
 
-def put_before(
+def put_in_front(
     image: Image.Image, mask: Mask, other: Image.Image, alpha: Image.Image
 ) -> tuple[Image.Image, Mask]:
-    """Cover an image with `other` where `alpha` says so; what is covered is background."""
+    """Cover an image with `other`, of opacity `alpha`; what is covered becomes background."""
     covered = np.asarray(alpha) >= HALF
     return (
         Image.composite(other, image, alpha),
@@ -88,10 +88,10 @@ def put_before(
 def put_behind(
     image: Image.Image, mask: Mask, other: Image.Image, alpha: Image.Image
 ) -> tuple[Image.Image, Mask]:
-    """As `put_before`, but the target stays in front."""
+    """As `put_in_front`, but the target stays in front."""
     opaque = np.asarray(alpha).astype(np.uint16) * (255 - np.asarray(pet_alpha(mask)))
     hidden = Image.fromarray((opaque // 255).astype(np.uint8))
-    return put_before(image, mask, other, hidden)
+    return put_in_front(image, mask, other, hidden)
 
 
 def add_beside(
@@ -99,8 +99,8 @@ def add_beside(
 ) -> tuple[Image.Image, Mask]:
     """Put the pet of `other` into the image, hiding at most `max_hidden` of the target.
 
-    A pet that is cut off by its own image's edge is put at the same edge of this one. Without a
-    fitting place, or a pet worth pasting, the image comes back as it was.
+    A pet that its own image cuts off is put at the same edge of this one. Without a fitting place,
+    or a pet worth pasting, image and mask are returned unchanged.
     """
     size, target = image.size[0], mask == PET
     box = pet_box(other)
@@ -109,16 +109,16 @@ def add_beside(
         return image, mask
     if (box.cut_low & box.cut_high).any():
         return image, mask
-    before = bool(rng.random() < 0.5)
+    in_front = bool(rng.random() < 0.5)
     for _ in range(PLACE_TRIES):
         matrix = placed_view(rng, other, box, size, BESIDE_SIDE)
         cut = np.asarray(warp.warp_mask(other.mask, matrix, size, BACKGROUND))
         pet = cut == PET
         overlap = (pet & target).sum()
-        fits = overlap <= max_hidden * target.sum() if before else True
-        shown = pet.sum() - (0 if before else overlap)
+        fits = overlap <= max_hidden * target.sum() if in_front else True
+        shown = pet.sum() - (0 if in_front else overlap)
         if fits and shown > LEAST_SHOWN * max(pet.sum(), 1):
-            put = put_before if before else put_behind
+            put = put_in_front if in_front else put_behind
             return put(image, mask, warp.warp_image(other.image, matrix, size), pet_alpha(cut))
     return image, mask
 
@@ -131,11 +131,11 @@ def placed_view(
     sides: tuple[float, float],
     stretch: float = 1.0,
 ) -> Matrix:
-    """A random size, place and mirroring for the pet, in keeping with where it is cut off.
+    """A random size, place and mirroring for the pet that keeps its cut edges at the border.
 
-    Its longer side is between two shares of the image's; it may be cut off at one of two
-    opposite sides, not at both. Its width against its height changes by up to a factor of `stretch`
-    either way.
+    Its longer side lies between the two shares `sides` of the image's. It may be cut off at one of
+    two opposite sides, not at both. The ratio of its width to its height changes by up to a factor
+    of `stretch` either way.
     """
     flip = bool(rng.random() < 0.5)
     extent = box.high - box.low

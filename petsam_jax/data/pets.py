@@ -1,7 +1,7 @@
-"""Oxford-IIIT Pet as a source: prepared with TFDS, or straight from the extracted archives.
+"""Oxford-IIIT Pet as a source: prepared as a TFDS data set, or read from the extracted archives.
 
-Both give images as they are stored, masks by the trimap (pet 1, background 0, border 2 ignore),
-names such as "Abyssinian_1" and the breed as the group.
+Both give images as stored (EXIF ignored), masks from the trimap (pet 1, background 0, border 2
+ignore), names such as "Abyssinian_1" and the breed as the group.
 """
 
 import logging
@@ -9,22 +9,22 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from petsam_jax.data.oxford_layout import Entry, LayoutError, OfficialTree, breed, check
+from petsam_jax.data.oxford_layout import Entry, LayoutError, OfficialTree, breed, check_files
 from petsam_jax.data.sources import Example
 from petsam_jax.files.images import UnfitImage, decode_stored
 from petsam_jax.files.masks import decode_trimap
 
 NAME, VERSION = "oxford_iiit_pet", "4.0.0"
-# How many of the images left out a log line names; the source's `skipped` has them all.
+# How many skipped images a log message names; the source's `skipped` has them all.
 MAX_LISTED = 10
 
 
 class MissingData(FileNotFoundError):
-    """There is no data set where it was looked for; the message says how to get one."""
+    """The data set does not exist; the message says how to get it."""
 
 
 class DamagedData(ValueError):
-    """A prepared data set that cannot be read; the message says what to do."""
+    """A prepared data set cannot be read; the message says what to do."""
 
 
 def species(breed_or_name: str) -> str:
@@ -33,64 +33,64 @@ def species(breed_or_name: str) -> str:
 
 
 def default_data_dir() -> Path:
-    """Where TFDS keeps its data sets unless told otherwise."""
+    """Where TFDS keeps its data sets by default."""
     return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
-def missing(place: str) -> MissingData:
-    """The error for a data set that is not at `place`, with every way to go on."""
+def missing_data(place: str) -> MissingData:
+    """The error for a data set that is not at `place`, with every way to get one."""
     return MissingData(
-        f"{place}: no Oxford-IIIT Pet data set there. Make it with internet (811 MB):\n"
+        f"{place}: no Oxford-IIIT Pet data set there. Download it (811 MB):\n"
         "  petsam prepare --download\n"
-        "or without, from its two archives or an extracted folder:\n"
+        "or make it offline, from its two archives or an extracted folder:\n"
         "  petsam prepare --src DIR\n"
-        "(with --data-dir for a place of your own). No data at all is needed by configs/tiny.py, "
-        "which trains on made-up shapes."
+        "(--data-dir sets another place). configs/tiny.py needs no data: it trains on generated "
+        "shapes."
     )
 
 
 def open_prepared(data_dir: Path):
-    """TFDS's builder for the prepared data set, known to be whole and readable.
+    """TFDS's builder for the prepared data set, checked to be complete and readable.
 
     Raises `MissingData` without importing TFDS, and `DamagedData` for records that are missing,
-    cut short or in a format that only TensorFlow reads.
+    truncated or in a format that only TensorFlow reads.
     """
     folder = Path(data_dir).expanduser() / NAME / VERSION
     if not (folder / "dataset_info.json").is_file():
-        raise missing(str(data_dir))
-    # Imported here, because TFDS takes seconds that an error message should not have to wait for.
+        raise missing_data(str(data_dir))
+    # Imported here, since TFDS takes seconds and an error message should not wait for it.
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(folder)
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise DamagedData(
-            f"{folder}: holds {builder.info.file_format.value} files, and array_record is needed; "
+            f"{folder}: holds {builder.info.file_format.value} files, not array_record; "
             "prepare it again with another --data-dir"
         )
     for info in builder.info.splits.values():
         for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
-            fault = _fault_of_records(str(path), length)
+            fault = _check_records(str(path), length)
             if fault:
                 raise DamagedData(f"{path}: {fault}; delete {folder} and run petsam prepare again")
     return builder
 
 
-def _fault_of_records(path: str, length: int) -> str:
-    """What is wrong with a file of `length` records, judged by its index; "" if nothing."""
+def _check_records(path: str, length: int) -> str:
+    """What the index says is wrong with a file of `length` records; "" if nothing."""
     from array_record.python import array_record_module
 
     try:
         reader = array_record_module.ArrayRecordReader(path)
         count = reader.num_records()
-        # A file that is missing or cut short counts 0, and closing says why.
+        # A missing or truncated file counts 0, and closing it raises the reason.
         reader.close()
     except RuntimeError as error:
         return f"cannot be read ({error})"
-    return "" if count == length else f"holds {count} records of {length}"
+    return "" if count == length else f"holds {count} of {length} records"
 
 
 class PetsSource:
-    """The data set as `prepare` or TFDS made it; `split` is "train", "test" or "all".
+    """The data set as `prepare` or TFDS wrote it; `split` is "train", "test" or "all".
 
     A set prepared by stock TFDS also holds the images that `prepare` leaves out, among them 23
     whose mask has no pet pixel.
@@ -103,7 +103,7 @@ class PetsSource:
 
         if split != "all" and split not in builder.info.splits:
             there = ", ".join(builder.info.splits)
-            raise LayoutError(f"{data_dir}: the data set has no {split} part, only {there}")
+            raise LayoutError(f"{data_dir}: the data set has no {split} split, only {there}")
         raw = {"image": tfds.decode.SkipDecoding(), "segmentation_mask": tfds.decode.SkipDecoding()}
         parts = "+".join(builder.info.splits) if split == "all" else split
         self._records = builder.as_data_source(parts, decoders=raw)
@@ -127,22 +127,22 @@ def _stem(file_name: bytes | str) -> str:
 
 
 class OfficialFolder:
-    """An extracted folder in the official layout, whole or in part, read without preparing it.
+    """An extracted folder in the official layout, complete or in part, read without preparing it.
 
-    `split` is "train" (trainval.txt), "test" or "all". Every image is looked at once on opening
-    (about 0.7 ms each on two cores), so that training never meets an unfit one; those are in
-    `skipped`, with the reason.
+    `split` is "train" (trainval.txt), "test" or "all". Every image is checked once on opening
+    (about 0.7 ms each on two cores), so that training never meets an unfit one; those are logged
+    and listed with the reason in `skipped`.
     """
 
     def __init__(self, root: Path, split: str):
-        """Raises `LayoutError` for another layout, a missing list or no image that can be used"""
+        """Raises `LayoutError` for another layout, a missing list or no usable image."""
         self._tree = OfficialTree(Path(root).expanduser())
-        of_split = self._tree.entries()
-        if split != "all" and split not in of_split:
-            there = ", ".join(of_split)
-            raise LayoutError(f"{root}: the lists hold no {split} part, only {there}")
-        chosen = of_split.values() if split == "all" else [of_split[split]]
-        # A part of the set may list an image twice over; it is one example all the same.
+        entries_of = self._tree.entries()
+        if split != "all" and split not in entries_of:
+            there = ", ".join(entries_of)
+            raise LayoutError(f"{root}: no list of a {split} split, only {there}")
+        chosen = entries_of.values() if split == "all" else [entries_of[split]]
+        # An image listed in several splits is one example all the same.
         listed = {entry.name: entry for entries in chosen for entry in entries}
         with ThreadPoolExecutor() as pool:
             faults = list(pool.map(self._fault, listed.values()))
@@ -157,7 +157,7 @@ class OfficialFolder:
 
     def _fault(self, entry: Entry) -> UnfitImage | None:
         try:
-            check(self._tree.read(entry))
+            check_files(self._tree.read(entry))
         except UnfitImage as unfit:
             return unfit
         return None
@@ -177,7 +177,7 @@ def _first(skipped: list[UnfitImage]) -> str:
 
 
 def log_skipped(place: str, skipped: list[UnfitImage], total: int) -> None:
-    """Say which images of a folder were left out and why, the first ten by name."""
+    """Log which images of a folder were left out and why, the first ten by name."""
     if not skipped:
         return
     lines = [f"  {unfit}" for unfit in skipped[:MAX_LISTED]]

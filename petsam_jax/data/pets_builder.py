@@ -1,7 +1,7 @@
-"""TFDS's own builder of Oxford-IIIT Pet, with what needs TensorFlow in it replaced.
+"""TFDS's own builder of Oxford-IIIT Pet with the parts that need TensorFlow replaced.
 
-Name, version, features and records are the stock ones, so that stock TFDS reads the result; reading
-the official files, and leaving out what cannot be used, is ours.
+Name, version, features and records are the stock ones, so that stock TFDS reads the result. Reading
+the official files, and leaving out unusable ones, is ours.
 """
 
 import dataclasses
@@ -18,53 +18,53 @@ from petsam_jax.data.oxford_layout import (
     LayoutError,
     OfficialArchives,
     OfficialTree,
-    check,
+    check_files,
 )
 from petsam_jax.data.pets import NAME
 from petsam_jax.files.images import UnfitImage, decode_stored, open_image
 
 LEFT_OUT = "left_out.txt"
-# For JPEGs that are neither RGB nor grey, which TFDS could not give back as three channels.
+# For JPEGs that are neither RGB nor grey, which TFDS cannot decode to three channels.
 JPEG_QUALITY = 95
 NO_BOX = (0.0, 0.0, 0.0, 0.0)
 
 
 class PrepareError(Exception):
-    """The data set cannot be made; the message says why and what to do."""
+    """The data set cannot be written; the message says why and what to do."""
 
 
 @dataclasses.dataclass
 class Remarks:
-    """Lines of the form "file: reason" about images that are not, or not wholly, in the set."""
+    """Lines of the form "file: reason" about images left out or incomplete."""
 
     left_out: list[str] = dataclasses.field(default_factory=list)
-    # In the set, but without their head box.
+    # Included, but without their head box.
     boxless: list[str] = dataclasses.field(default_factory=list)
 
 
 def url_infos() -> dict:
-    """Address of each official archive -> TFDS's record of its size and checksum; images first."""
+    """URL of each official archive -> TFDS's record of its size and checksum; images first."""
     import tensorflow_datasets as tfds
 
     infos = tfds.builder_cls(NAME).url_infos
     return {url: infos[url] for name in ARCHIVES for url in infos if url.endswith(f"/{name}")}
 
 
-def fetch_advice() -> str:
-    """What to do when the download fails."""
+def download_advice() -> str:
+    """What to do after a failed download."""
     commands = "\n".join(f"  curl -L -C - -O {url}" for url in url_infos())
     return (
-        "Try again later (an archive that is whole is not fetched twice), or fetch the archives "
-        f"with a program that goes on where it was interrupted, on any machine:\n{commands}\n"
-        "and then run petsam prepare --src DIR on the folder they are in."
+        "Try again later (a complete archive is not downloaded twice), or download the archives "
+        f"on any machine with a program that can resume:\n{commands}\n"
+        "and then run petsam prepare --src DIR on their folder."
     )
 
 
 def build(data_dir: Path, origin: OfficialTree | OfficialArchives | None) -> Remarks:
     """Write the data set's records from `origin`, or from the official site if None.
 
-    The records get their folder's final name when they are whole. Raises PrepareError, LayoutError
-    for an origin that turns out damaged, OSError.
+    Their folder gets its final name once they are complete. Raises PrepareError, LayoutError for a
+    damaged origin, OSError.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import registered
@@ -79,7 +79,7 @@ def build(data_dir: Path, origin: OfficialTree | OfficialArchives | None) -> Rem
                 source = origin or _fetch(dl_manager, list(infos))
                 splits = {split: e for split, e in source.entries().items() if e}
                 if not splits:
-                    raise LayoutError("trainval.txt and test.txt list no image at all")
+                    raise LayoutError("trainval.txt and test.txt list no images")
                 return {split: self._generate_examples(source, e) for split, e in splits.items()}
 
             def _generate_examples(self, source, entries):
@@ -98,7 +98,7 @@ def build(data_dir: Path, origin: OfficialTree | OfficialArchives | None) -> Rem
                         f"none of the {len(entries)} images of a list can be used; the first "
                         f"fault is {first}"
                     )
-                # In the folder that is renamed when all is done, like the records themselves.
+                # Like the records, in the folder that is renamed at the end.
                 listing = "".join(f"{line}\n" for line in remarks.left_out)
                 (Path(self.data_dir) / LEFT_OUT).write_text(listing)
 
@@ -109,27 +109,27 @@ def build(data_dir: Path, origin: OfficialTree | OfficialArchives | None) -> Rem
 
 
 def _fetch(dl_manager, urls: list[str]) -> OfficialArchives:
-    """The archives, fetched by TFDS unless it has them, and checked against its checksums."""
+    """The archives, downloaded by TFDS unless it has them, and checked against its checksums."""
     import requests
     from tensorflow_datasets.core.download import download_manager, util
 
     try:
         images, annotations = dl_manager.download(urls)
     except (download_manager.NonMatchingChecksumError, util.DownloadError) as error:
-        raise PrepareError(f"{error}\n{fetch_advice()}") from error
+        raise PrepareError(f"{error}\n{download_advice()}") from error
     except requests.RequestException as error:
-        raise PrepareError(f"the download failed: {error}\n{fetch_advice()}") from error
+        raise PrepareError(f"the download failed: {error}\n{download_advice()}") from error
     return OfficialArchives(Path(images), Path(annotations))
 
 
 def _example(files: Files | UnfitImage, remarks: Remarks) -> dict:
-    """The record of an image, as the stock builder has it; raises `UnfitImage`."""
+    """An image's record in the format of the stock builder; raises `UnfitImage`."""
     if isinstance(files, UnfitImage):
         raise files
-    check(files)
+    check_files(files)
     entry = files.entry
     if not (1 <= entry.label <= 37 and 1 <= entry.species <= 2):
-        reason = f"class {entry.label} and species {entry.species} are not in 1..37 and 1..2"
+        reason = f"class {entry.label} or species {entry.species} is not in 1..37 and 1..2"
         raise UnfitImage(entry.image_path, reason)
     return {
         "image": io.BytesIO(_three_channels(files)),
@@ -142,17 +142,17 @@ def _example(files: Files | UnfitImage, remarks: Remarks) -> dict:
 
 
 def _three_channels(files: Files) -> bytes:
-    """The image's own bytes wherever TFDS can read them as RGB."""
+    """The image's own bytes if TFDS can read them as RGB, else encoded again."""
     if open_image(files.image, files.entry.image_path).mode in ("RGB", "L"):
         return files.image
     pixels = decode_stored(files.image, files.entry.image_path)
-    again = io.BytesIO()
-    Image.fromarray(pixels).save(again, "JPEG", quality=JPEG_QUALITY)
-    return again.getvalue()
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "JPEG", quality=JPEG_QUALITY)
+    return encoded.getvalue()
 
 
 def _head_box(files: Files, remarks: Remarks):
-    """The head's box as parts of the image's size; zeros where there is none."""
+    """The head's box as shares of the image's sides; zeros if there is none."""
     import tensorflow_datasets as tfds
 
     if files.box is None:

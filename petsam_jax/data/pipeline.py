@@ -1,8 +1,8 @@
-"""Batches on Grain: shuffled, augmented and prefetched by threads, exactly repeatable.
+"""Batches with Grain: shuffled, augmented and prefetched by threads, exactly reproducible.
 
-Batch number i of a run depends on the source, the seed and i alone, so an iterator whose state is
+Batch number i of a run depends only on the source, the seed and i, so an iterator whose state is
 saved and restored (`get_state`, `set_state`, or Grain's Orbax handlers) continues as if it had
-never stopped, random augmentation included. Close an iterator when done with it: `it.close()`.
+never stopped, random augmentation included. Close an iterator after use: `it.close()`.
 """
 
 import functools
@@ -14,26 +14,27 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from petsam_jax.data.augment import Augmentation, augment, resize
-from petsam_jax.data.clips import Motion, make_clip
+from petsam_jax.data.clips import make_clip
+from petsam_jax.data.motion import Motion
 from petsam_jax.data.sources import PET, Example, Source
 
 
 class Batch(NamedTuple):
-    """What training sees; images are normalised on the device, by `image.normalise`."""
+    """A training batch; images are normalised on the device, by `normalise.normalise`."""
 
     image: UInt8[np.ndarray, "b *t h w 3"]  # t frames in a batch of clips only
     mask: UInt8[np.ndarray, "b *t h w"]  # 0 background, 1 pet, 2 ignore
-    visible: Bool[np.ndarray, "b *t"]  # whether any pixel of the pet is in the mask
+    visible: Bool[np.ndarray, "b *t"]  # whether the mask has any pet pixel
     name: tuple[str, ...]  # b names, for reports
 
 
 class EvalBatch(NamedTuple):
-    """What evaluation sees: the model's input, and the truth at each image's own resolution."""
+    """An evaluation batch: the model's input, and each example at its own resolution."""
 
     image: UInt8[np.ndarray, "b h w 3"]
     mask: UInt8[np.ndarray, "b h w"]
-    valid: Bool[np.ndarray, " b"]  # False for what only fills up the last batch
-    example: tuple[Example, ...]  # the valid ones, as the source gave them
+    valid: Bool[np.ndarray, " b"]  # False for the filling of the last batch
+    example: tuple[Example, ...]  # the valid ones, as the source returned them
 
 
 def make_train_iterator(
@@ -49,15 +50,15 @@ def make_train_iterator(
     num_threads: int = 2,
     prefetch: int = 4,
 ) -> grain.DatasetIterator:
-    """Endless `Batch`es of `size` x `size` images, or of clips where a `motion` is given.
+    """Endless `Batch`es of `size` x `size` images, or of clips if `motion` is given.
 
-    Process `shard_index` of `shard_count` sees its own part of each pass over the shuffled source,
-    and `batch_size` is that of one process. Every pass has its own order and augmentation.
-    `prefetch` batches are kept ready by `num_threads` threads; 0 threads read in the caller's.
+    Process `shard_index` of `shard_count` sees its own part of each pass over the shuffled source;
+    `batch_size` is per process. Every pass has its own order and augmentation. `num_threads`
+    threads keep `prefetch` batches ready; with 0 the caller's thread does the work.
     """
     if not 0 <= shard_index < shard_count or len(source) < shard_count:
         raise ValueError(
-            f"shard_index={shard_index}, shard_count={shard_count}: want "
+            f"shard_index={shard_index}, shard_count={shard_count}: expected "
             f"0 <= shard_index < shard_count <= {len(source)}, the number of examples"
         )
     if batch_size < 1 or size < 1:
@@ -65,10 +66,10 @@ def make_train_iterator(
     vary = functools.partial(
         _vary, size=size, settings=augmentation or Augmentation(), motion=motion, others=source
     )
-    # Sharding after the random map, so that each shard has random numbers of its own.
+    # Sharded after the random map, so that each shard has random numbers of its own.
     dataset = grain.MapDataset.source(source).seed(seed).shuffle().random_map(vary)
     dataset = dataset[shard_index::shard_count].repeat(None)
-    # Batched before the threads, each of which so makes whole batches.
+    # Batched before the threads, so that each thread makes whole batches.
     dataset = dataset.batch(batch_size, drop_remainder=True, batch_fn=_collate)
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
     return iter(dataset.to_iter_dataset(options))
@@ -77,9 +78,9 @@ def make_train_iterator(
 def make_eval_iterator(
     source: Source, *, batch_size: int, size: int, num_threads: int = 2, prefetch: int = 4
 ) -> Iterator[EvalBatch]:
-    """One pass in the source's order, resized and not augmented, in batches of one shape.
+    """One pass in the source's order, resized but not augmented, in batches of one shape.
 
-    The last batch is filled up with black images of no pet, which are not `valid`.
+    The last batch is filled up with black images without a pet, which are not `valid`.
     """
     if batch_size < 1 or size < 1:
         raise ValueError(f"batch_size={batch_size}, size={size}: set both to at least 1")

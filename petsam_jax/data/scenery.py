@@ -1,8 +1,8 @@
-"""Ground without a pet, and a pet small in it: most photographs of pets show little else.
+"""Scenery without a pet, for a pet that is small in it; most photographs show little but the pet.
 
-A model that knows only such portraits takes grass for fur as soon as a dog runs over a meadow. The
-ground is a piece of another image in which no pet is, mirrored at its edges until it fills the
-frame: real texture, at the cost of repeating itself.
+A model that has seen only such portraits takes grass for fur as soon as a dog runs over a meadow.
+The scenery is a piece of another image without a pet, mirrored at its edges until it fills the
+frame: real texture, at the cost of repetition.
 """
 
 import numpy as np
@@ -16,16 +16,15 @@ from petsam_jax.data.warp import Layer, Matrix
 
 # Longer side of a pet in a scene, as a share of the frame's.
 SMALL_SIDE = (0.2, 0.75)
-# Sides of the piece, as shares of its image's, and how much of the frame it covers before it is
-# mirrored.
+# Sides of the piece, as shares of its image's, and of the frame that it covers before mirroring.
 PIECE = (0.15, 0.6)
 COVERS = (0.4, 1.0)
-# How much wider or narrower than in its own image: the model sees every image as a square, a
-# clip of 16:9 as well as one of 9:16.
+# How much wider or narrower a pet gets than in its own image: the model sees every image as a
+# square, be it 16:9 or 9:16.
 STRETCH = 2.0
-# A pet that would have to be enlarged more than this would show its pixels.
-MOST_ENLARGED = 1.5
-# Images looked at for a piece without a pet, and places tried in each.
+# Beyond this factor an enlarged pet would show its pixels.
+MAX_ENLARGED = 1.5
+# Images to try for a piece without a pet, and places to try in each.
 IMAGE_TRIES = 3
 PLACE_TRIES = 40
 
@@ -33,9 +32,9 @@ PLACE_TRIES = 40
 def scenery(rng: np.random.Generator, others: Source, size: int) -> Layer:
     """A frame of `size` x `size` pixels without a pet, its mask all background.
 
-    Where no image that was drawn has a large enough piece without one, the pet of the last is
-    filled in. Images with a mask for each of several pets are passed over: one mask does not tell
-    where the others are.
+    If no drawn image has a large enough piece without a pet, the pet of the last one is inpainted.
+    Images with a mask for each of several pets are skipped, since one mask does not show the other
+    pets.
     """
     drawn = [int(index) for index in rng.integers(len(others), size=IMAGE_TRIES)]
     whole = [i for i in drawn if image_name(others.names[i]) == others.names[i]]
@@ -53,13 +52,13 @@ def scenery(rng: np.random.Generator, others: Source, size: int) -> Layer:
 def small_view(rng: np.random.Generator, layer: Layer, size: int) -> Matrix | None:
     """A view that shows the pet small.
 
-    None where its image cuts off two opposite sides of it, or where it is smaller there.
+    None if its image cuts off two opposite sides of it, or if it is already smaller there.
     """
     box = paste.pet_box(layer)
     if box is None or (box.cut_low & box.cut_high).any():
         return None
     view = paste.placed_view(rng, layer, box, size, SMALL_SIDE, STRETCH)
-    return view if np.abs(view[:, :2]).max() > 1 / MOST_ENLARGED else None
+    return view if np.abs(view[:, :2]).max() > 1 / MAX_ENLARGED else None
 
 
 def _free_piece(rng: np.random.Generator, layer: Layer) -> Image.Image | None:

@@ -1,8 +1,8 @@
-"""Made-up shapes: textured blobs on textured ground, drawn from a seed without any file.
+"""Generated shapes: textured blobs on textured ground, drawn from a seed without any file.
 
-Every image holds one to five shapes, one of which is the target; the others may lie over its
-edge, and keep a model from calling every blob the pet. Example i depends on i and the source's
-numbers other than its length alone.
+Every image holds one to five shapes, one of them the target; the others may lie over its edge, and
+keep a model from calling every blob the pet. Example i depends only on i and on the source's
+parameters other than its length.
 """
 
 import numpy as np
@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float, UInt8
 from petsam_jax.data.sources import BACKGROUND, PET, Example
 
 KINDS = ("ellipse", "polygon", "star", "blob")
-# Half the width of a shape, as a part of the image's.
+# Half the width of a shape, as a share of the image's.
 RADIUS = (0.12, 0.35)
-# A shape that would hide more of the target than this is left out.
+# A shape that would hide more than this share of the target is left out.
 MAX_HIDDEN = 0.4
-# Directions in which an outline is tabulated.
+# Number of directions in the table of an outline.
 ANGLES = 256
 NOISE = 12
 
@@ -23,10 +23,10 @@ NOISE = 12
 class ShapesSource:
     """`length` images of `size` x `size` pixels; the group is the kind of the target.
 
-    Up to `others` shapes lie beside the target. `contrast`, in per cent, is that of the waves in a
-    texture: with little, shapes are told by their colour, with all of it by the pattern alone.
-    `ground`, in per cent, is how bright the ground is: with little, each pixel tells whether it is
-    of any shape, and only which of them is the target is left to find out.
+    Up to `others` shapes lie beside the target. `contrast` (per cent) is that of the waves in a
+    texture: shapes differ by colour if it is low, only by pattern if it is 100. `ground` (per cent)
+    is the brightness of the ground: if it is low, every pixel shows whether it belongs to a shape,
+    and only the choice of the target is left to learn.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class ShapesSource:
         shares = 0 <= contrast <= 100 and 0 <= ground <= 100
         if length < 1 or size < 16 or seed < 0 or others < 0 or not shares:
             raise ValueError(
-                "shapes: want length >= 1, size >= 16, seed >= 0, contrast and ground from 0 to "
-                f"100 and others >= 0, got length={length}, size={size}, seed={seed}, "
+                "shapes: expected length >= 1, size >= 16, seed >= 0, contrast and ground in "
+                f"0..100 and others >= 0, got length={length}, size={size}, seed={seed}, "
                 f"contrast={contrast}, ground={ground}, others={others}"
             )
         self._length, self._size, self._seed = length, size, seed
@@ -75,7 +75,7 @@ class ShapesSource:
 def _shape(
     rng: np.random.Generator, kind: str, size: int
 ) -> tuple[Bool[np.ndarray, "h w"], tuple[slice, slice]]:
-    """A shape's pixels within a window, and that window; its centre is inside the image."""
+    """A shape's pixels within a window, and the window; the shape's centre is inside the image."""
     radius = rng.uniform(*RADIUS) * size
     x, y = rng.uniform(0.15, 0.85, 2) * size
     left, top = (max(int(centre - radius), 0) for centre in (x, y))

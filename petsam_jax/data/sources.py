@@ -1,6 +1,6 @@
-"""What every source of images looks like, sources mixed by weight, and the validation split.
+"""The interface of a source of images, mixing of sources by weight, and the validation split.
 
-A source is a sequence of `Example`s that can be read in any order, as Grain wants it. Its names and
+A source is a sequence of `Example`s that can be read in any order, as Grain needs it. Its names and
 groups are known without decoding an image, so splits and breakdowns by group are cheap.
 """
 
@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 BACKGROUND, PET, IGNORE = 0, 1, 2
-# Stands between the name of an image and the number of an instance in it.
+# Between the name of an image and the number of an instance in it.
 INSTANCE_MARK = "#"
-# Longest pass over a mix; beyond it, lists of names alone would fill the memory.
+# Longest pass over a mix; beyond that, the names alone would fill the memory.
 MAX_PASS = 10_000_000
 
 
@@ -33,9 +33,9 @@ class Example:
 class Source(Protocol):
     """Random access to examples; `names` and `groups` run parallel to the indices.
 
-    Several threads may read at once. Images come at full resolution, with no way to ask for a
-    smaller JPEG decode: 98 % of the pets have a side under 512, so for 256-pixel training it would
-    save 4 % of the decoding (1.42 -> 1.36 ms) and cost crops their sharpness.
+    Several threads may read at once. Images come at full resolution; decoding JPEGs smaller would
+    save only 4 % (1.42 -> 1.36 ms) for 256-pixel training, since 98 % of the pets have a side under
+    512, and would blur crops.
     """
 
     @property
@@ -50,7 +50,7 @@ class Source(Protocol):
 
 
 class Subset:
-    """Those examples of a source that `indices` lists, in that order."""
+    """The examples of a source at `indices`, in that order."""
 
     def __init__(self, source: Source, indices: Sequence[int]):
         self._source = source
@@ -69,15 +69,15 @@ class MixedSource:
     """Several sources in one: a share of `weights[i] / sum(weights)` comes from source i.
 
     One pass shows every example of every source at least once. The source that is largest for its
-    weight is shown once, the others are repeated until they have their share (to within one
-    example), spread evenly over the pass.
+    weight is shown once; the others repeat until they have their share (to within one example),
+    spread evenly over the pass.
     """
 
     def __init__(self, sources: Sequence[Source], weights: Sequence[float | int]):
         """Raises ValueError for an empty source or a weight that is not a positive number."""
         if not sources or len(sources) != len(weights):
             raise ValueError(
-                f"weights: a mix wants one weight for each of its sources (at least one), "
+                f"weights: expected one for each source, and at least one source, "
                 f"got {len(sources)} sources and {len(weights)} weights"
             )
         shares = np.asarray(weights, np.float64)
@@ -94,12 +94,12 @@ class MixedSource:
         if counts.sum() > MAX_PASS:
             raise ValueError(
                 f"weights: {list(weights)} for sources of {sizes.tolist()} examples make a pass of "
-                f"{counts.sum():.0f} examples, more than {MAX_PASS:,}; a small source cannot weigh "
-                "that much, or the large one must be shortened"
+                f"{counts.sum():.0f} examples, more than {MAX_PASS:,}; lower the weight of the "
+                "small source, or shorten the large one"
             )
         counts = counts.astype(int)
         place = np.concatenate([np.arange(count) for count in counts])
-        # Example j of n belongs at (j + 1/2) / n of the pass, whichever its source.
+        # Example j of a source's n belongs at (j + 1/2) / n of the pass.
         order = np.argsort((place + 0.5) / np.repeat(counts, counts), kind="stable")
         self._which = np.repeat(np.arange(len(sizes)), counts)[order]
         self._index = (place % np.repeat(sizes, counts))[order]
@@ -118,13 +118,13 @@ class MixedSource:
 
 
 def image_name(name: str) -> str:
-    """The name of the image that an example comes from: "cat#2" -> "cat"."""
+    """The name of an example's image: "cat#2" -> "cat"."""
     stem, _, number = name.rpartition(INSTANCE_MARK)
     return stem if stem and number.isdecimal() else name
 
 
 def name_hash(name: str, seed: int = 0) -> float:
-    """A number in [0, 1) that depends on the image's name and the seed alone."""
+    """A number in [0, 1) that depends only on the image's name and the seed."""
     key = f"{seed}/{image_name(name)}".encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=6).digest(), "big") / 2**48
 
@@ -135,18 +135,18 @@ def is_validation(
     """Which examples are for validation: those whose name hashes below `share`.
 
     The rule looks at one name at a time, so an example never changes sides when data is added. The
-    price is that the share is exact only on average: the hash knows nothing of the groups, so each
-    group is expected to give the same share, give or take sqrt(share * n). A group (of two images
-    or more) that would give none gives the image with its smallest hash; that one image, and no
-    other, may go back to training when the group grows. Instances of one image stay together.
+    price is that the share is exact only on average: each group gives `share` of its n images, give
+    or take sqrt(share * n). A group of two images or more that would give none gives the one with
+    the smallest hash; only that one may go back to training when the group grows. Instances of one
+    image stay together.
     """
     if not 0 <= share < 1:
-        raise ValueError(f"share: the validation share must be in [0, 1), got {share}")
+        raise ValueError(f"share: expected a validation share in [0, 1), got {share}")
     hashes = [name_hash(name, seed) for name in names]
     of_group: dict[str, set[float]] = {}
     for value, group in zip(hashes, groups, strict=True):
         of_group.setdefault(group, set()).add(value)
-    # What a group gives up: everything under the share, or else its smallest hash.
+    # Below a group's limit are the hashes under the share, or else its smallest one.
     limits = {
         group: max(share, np.nextafter(min(values), 1)) if share > 0 and len(values) > 1 else share
         for group, values in of_group.items()

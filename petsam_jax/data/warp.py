@@ -1,7 +1,7 @@
 """Affine views of an image and its mask: one resampling for crop, scale, flip and rotation.
 
-A `matrix` is 2 x 3 and takes a place (x, y) of the output, in pixels with the first pixel's centre
-at 0.5, to a place of the source. Image and mask are sampled through the same matrix and so stay
+A `matrix` is 2 x 3 and maps a point (x, y) of the output, in pixels with the first pixel's centre
+at 0.5, to a point of the source. Image and mask are sampled with the same matrix and so stay
 aligned: the image bilinearly, averaged first where it shrinks, the mask at the nearest pixel.
 """
 
@@ -17,9 +17,9 @@ from petsam_jax.normalise import MEAN_COLOUR
 Matrix = Float[np.ndarray, "2 3"]
 Pair = Float[np.ndarray, "2"] | tuple[float, float]  # x, y
 
-# Source pixels to an output pixel from which a factor-2 average goes before bilinear sampling.
+# From this many source pixels per output pixel, average by 2 before sampling bilinearly.
 AVERAGE_FROM = 1.7
-# Enough to tell what share of a pet is in view to within a few percent.
+# Enough to estimate the visible share of a pet to within a few per cent.
 MAX_POINTS = 400
 
 
@@ -31,11 +31,11 @@ class Layer(NamedTuple):
 
 
 def to_layer(example: Example) -> Layer:
-    """Raises ValueError, with the example's name, if the mask is not as large as the image."""
+    """Raises ValueError, with the example's name, if image and mask differ in size."""
     if example.image.shape[:2] != example.mask.shape or not example.mask.size:
         raise ValueError(
             f"{example.name}: image of {example.image.shape[:2]} and mask of "
-            f"{example.mask.shape} (height, width); they must be equal and not empty"
+            f"{example.mask.shape} (height, width); they must be the same and not empty"
         )
     return Layer(Image.fromarray(example.image), Image.fromarray(example.mask))
 
@@ -65,7 +65,7 @@ def view_matrix(
 def turned_extent(
     source: tuple[int, int], sides: Float[np.ndarray, "2"], angle: float
 ) -> Float[np.ndarray, "2"]:
-    """Width and height, as shares of the source's, of the upright box round a turned rectangle."""
+    """Width and height, as shares of the source's, of the upright box around a turned rectangle."""
     cos, sin = abs(np.cos(angle)), abs(np.sin(angle))
     width, height = sides * source
     return np.array([cos * width + sin * height, sin * width + cos * height]) / source
@@ -78,14 +78,14 @@ def motion(
     scale: float = 1.0,
     widen: float = 1.0,
 ) -> Matrix:
-    """Widen, turn (clockwise, radians) and scale about a place, then shift, within one plane."""
+    """Widen, turn (clockwise, radians) and scale about a point, then shift, within one plane."""
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[cos, -sin], [sin, cos]]) * (widen, 1)
     return np.column_stack([linear, about + np.asarray(shift) - linear @ about])
 
 
 def compose(outer: Matrix, inner: Matrix) -> Matrix:
-    """The matrix that applies `inner` first and `outer` to what comes out."""
+    """The matrix that applies `inner` first, then `outer`."""
     return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
 
 
@@ -94,15 +94,15 @@ def inverse(matrix: Matrix) -> Matrix:
     return np.column_stack([linear, -linear @ matrix[:, 2]])
 
 
-def apply(matrix: Matrix, places: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
-    return places @ matrix[:, :2].T + matrix[:, 2]
+def apply(matrix: Matrix, points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
+    return points @ matrix[:, :2].T + matrix[:, 2]
 
 
 def warp_image(image: Image.Image, matrix: Matrix, size: int) -> Image.Image:
     """`size` x `size` pixels of an RGB image; outside the source is the mean colour."""
     box = _upright_box(image, matrix, size)
     if box is not None:
-        # Averages over all it shrinks, whereas an affine transform only ever looks at 2 x 2 pixels.
+        # Averages over all source pixels; an affine transform would only see 2 x 2 of them.
         small = image.resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
         flipped = matrix[0, 0] < 0
         return small.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else small
@@ -120,7 +120,7 @@ def warp_image(image: Image.Image, matrix: Matrix, size: int) -> Image.Image:
 
 
 def warp_mask(mask: Image.Image, matrix: Matrix, size: int, outside: int = IGNORE) -> Image.Image:
-    """`size` x `size` pixels of a mask, with `outside` where the source has none."""
+    """`size` x `size` pixels of a mask, with `outside` beyond the source."""
     return mask.transform(
         (size, size),
         Image.Transform.AFFINE,
@@ -131,35 +131,35 @@ def warp_mask(mask: Image.Image, matrix: Matrix, size: int, outside: int = IGNOR
 
 
 def bend(layer: Layer, moved: Float[np.ndarray, "n n 2"]) -> Layer:
-    """Bend image and mask like a rubber sheet, by corners of a grid (rows, columns; x, y).
+    """Bend image and mask like a rubber sheet, by the corners of a grid (rows, columns; x, y).
 
-    The output shows at each corner what is `moved` pixels from it; between corners it is bilinear.
+    Each corner of the output shows the pixel `moved` away from it; in between it is bilinear.
     """
     if not moved.any():
         return layer
     cells = len(moved) - 1
     ends = [np.round(np.linspace(0, side, cells + 1)).astype(int) for side in layer.image.size]
-    places = np.stack(np.meshgrid(*ends), axis=-1) + moved
+    points = np.stack(np.meshgrid(*ends), axis=-1) + moved
     mesh = [
         (
             (ends[0][x], ends[1][y], ends[0][x + 1], ends[1][y + 1]),
             # Upper left, lower left, lower right, upper right.
             tuple(
-                np.concatenate([places[y + b, x + a] for b, a in ((0, 0), (1, 0), (1, 1), (0, 1))])
+                np.concatenate([points[y + b, x + a] for b, a in ((0, 0), (1, 0), (1, 1), (0, 1))])
             ),
         )
         for y in range(cells)
         for x in range(cells)
     ]
-    how = Image.Transform.MESH, mesh
+    transform = Image.Transform.MESH, mesh
     return Layer(
-        layer.image.transform(layer.image.size, *how, Image.Resampling.BILINEAR),
-        layer.mask.transform(layer.mask.size, *how, Image.Resampling.NEAREST),
+        layer.image.transform(layer.image.size, *transform, Image.Resampling.BILINEAR),
+        layer.mask.transform(layer.mask.size, *transform, Image.Resampling.NEAREST),
     )
 
 
 def pet_points(mask: UInt8[np.ndarray, "h w"]) -> Float[np.ndarray, "n 2"]:
-    """Centres (x, y) of pet pixels, at most `MAX_POINTS` of them and evenly drawn."""
+    """Centres (x, y) of pet pixels, at most `MAX_POINTS`, evenly spread."""
     flat = np.flatnonzero(mask == PET)
     flat = flat[:: max(1, -(-flat.size // MAX_POINTS))]
     y, x = np.divmod(flat, mask.shape[1])
@@ -167,7 +167,7 @@ def pet_points(mask: UInt8[np.ndarray, "h w"]) -> Float[np.ndarray, "n 2"]:
 
 
 def in_view(matrix: Matrix, points: Float[np.ndarray, "n 2"], size: int) -> Bool[np.ndarray, " n"]:
-    """Which places of the source the output shows."""
+    """Which points of the source are in the output."""
     seen = apply(inverse(matrix), points)
     return ((seen >= 0) & (seen < size)).all(axis=1)
 
@@ -175,11 +175,11 @@ def in_view(matrix: Matrix, points: Float[np.ndarray, "n 2"], size: int) -> Bool
 def _upright_box(
     image: Image.Image, matrix: Matrix, size: int
 ) -> tuple[float, float, float, float] | None:
-    """The rectangle of the source in view, if it is upright and inside the image."""
+    """The rectangle of the source in view, if it is upright and inside the image, else None."""
     if abs(matrix[0, 1]) + abs(matrix[1, 0]) > 1e-9 or matrix[1, 1] < 0:
         return None
     corners = apply(matrix, np.array([[0.0, 0.0], [size, size]]))
-    # Rounding may leave a corner a hair outside, which Pillow would refuse.
+    # Rounding may leave a corner slightly outside, which Pillow rejects.
     low = np.where(np.abs(corners.min(axis=0)) < 1e-6, 0.0, corners.min(axis=0))
     limit = np.array(image.size, float)
     high = corners.max(axis=0)

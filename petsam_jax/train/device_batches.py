@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from petsam_jax.config import ConfigError
 from petsam_jax.data.augment import Augmentation
-from petsam_jax.data.clips import Motion
+from petsam_jax.data.motion import Motion
 from petsam_jax.data.pipeline import make_train_iterator
 from petsam_jax.data.sources import Source
 

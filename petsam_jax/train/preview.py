@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from petsam_jax.data import augment, clips
+from petsam_jax.data import augment
+from petsam_jax.data.motion import FULL, Motion
 from petsam_jax.data.pipeline import make_train_iterator
 from petsam_jax.data.sources import PET, Source
 from petsam_jax.files.contact_sheet import GREEN, RED, YELLOW, draw_mask, edge
@@ -30,7 +31,7 @@ def draw_sheet(
     size: int = 192,
     seed: int = 0,
     augmentation: augment.Augmentation = augment.FULL,
-    motion: clips.Motion = clips.FULL,
+    motion: Motion = FULL,
 ) -> Image.Image:
     """`n` rows of cells of `size` pixels, on the first n examples of a shuffled pass."""
     feed = dict(batch_size=n, size=size, seed=seed, augmentation=augmentation, num_threads=0)

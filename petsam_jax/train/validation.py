@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
 from petsam_jax.data.augment import Augmentation
-from petsam_jax.data.clips import Motion
+from petsam_jax.data.motion import Motion
 from petsam_jax.data.pipeline import make_eval_iterator, make_train_iterator
 from petsam_jax.data.sources import PET, Source, Subset
 from petsam_jax.files.contact_sheet import RED, YELLOW, draw_errors, draw_mask
