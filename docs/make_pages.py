@@ -1,9 +1,9 @@
-"""Photograph the page, as the README shows it: clicks, boxes in the dark, and a tracked clip.
+"""Take the README's screenshots of the web page: clicks, boxes in dark mode, a tracked clip.
 
     python docs/make_pages.py    # writes page_points.webp, page_box.webp and page_video.webp
 
-The script starts `demo.py` with the weights that ship (or --ckpt) and does in Chromium what a
-visitor would. Wanted are what docs/make_click.py wants.
+The script starts `demo.py` with the weights that ship (or --ckpt) and uses the page in Chromium. It
+needs what docs/make_click.py needs.
 """
 
 import argparse
@@ -16,16 +16,16 @@ from make_click import ARGUMENTS, ROOT, page_of_demo
 from PIL import Image
 
 VIEW = {"width": 1440, "height": 900}
-# Pixels of the examples: on the kitten's ear and belly, and with the other button on its ball.
+# Pixels of the example: the kitten's ear and belly, and its ball with the right button.
 CLICKS = ((266, 284, "left"), (767, 337, "left"), (585, 400, "right"))
-# Around the dog, and grass beside it; x0, y0, x1, y1.
+# The dog, and grass beside it: x0, y0, x1, y1.
 BOXES = ((30, 15, 990, 775), (50, 40, 375, 280))
-# On the clip's first frame, and the frame that is shown after tracking.
+# Clicks on the first frame of the clip, and the frame to show after tracking.
 CLIP_CLICKS, FRAME = ((150, 170, "left"), (330, 200, "left")), 40
 
 
 class Tab:
-    """One of the page's tabs and what is done in it."""
+    """A tab of the page, and actions on it."""
 
     def __init__(self, page, name: str):
         self.page = page
@@ -38,7 +38,7 @@ class Tab:
         self.until("!app.client.running && !app.painter.due.above")
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Of a pixel of the picture, on the screen."""
+        """Where a pixel of the image is on the screen."""
         box = self.page.locator("[data-canvas=marks]:visible").bounding_box()
         left, top = self.page.evaluate(f"{self._app}.view.place({x}, {y})")
         return box["x"] + left, box["y"] + top
@@ -55,7 +55,7 @@ class Tab:
         self.idle()
 
     def save(self, name: str) -> None:
-        """Of all but the pointer, which would make a cross and a hint."""
+        """Save a screenshot, with the pointer out of the way."""
         self.page.mouse.move(5, 890)
         self.page.wait_for_timeout(600)
         screen = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
@@ -107,13 +107,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    with page_of_demo(ckpt) as address, sync_playwright() as playwright:
+    with page_of_demo(ckpt) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        for shoot, scheme in ((points, "light"), (boxes, "dark"), (clip, "light")):
+        for draw, scheme in ((points, "light"), (boxes, "dark"), (clip, "light")):
             page = browser.new_page(viewport=VIEW, color_scheme=scheme)
-            page.goto(address)
+            page.goto(url)
             Tab(page, "studio").until("app?.painter.image && app.picture")
-            shoot(page)
+            draw(page)
             page.close()
         browser.close()
     return 0
