@@ -50,7 +50,7 @@ def test_several_masks_are_numbers_in_colours_that_a_data_folder_reads(mask):
 
 def test_no_mask_is_black_and_too_many_are_refused():
     assert not np.asarray(mask_image(np.zeros((0, 5, 6), bool))).any()
-    with pytest.raises(ValueError, match="300 masks; a numbered image holds up to 254"):
+    with pytest.raises(ValueError, match="300 masks; a numbered image holds at most 254"):
         mask_image(np.ones((300, 2, 2), bool))
 
 

@@ -62,14 +62,14 @@ def test_plain_lists_of_lengths_are_read(rng):
 @pytest.mark.parametrize(
     "rle, words",
     [
-        ({"size": [2, 3], "counts": "13"}, "counts of 4 pixels, and size 2 x 3 has 6"),
-        ({"size": [2, 3], "counts": [9, -3]}, "damaged or of another image"),
+        ({"size": [2, 3], "counts": "13"}, "counts cover 4 pixels, but size 2 x 3 has 6"),
+        ({"size": [2, 3], "counts": [9, -3]}, "damaged or belongs to another image"),
         ({"size": [2, 3], "counts": ""}, "not COCO's compressed text"),
         ({"size": [2, 3], "counts": "X"}, "not COCO's compressed text"),
         ({"size": [2, 3], "counts": "1 2"}, "not COCO's compressed text"),
         ({"size": [2, 3], "counts": "o" * 13 + "1"}, "not COCO's compressed text"),
-        ({"counts": "132"}, "want {'size'"),
-        ({"size": 6, "counts": "132"}, "want {'size'"),
+        ({"counts": "132"}, "expected {'size'"),
+        ({"size": 6, "counts": "132"}, "expected {'size'"),
     ],
 )
 def test_what_is_no_rle_is_refused_by_name(rle, words):

@@ -240,7 +240,7 @@ def test_results_within_the_folder_are_not_its_pictures_the_next_time(predictor,
 
 def nothing(tmp_path):
     (tmp_path / "empty").mkdir()
-    return ["empty", "--out", "out"], "no pictures there"
+    return ["empty", "--out", "out"], "no images found"
 
 
 def missing(tmp_path):
@@ -249,7 +249,7 @@ def missing(tmp_path):
 
 def file_for_out(tmp_path):
     (tmp_path / "file").touch()
-    return ["photos", "--out", "file/out"], "--out file/out: cannot be written to"
+    return ["photos", "--out", "file/out"], "--out file/out: not writable"
 
 
 def among_the_pictures(tmp_path):

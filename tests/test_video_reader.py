@@ -101,13 +101,13 @@ def test_unfit_clips_say_what_is_wrong(sources, tmp_path):
     text.write_text("<html>404</html>")
     (tmp_path / "empty").mkdir()
     for source, reason in [
-        (broken, "broken.mp4: no video in it; it is damaged"),
-        (text, "^[^ ]*text.mp4: not a video that can be read: Invalid data found[^/']*$"),
+        (broken, "broken.mp4: no video stream; it is damaged"),
+        (text, "^[^ ]*text.mp4: not a readable video: Invalid data found[^/']*$"),
         (tmp_path / "none.mp4", "none.mp4: no such file"),
         (tmp_path / "empty", "empty: no frames"),
         ([], "no frames"),
         (iter([]), "no frames"),
-        (np.zeros((4, 4, 3), np.uint8), r"want \(t, h, w, 3\)"),
+        (np.zeros((4, 4, 3), np.uint8), r"expected \(t, h, w, 3\)"),
         ([np.zeros((4, 4, 3), np.float32)], "frame 0: .*float32"),
     ]:
         with pytest.raises(ClipError, match=reason):

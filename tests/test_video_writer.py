@@ -146,7 +146,7 @@ def test_no_frame_is_no_error(tmp_path):
 
 
 def test_what_cannot_be_written_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"out\.avi: want .* in \.mp4, \.mov, \.gif, \.webp"):
+    with pytest.raises(ValueError, match=r"out\.avi: expected .* in \.mp4, \.mov, \.gif, \.webp"):
         VideoWriter(tmp_path / "out.avi", (48, 64), 24)
     with (
         VideoWriter(tmp_path / "out.mp4", (48, 64), 24) as writer,
@@ -156,7 +156,7 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     clear = np.zeros((48, 64, 4), np.uint8)
     with (
         VideoWriter(tmp_path / "out.mov", (48, 64), 24) as writer,
-        pytest.raises(ValueError, match=r"out\.mov: H\.264 has no transparency; take \.gif or"),
+        pytest.raises(ValueError, match=r"out\.mov: H\.264 has no transparency; use \.gif or"),
     ):
         writer.write(clear)
     with pytest.raises(ValueError, match="20000 x 2 pixels; WebP allows up to 16383 a side"):

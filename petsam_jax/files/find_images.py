@@ -1,8 +1,8 @@
-"""Which images a command is about, and what the files made of each are called.
+"""The images of a command's arguments, and the names of the result files of each.
 
-In: files and folders as the user gives them. Out: `ImageFile`s in a fixed order. A folder counts
-with the folders in it, for all files whose suffix is an image's; hidden ones, and what lies in the
-folder of results, are left out. A file that is named is taken whatever its suffix, once.
+In: files and folders as given by the user. Out: `ImageFile`s in a fixed order. A folder stands for
+all files in it and its subfolders that have the suffix of an image, hidden ones and the output
+folder left out. A file given by name is used whatever its suffix, and only once.
 """
 
 import os
@@ -16,23 +16,23 @@ SUFFIXES += (".pgm", ".avif", ".jp2")
 
 
 class FilesError(ValueError):
-    """What cannot be read from or written to: the message names the path and what to do."""
+    """A path that cannot be read or written; the message says what to do."""
 
 
 class ImageFile(NamedTuple):
-    """An image's path, its name in lists of labels, and the stem of the files made of it."""
+    """An image's path, its name in annotations, and the stem of its result files."""
 
     path: Path
     label: str  # relative to the folder that holds all inputs, with slashes
-    stem: str  # relative to the folder of results, such as "tabby/0001"
+    stem: str  # relative to the output folder, such as "tabby/0001"
 
 
 def find_images(inputs: Iterable[Path], out: Path) -> list[ImageFile]:
-    """Raises FilesError where an input does not exist or no image is found.
+    """Raises FilesError if an input does not exist or no image is found.
 
-    Of images with the same stem, such as a.jpg and a.png, those after the first get a number.
+    After the first of several images with one stem, such as a.jpg and a.png, stems get a number.
     """
-    inputs = [Path(given) for given in inputs]
+    inputs = [Path(path) for path in inputs]
     top = _common_folder(inputs)
     found, seen, taken = [], set(), set()
     for given in inputs:
@@ -46,7 +46,7 @@ def find_images(inputs: Iterable[Path], out: Path) -> list[ImageFile]:
             found.append(ImageFile(path, label, stem))
     if not found:
         where = ", ".join(map(str, inputs))
-        raise FilesError(f"{where}: no images there ({' '.join(SUFFIXES)})")
+        raise FilesError(f"{where}: no images found ({' '.join(SUFFIXES)})")
     return found
 
 
@@ -58,7 +58,7 @@ def _files(given: Path, out: Path) -> list[Path]:
     found = []
     for folder, folders, names in os.walk(given):
         here = Path(folder)
-        # The results of an earlier run are not its input.
+        # Results of an earlier run are not input.
         folders[:] = [
             name
             for name in sorted(folders)
@@ -73,7 +73,7 @@ def _is_image(name: str) -> bool:
 
 
 def _free(stem: str, taken: set[str]) -> str:
-    """The stem, with a number if it is taken; some systems do not tell capitals from others."""
+    """The stem, with a number if it is taken; some file systems ignore case."""
     number, free = 1, stem
     while free.lower() in taken:
         number += 1
@@ -88,18 +88,18 @@ def _common_folder(inputs: list[Path]) -> Path:
 
 
 def check_writable(out: Path) -> None:
-    """Make the folder and see that a file can be made in it; raises FilesError."""
+    """Make the folder and check that files can be written to it; raises FilesError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise FilesError(
-            f"--out {out}: cannot be written to ({error.strerror or error}); choose another folder"
+            f"--out {out}: not writable ({error.strerror or error}); choose another folder"
         ) from error
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, its folder included."""
+    """Write a file atomically, making its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
     try:

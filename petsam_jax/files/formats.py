@@ -1,18 +1,18 @@
-"""Which formats there are and what their files are called; nothing here is slow to import.
+"""The output formats and their file names; quick to import.
 
-mask       STEM_mask.png     white on black; of several objects their numbers, in colours
-cutout     STEM_cutout.png   transparent around the object; of several a file each, _cutout_1
+mask       STEM_mask.png     white on black; several objects as numbers, shown in colours
+cutout     STEM_cutout.png   transparent around the object; several objects as _cutout_1, ...
 overlay    STEM_overlay.jpg  the image with its objects tinted and outlined
-yolo       STEM.txt          polygons, each a line of shares of the image's sides
-labelme    STEM.json         polygons, with the way to the image
-coco       coco.json         of all images: run lengths, exact
-polygons   polygons.json     of all images: the same with polygons
+yolo       STEM.txt          a polygon per line, in shares of the image's sides
+labelme    STEM.json         polygons, with the image's relative path
+coco       coco.json         all images, masks as exact run lengths
+polygons   polygons.json     all images, masks as polygons
 """
 
 from collections.abc import Collection
 from typing import NamedTuple
 
-# Formats whose files a later run would take for images of its input.
+# Formats whose files a later run would take for input images.
 IMAGES = ("mask", "cutout", "overlay")
 TEXTS = {"yolo": ".txt", "labelme": ".json"}
 WHOLE_RUN = {"coco": "coco.json", "polygons": "polygons.json"}
@@ -20,11 +20,12 @@ FORMATS = (*IMAGES, *TEXTS, *WHOLE_RUN)
 
 
 class Style(NamedTuple):
-    """What the formats leave open."""
+    """The options of the formats."""
 
     category: str = "pet"  # of COCO and labelme
     tolerance: float = 1.0  # of polygons, in pixels
-    trim: bool = True  # of cut-outs, as are those that follow
+    # Of cut-outs:
+    trim: bool = True
     soft: float = 0.0
     background: tuple[int, int, int] | None = None
 
@@ -44,7 +45,7 @@ def overlay_name(stem: str) -> str:
 
 
 def file_names(stem: str, formats: Collection[str], objects: int) -> list[str]:
-    """All files that may be made of an image with so many objects."""
+    """All files that may be written for an image with this number of objects."""
     names = [mask_name(stem)] if "mask" in formats else []
     names += cutout_names(stem, objects) if "cutout" in formats else []
     names += [overlay_name(stem)] if "overlay" in formats else []

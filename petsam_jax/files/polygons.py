@@ -1,8 +1,8 @@
-"""Masks as polygons with holes, and back into one ring for formats that know no holes.
+"""Masks as polygons with holes, and as single rings for formats without holes.
 
 Coordinates are (x, y) of the corners of pixels: the image reaches from 0 to its width and height,
-as in COCO's, YOLO's and labelme's files, and so half a pixel more than the indices of clicks and
-boxes. With no tolerance a polygon runs along the pixels' sides: filled, it is the mask again.
+as in COCO, YOLO and labelme, so they are half a pixel more than the pixel indices of clicks and
+boxes. With zero tolerance a polygon runs along the pixels' sides: filled, it is the mask again.
 """
 
 from typing import NamedTuple
@@ -16,10 +16,10 @@ Ring = Float64[np.ndarray, "_ 2"]
 
 
 class Polygon(NamedTuple):
-    """A part of a mask whose pixels hang together by their sides.
+    """A part of a mask, connected by the sides of its pixels.
 
-    No ring touches itself; rings may touch others at a corner. The outer one runs clockwise as the
-    image is seen, holes the other way.
+    No ring touches itself; two rings may touch at a corner. The outer ring runs clockwise as
+    displayed, holes run counterclockwise.
     """
 
     outer: Ring
@@ -29,8 +29,8 @@ class Polygon(NamedTuple):
 def mask_polygons(mask: Bool[np.ndarray, "h w"], tolerance: float = 0.0) -> list[Polygon]:
     """The polygons of a mask, the largest first; none for an empty one.
 
-    `tolerance` in pixels: how far a removed corner may lie from the polygon. Rings that are
-    smaller than that stay as they are, so no part and no hole is lost.
+    `tolerance` in pixels: how far a removed corner may lie from the polygon. Smaller rings stay as
+    they are, so no part and no hole is lost.
     """
     window = ndimage.find_objects(mask.astype(np.uint8))
     if not window:
@@ -50,25 +50,25 @@ def mask_polygons(mask: Bool[np.ndarray, "h w"], tolerance: float = 0.0) -> list
 
 
 def signed_area(ring: Ring) -> float:
-    """Square pixels; positive for a ring that runs clockwise as the image is seen."""
+    """In square pixels; positive for a ring that runs clockwise as displayed."""
     x, y = ring.T
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
 def joined(rings: list[Ring]) -> Ring:
-    """One ring of several, joined by cuts of no width where corners are nearest to each other.
+    """Join several rings to one by cuts of zero width between their nearest corners.
 
-    Filled by the even-odd rule, it is what the rings are together. Raises ValueError for no ring.
+    Filled by the even-odd rule, it covers the same pixels. Raises ValueError for no ring.
     """
     if not rings:
         raise ValueError("rings: none; an empty mask has no outline")
     whole = rings[0]
     for ring in rings[1:]:
         distance, nearest = cKDTree(whole).query(ring)
-        there = int(distance.argmin())
-        here = int(nearest[there])
-        around = np.roll(ring, -there, axis=0)
-        whole = np.concatenate([whole[: here + 1], around, around[:1], whole[here:]])
+        from_ring = int(distance.argmin())
+        at = int(nearest[from_ring])
+        turned = np.roll(ring, -from_ring, axis=0)
+        whole = np.concatenate([whole[: at + 1], turned, turned[:1], whole[at:]])
     return whole
 
 
@@ -76,13 +76,13 @@ def joined(rings: list[Ring]) -> Ring:
 
 
 def _rings(mask: Bool[np.ndarray, "h w"]) -> list[Int64[np.ndarray, "_ 2"]]:
-    """The corners of every outline in the order of a walk that has the mask to its right."""
+    """The corners of every outline, in the order of a walk with the mask to its right."""
     padded = np.pad(mask, 1)
     # The four pixels around each corner: above and below, left and right of it.
     al, ar, bl, br = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
     crossing = (al == br) & (ar == bl) & (al != ar)
     y, x = np.nonzero((al ^ ar ^ bl ^ br) | crossing)
-    # Where two pixels of the mask touch at a corner, two outlines turn: a corner for each pixel.
+    # Where two pixels of the mask touch only at a corner, both outlines turn: one corner for each.
     twice = crossing[y, x]
     number = np.repeat(np.arange(len(y)), 1 + twice)
     second = np.diff(number, prepend=-1) == 0
@@ -101,12 +101,12 @@ def _successors(
     above_right: Bool[np.ndarray, " n"],
     below_right: Bool[np.ndarray, " n"],
 ) -> Int64[np.ndarray, " n"]:
-    """The corner that follows each; corners are sorted by rows.
+    """The index of the corner after each; corners are sorted by rows.
 
     In a row, an outline's horizontal sides reach from the first corner to the second, from the
-    third to the fourth and so on; in a column likewise. Of two corners in one place, the first is
-    the end of the side to the left, the second of the one to the right. Its vertical side is the
-    upper one for the corner of an upper pixel: the second, if that pixel is to the right.
+    third to the fourth and so on; in a column likewise. Where two corners coincide, the first ends
+    the side to the left and the second the side to the right. The corner of the upper pixel gets
+    the upper vertical side: that is the second corner if this pixel is to the right.
     """
     index = np.arange(len(y))
     by_column = np.lexsort((second ^ above_right, y, x))
@@ -120,7 +120,7 @@ def _successors(
 
 
 def _walks(successor: Int64[np.ndarray, " n"], place: Int64[np.ndarray, " n"]) -> list[list[int]]:
-    """Closed walks through all corners, none of which comes twice to a place."""
+    """Closed walks through all corners; none visits a place twice."""
     following, place = successor.tolist(), place.tolist()
     walks, seen = [], [False] * len(following)
     for start in range(len(following)):
@@ -128,7 +128,7 @@ def _walks(successor: Int64[np.ndarray, " n"], place: Int64[np.ndarray, " n"]) -
         while not seen[here]:
             seen[here] = True
             if place[here] in position:
-                # What lies between the two visits is a walk of its own.
+                # The corners between the two visits are a walk of their own.
                 since = position[place[here]]
                 walks.append(walk[since:])
                 for corner in walks[-1]:
@@ -143,17 +143,17 @@ def _walks(successor: Int64[np.ndarray, " n"], place: Int64[np.ndarray, " n"]) -
 
 
 def _pixel_inside(corners: Int64[np.ndarray, "_ 2"]) -> tuple[int, int]:
-    """Row and column of a pixel of the mask at a ring's side."""
+    """Row and column of a mask pixel beside a ring."""
     first = 0 if corners[0, 1] == corners[1, 1] else 1
     (x, y), (next_x, _) = corners[first].tolist(), corners[(first + 1) % len(corners)].tolist()
     return (y, x) if next_x > x else (y - 1, x - 1)
 
 
-# Fewer corners
+# Simplification
 
 
 def _simplified(ring: Ring, tolerance: float) -> Ring:
-    """Douglas and Peucker's choice of corners: the farthest one, as long as it is too far off."""
+    """Douglas and Peucker's algorithm: add the farthest corner until all are within tolerance."""
     if tolerance <= 0:
         return ring
     points = ring @ np.array([1, 1j])
@@ -165,7 +165,7 @@ def _simplified(ring: Ring, tolerance: float) -> Ring:
         if end - start < 2:
             continue
         along = closed[end] - closed[start]
-        # On a scale where the stretch is the line from 0 to 1.
+        # Scaled so that the stretch is the line from 0 to 1.
         scaled = (closed[start + 1 : end] - closed[start]) / along
         distance = np.abs(scaled - np.minimum(np.maximum(scaled.real, 0.0), 1.0))
         worst = int(distance.argmax())

@@ -1,6 +1,6 @@
-"""Masks as images: black and white or numbered, the object cut out, and laid over the image.
+"""Masks as images: black and white or numbered, cut-outs, and overlays.
 
-In: the image, uint8 RGB, and masks at its size. Out: arrays or Pillow images to be saved.
+In: the image, uint8 RGB, and masks of its size. Out: arrays or Pillow images to save.
 """
 
 import math
@@ -15,7 +15,7 @@ from petsam_jax.files.masks import no_overlap
 
 Colour = tuple[int, int, int]
 
-# Objects' colours in their order, far apart from each other; the first ones again after the last.
+# Colours of objects in their order, easy to tell apart; they repeat after the last.
 COLOURS: tuple[Colour, ...] = (
     (59, 130, 246),
     (245, 158, 11),
@@ -24,27 +24,27 @@ COLOURS: tuple[Colour, ...] = (
     (6, 182, 212),
     (132, 204, 22),
 )
-# A numbered mask has a byte a pixel, and 255 says in many programs that a pixel does not count.
-MOST_OBJECTS = 254
-# An outline is this share of the image's longer side wide, and at least a pixel.
+# A numbered mask has a byte per pixel, and 255 means "ignore" in many programs.
+MAX_OBJECTS = 254
+# Width of an outline as a share of the image's longer side; at least a pixel.
 OUTLINE = 1 / 400
 
 
 def mask_image(
     masks: Bool[np.ndarray, "n h w"], scores: Float[np.ndarray, " n"] | None = None
 ) -> Image.Image:
-    """Of one object white on black; of others their numbers 1..n, in colours, on black.
+    """One object white on black; several as numbers 1..n, shown in colours on black.
 
-    Where objects overlap, the one of the highest score counts; without scores the first. Numbers
-    are the entries of the palette, so that the file shows colours and reads as numbers.
+    Where objects overlap, the one with the highest score wins; without scores, the first. Numbers
+    are palette entries, so that viewers show colours and programs read numbers.
     """
     if len(masks) == 1:
         return Image.fromarray(np.where(masks[0], np.uint8(255), np.uint8(0)))
-    if len(masks) > MOST_OBJECTS:
-        raise ValueError(f"{len(masks)} masks; a numbered image holds up to {MOST_OBJECTS}")
-    apart = no_overlap(masks, scores)
+    if len(masks) > MAX_OBJECTS:
+        raise ValueError(f"{len(masks)} masks; a numbered image holds at most {MAX_OBJECTS}")
+    separate = no_overlap(masks, scores)
     numbers = np.zeros(masks.shape[1:], np.uint8)
-    for number, mask in enumerate(apart, start=1):
+    for number, mask in enumerate(separate, start=1):
         numbers[mask] = number
     image = Image.fromarray(numbers)
     colours = [COLOURS[number % len(COLOURS)] for number in range(len(masks))]
@@ -60,7 +60,7 @@ def overlay(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The image with each mask tinted and outlined, later masks above earlier ones.
 
-    `opacity` from 0, outlines alone, to 1, which hides what is below.
+    `opacity` ranges from 0 (outlines only) to 1 (opaque).
     """
     drawn = image.copy()
     width = max(1, round(max(image.shape) * OUTLINE))
@@ -72,7 +72,7 @@ def overlay(
         inside, view = mask[window], drawn[window]
         edge = inside & ~core(inside, width)
         for channel, value in enumerate(np.float32(colours[number % len(colours)])):
-            # There are 256 shades to tint, and many more pixels.
+            # A table of 256 shades is quicker than tinting every pixel.
             tinted = np.rint(shades + np.float32(opacity) * (value - shades)).astype(np.uint8)
             plane = view[..., channel]
             np.copyto(plane, tinted[plane], where=inside)
@@ -81,9 +81,9 @@ def overlay(
 
 
 def core(mask: Bool[np.ndarray, "h w"], width: int) -> Bool[np.ndarray, "h w"]:
-    """What is more than `width` steps across and down from the edge.
+    """The pixels of a mask more than `width` steps across and down from its edge.
 
-    Beyond the image's sides the mask goes on, as far as one can see.
+    The mask is taken to continue beyond the image's border.
     """
     for _ in range(width):
         around = np.pad(mask, 1, constant_values=True)
@@ -101,22 +101,21 @@ def cutout(
 ) -> UInt8[np.ndarray, "H W 4"]:
     """The object as RGBA, at the image's size or trimmed to what is not transparent.
 
-    `soft` is how many pixels wide the edge fades, centred on the mask's edge. What fades beyond
-    the mask has the colours of the object's nearest pixels, so that nothing of the old background
-    shines through; and where all is transparent the colours are black, so that nothing of it is
-    hidden in the file. `background` is a colour or an image to put behind it. An empty mask cannot
-    be trimmed: all of the image's size is transparent then.
+    The edge fades over `soft` pixels, centred on the mask's edge. Beyond the mask it takes the
+    colours of the object's nearest pixels, so that the old background does not shine through, and
+    fully transparent pixels are black, so that the file does not hide it. `background` is a colour
+    or an image to put behind the object. An empty mask is not trimmed but transparent everywhere.
     """
     window = _window(mask, math.ceil(soft / 2) + 1)
-    made = np.zeros((*mask.shape, 4), np.uint8)
+    rgba = np.zeros((*mask.shape, 4), np.uint8)
     if window is not None:
-        made[window] = _faded(image[window], mask[window], soft)
-    seen = made[..., 3] > 0
+        rgba[window] = _faded(image[window], mask[window], soft)
+    visible = rgba[..., 3] > 0
     if background is not None:
         below = np.broadcast_to(np.asarray(background, np.uint8), image.shape)
-        made[..., :3] = _blend(made, below)
-        made[..., 3] = 255
-    return made[_window(seen, 0) or ...] if trim else made
+        rgba[..., :3] = _blend(rgba, below)
+        rgba[..., 3] = 255
+    return rgba[_window(visible, 0) or ...] if trim else rgba
 
 
 def _blend(
@@ -129,8 +128,8 @@ def _blend(
 def _faded(
     image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], soft: float
 ) -> UInt8[np.ndarray, "h w 4"]:
-    """RGBA of a window around a mask, where some of the mask is."""
-    # Where all is mask there is no edge to fade.
+    """RGBA of a window around a mask that is not empty."""
+    # A mask that fills the window has no edge to fade.
     if soft <= 0 or mask.all():
         return np.dstack([image * mask[..., None], np.where(mask, np.uint8(255), np.uint8(0))])
     outward, nearest = ndimage.distance_transform_edt(~mask, return_indices=True)
@@ -141,12 +140,12 @@ def _faded(
 
 
 def _ramp(depth: Float32[np.ndarray, "h w"], soft: float) -> UInt8[np.ndarray, "h w"]:
-    """From 0 to 255 as the depth within the mask goes from -soft/2 to soft/2 pixels."""
+    """0 to 255 as the depth within the mask goes from -soft/2 to soft/2 pixels."""
     return np.rint(np.clip(0.5 + depth / np.float32(soft), 0, 1) * 255).astype(np.uint8)
 
 
 def _window(mask: Bool[np.ndarray, "h w"], margin: int) -> tuple[slice, slice] | None:
-    """The rows and columns with all of a mask and a margin, within the image."""
+    """Rows and columns of a mask and a margin around it, within the image; None if it is empty."""
     found = ndimage.find_objects(mask.astype(np.uint8))
     if not found:
         return None

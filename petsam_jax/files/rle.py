@@ -1,9 +1,10 @@
 """COCO's run-length encoding, compressed: {"size": [height, width], "counts": text}.
 
-The lengths of the runs of a mask read column by column, of background first. From the fourth run on
-a length is told as the difference to the last but one. Each number is cut into groups of 5 bits,
-the lowest first, in two's complement: a character's code is 48 + group, + 32 where more follow.
-Round trips are exact, and the text is that of pycocotools.
+The counts are the lengths of runs of pixels, column by column, beginning with background. From the
+fourth run on, the difference to the run before last is stored. Each number is split into groups of
+5 bits, the lowest first, in two's complement: a character's code is 48 + group, + 32 if more
+follow. Round trips are exact, and the text equals that of pycocotools. By hand, since pycocotools
+is a compiled dependency for these few lines.
 """
 
 from collections.abc import Mapping
@@ -13,32 +14,32 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 OFFSET, BITS, MORE = 48, 5, 32
-# No length of an image needs more groups than this.
-MOST_GROUPS = 12
+# Enough groups for any length.
+MAX_GROUPS = 12
 
 
 def encode_rle(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:
-    """The mask as JSON can hold it."""
+    """The mask in a form that JSON can hold."""
     return {"size": list(mask.shape), "counts": _to_text(_run_lengths(mask))}
 
 
 def decode_rle(rle: Mapping[str, Any]) -> Bool[np.ndarray, "h w"]:
     """The mask of `encode_rle`; counts may also be bytes, or a list of lengths as in COCO's files.
 
-    Raises ValueError for what is no such thing.
+    Raises ValueError for anything else.
     """
     try:
         (height, width), counts = rle["size"], rle["counts"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            "RLE: want {'size': [height, width], 'counts': text or list of lengths}"
+            "RLE: expected {'size': [height, width], 'counts': text or list of lengths}"
         ) from error
     compressed = isinstance(counts, str | bytes)
     runs = _from_text(counts) if compressed else np.array(counts, np.int64)
     if (runs < 0).any() or runs.sum() != height * width:
         raise ValueError(
-            f"RLE: counts of {runs.sum():,} pixels, and size {height} x {width} has "
-            f"{height * width:,}; the text is damaged or of another image"
+            f"RLE: counts cover {runs.sum():,} pixels, but size {height} x {width} has "
+            f"{height * width:,}; the text is damaged or belongs to another image"
         )
     inside = np.arange(len(runs)) % 2 == 1
     return np.repeat(inside, runs).reshape(width, height).T
@@ -52,14 +53,14 @@ def _run_lengths(mask: Bool[np.ndarray, "h w"]) -> Int64[np.ndarray, " runs"]:
 
 
 def _to_text(runs: Int64[np.ndarray, " runs"]) -> str:
-    told = runs.copy()
-    told[3:] -= runs[1:-2]
-    groups = told[:, None] >> (BITS * np.arange(MOST_GROUPS))
-    # A number ends with the group whose highest bit says the sign of all that would follow.
+    stored = runs.copy()
+    stored[3:] -= runs[1:-2]
+    groups = stored[:, None] >> (BITS * np.arange(MAX_GROUPS))
+    # A number ends with the group whose highest bit is the sign of everything beyond it.
     rest, sign = groups >> BITS, groups & 16
     ends = rest == np.where(sign, -1, 0)
     length = ends.argmax(axis=1) + 1
-    position = np.arange(MOST_GROUPS)
+    position = np.arange(MAX_GROUPS)
     codes = OFFSET + (groups & 31) + MORE * (position < length[:, None] - 1)
     return codes[position < length[:, None]].astype(np.uint8).tobytes().decode()
 
@@ -74,7 +75,7 @@ def _from_text(text: str | bytes) -> Int64[np.ndarray, " runs"]:
         not known
         or len(last) == 0
         or last[-1] < len(codes) - 1
-        or (last - first >= MOST_GROUPS).any()
+        or (last - first >= MAX_GROUPS).any()
     ):
         raise ValueError(f"RLE: counts {text[:40]!r} are not COCO's compressed text")
     shift = BITS * (np.arange(len(codes)) - np.repeat(first, last - first + 1))

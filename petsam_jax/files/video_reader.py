@@ -1,8 +1,8 @@
-"""A clip in whatever form it is given, as RGB frames that are read by their number.
+"""Clips in any form as RGB frames, read by their number.
 
-In: the path of a video (mp4, mov, webm, GIF: whatever FFmpeg opens), of a folder of JPEG or PNG
-frames, a sequence of arrays, or an iterator of arrays whose length nobody knows. Out: uint8, h w 3,
-all of one size. No more than a few frames are ever held, however long the clip.
+In: the path of a video (mp4, mov, webm, GIF: whatever FFmpeg opens) or of a folder of JPEG or PNG
+frames, a sequence of arrays, or an iterator of arrays of unknown length. Out: uint8, h w 3, all of
+one size. Only a few frames are held in memory, however long the clip.
 """
 
 import re
@@ -17,29 +17,29 @@ from jaxtyping import UInt8
 
 from petsam_jax.files.images import UnfitImage, load_image
 
-# Frames of a video or a stream that stay readable without decoding again, if they are small.
+# How many decoded frames of a video or stream are kept: up to KEPT, fewer if they are large.
 KEPT, LEAST_KEPT, KEPT_BYTES = 32, 6, 64_000_000
 SUFFIXES = (".jpg", ".jpeg", ".png")
-# Of folders, arrays and streams, which do not say.
-USUAL_FPS = 24.0
+# For folders, arrays and streams, which have no frame rate.
+DEFAULT_FPS = 24.0
 
 Frame = UInt8[np.ndarray, "h w 3"]
-Source = str | Path | np.ndarray | Sequence | Iterator
+ClipSource = str | Path | np.ndarray | Sequence | Iterator
 
 
 class ClipError(ValueError):
-    """A clip that cannot be used; the message names it and what is wrong."""
+    """A clip that cannot be used; the message names it and the fault."""
 
 
 class Clip:
-    """Frames by number. Subclasses give `_read`, `count` (None: unknown as yet) and `fps`."""
+    """Frames by number. Subclasses define `_read`; `count` is None while unknown."""
 
-    # Whether frames are only there once they happen.
+    # Whether frames arrive in real time.
     live = False
 
-    def __init__(self, name: str, count: int | None, fps: float = USUAL_FPS):
+    def __init__(self, name: str, count: int | None, fps: float = DEFAULT_FPS):
         self.name, self.count, self.fps = name, count, fps
-        # Of the first frame; all others must have it too. Raises if there is none.
+        # Set after the first frame; all others must have the same.
         self.size: tuple[int, int] | None = None
         try:
             self.size = self.read(0).shape[:2]
@@ -47,7 +47,7 @@ class Clip:
             raise ClipError(f"{name}: no frames in it") from error
 
     def check(self, frame: int) -> None:
-        """Raises IndexError for a frame that the clip does not have."""
+        """Raise IndexError for a frame that the clip does not have."""
         if frame < 0 or (self.count is not None and frame >= self.count):
             last = "" if self.count is None else self.count - 1
             raise IndexError(f"{self.name}: frame {frame}; it has frames 0..{last}")
@@ -60,7 +60,7 @@ class Clip:
             (height, width), (h, w) = self.size, pixels.shape[:2]
             raise ClipError(
                 f"{self.name}: frame {frame} is {w} x {h} pixels and the first {width} x {height}; "
-                "make all frames one size"
+                "resize all frames to one size"
             )
         return pixels
 
@@ -68,16 +68,16 @@ class Clip:
         raise NotImplementedError
 
     def seconds(self, frame: int) -> float:
-        """How long a frame is shown; raises IndexError for one that the clip does not have."""
+        """The duration of a frame; raises IndexError for one that the clip does not have."""
         self.check(frame)
         return 1 / self.fps
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
-def open_clip(source: Source | Clip) -> Clip:
-    """Raises ClipError, with the path and what is wrong there; TypeError for anything else."""
+def open_clip(source: ClipSource | Clip) -> Clip:
+    """Raises ClipError, with the path and the fault; TypeError for another type."""
     if isinstance(source, Clip):
         return source
     if isinstance(source, str | Path):
@@ -88,30 +88,31 @@ def open_clip(source: Source | Clip) -> Clip:
             raise ClipError(f"{path}: no such file or folder")
         return Video(path)
     if isinstance(source, np.ndarray) and source.ndim != 4:
-        raise ClipError(f"clip: an array of shape {source.shape}; want (t, h, w, 3)")
+        raise ClipError(f"clip: an array of shape {source.shape}; expected (t, h, w, 3)")
     if isinstance(source, np.ndarray | Sequence):
         return FrameSequence("clip", source)
     if isinstance(source, Iterator):
         return Stream(source)
     raise TypeError(
-        f"a clip of type {type(source).__name__}; want a path, a sequence or an iterator of arrays"
+        f"a clip of type {type(source).__name__}; expected a path, or a sequence or iterator of "
+        "arrays"
     )
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The images of a folder as frames, in their order; hidden files are none."""
+    """The images in a folder in the order of their names, hidden files left out."""
     files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
-    return sorted((path for path in files if not path.name.startswith(".")), key=_in_order)
+    return sorted((path for path in files if not path.name.startswith(".")), key=_natural_key)
 
 
-def _in_order(path: Path) -> tuple:
-    """Names with their numbers as numbers: frame 10 after frame 9."""
+def _natural_key(path: Path) -> tuple:
+    """Sorts numbers in names as numbers: frame 10 after frame 9."""
     parts = re.split(r"(\d+)", path.name.lower())
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in parts)
 
 
 class FrameSequence(Clip):
-    """Frames that are all at hand: files, or arrays and whatever else `load_image` takes."""
+    """Frames as a sequence of files, arrays, or anything else that `load_image` accepts."""
 
     def __init__(self, name: str, frames: Sequence | np.ndarray):
         self._frames = frames
@@ -125,7 +126,7 @@ class FrameSequence(Clip):
 
 
 class Stream(Clip):
-    """Frames that come once, in order; the last ones, up to `KEPT`, can be read again."""
+    """Frames from an iterator, in order; the last ones, up to `KEPT`, can be read again."""
 
     live = True
 
@@ -139,7 +140,7 @@ class Stream(Clip):
                 image = next(self._frames)
             except StopIteration:
                 self.count = self._next
-                raise IndexError(f"{self.name}: it ended after {self._next} frames") from None
+                raise IndexError(f"{self.name}: ended after {self._next} frames") from None
             try:
                 self._kept[self._next] = load_image(image)
             except UnfitImage as error:
@@ -149,7 +150,7 @@ class Stream(Clip):
         if frame not in self._kept:
             raise ClipError(
                 f"{self.name}: frame {frame} has passed; only the last {len(self._kept)} frames of "
-                "a stream are kept: give a file or a folder to go back further"
+                "a stream are kept: use a file or a folder to go back further"
             )
         return self._kept[frame]
 
@@ -161,7 +162,7 @@ def _drop_oldest(kept: OrderedDict[int, Frame]) -> None:
 
 
 class Video(Clip):
-    """A video file. Going on is fast; going back decodes from the key frame before."""
+    """A video file. Reading on is fast; going back decodes from the previous key frame."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -169,33 +170,33 @@ class Video(Clip):
         try:
             self._open()
             packets = self._container.demux(self._stream)
-            shown = [(p.pts, p.duration or 0) for p in packets if _shown(p)]
+            shown = [(p.pts, p.duration or 0) for p in packets if _is_shown(p)]
             rate, tick = self._stream.average_rate, self._stream.time_base
         except (av.FFmpegError, OSError) as error:
-            raise ClipError(f"{path}: not a video that can be read: {_reason(error)}") from error
+            raise ClipError(f"{path}: not a readable video: {_reason(error)}") from error
         times = [time for time, _ in shown]
         self._seconds = None if None in times else _durations(shown, _fraction(tick))
-        # GIF frames are changes to those before, and some containers tell no times.
+        # GIF frames depend on all frames before, and some containers have no times.
         self._seekable = None not in times and "gif" not in self._container.format.name
         self._times = sorted(times) if self._seekable else []
         self._number = {time: number for number, time in enumerate(self._times)}
         self._rewind(0)
-        super().__init__(str(path), len(times), float(rate or USUAL_FPS))
+        super().__init__(str(path), len(times), float(rate or DEFAULT_FPS))
 
     def _open(self) -> None:
         self._container = av.open(str(self.path))
         if not self._container.streams.video:
-            raise ClipError(f"{self.path}: no video in it; it is damaged, or has only sound")
+            raise ClipError(f"{self.path}: no video stream; it is damaged or has only sound")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
 
     def seconds(self, frame: int) -> float:
-        """Phones film, and GIFs are made, with frames of different lengths."""
-        usual = super().seconds(frame)
-        return usual if self._seconds is None else self._seconds[frame] or usual
+        """Videos from phones, and GIFs, have frames of different durations."""
+        default = super().seconds(frame)
+        return default if self._seconds is None else self._seconds[frame] or default
 
     def _rewind(self, frame: int) -> None:
-        """Go on decoding at a key frame that is not after this frame."""
+        """Restart decoding at a key frame at or before this frame."""
         if self._seekable and frame > 0:
             self._container.seek(self._times[frame], stream=self._stream)
         else:
@@ -212,7 +213,7 @@ class Video(Clip):
             self._rewind(frame)
         try:
             for image in self._decoded:
-                self._position = self._place(image)
+                self._position = self._frame_number(image)
                 self._kept[self._position] = _upright(image)
                 self._kept.move_to_end(self._position)
                 _drop_oldest(self._kept)
@@ -226,7 +227,7 @@ class Video(Clip):
             raise ClipError(f"{self.path}: frame {frame} is missing; the file may be damaged")
         return self._kept[frame]
 
-    def _place(self, image: av.VideoFrame) -> int:
+    def _frame_number(self, image: av.VideoFrame) -> int:
         if self._seekable:
             return self._number.get(image.pts, -1)
         return self._position + 1
@@ -236,23 +237,23 @@ class Video(Clip):
 
 
 def _reason(error: OSError | av.FFmpegError) -> str:
-    """In words, without the number, the path or the function that they begin and end with."""
+    """The message alone, without error number, path and function."""
     return error.strerror or str(error)
 
 
-def _shown(packet: av.Packet) -> bool:
+def _is_shown(packet: av.Packet) -> bool:
     return packet.size > 0 and not packet.is_discard
 
 
 def _fraction(rational) -> Fraction:
-    """Of one of PyAV's, whose type is its own from version 19 on and `Fraction` before."""
+    """PyAV's rationals have a type of their own from version 19 on."""
     return Fraction(rational.numerator, rational.denominator)
 
 
 def _durations(shown: list[tuple[int, int]], tick: Fraction) -> list[float]:
-    """From times and own durations, in ticks, how many seconds each frame is there until the next.
+    """Seconds until the next frame, in display order, from (time, own duration) in ticks.
 
-    In the order in which they are shown; 0 where that is not told.
+    0 where it is unknown.
     """
     shown = sorted(shown)
     starts = [time for time, _ in shown]
@@ -261,6 +262,6 @@ def _durations(shown: list[tuple[int, int]], tick: Fraction) -> list[float]:
 
 
 def _upright(image: av.VideoFrame) -> Frame:
-    """Phones film sideways and say so."""
+    """The frame turned upright: phones film sideways and record the rotation."""
     turned = np.rot90(image.to_ndarray(format="rgb24"), round(image.rotation / 90))
     return np.ascontiguousarray(turned)

@@ -26,7 +26,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from petsam_jax.checkpoint import load_model
-from petsam_jax.files.video_reader import Clip, Source, open_clip
+from petsam_jax.files.video_reader import Clip, ClipSource, open_clip
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.predict.image_predictor import SHIPPED, ImagePredictor
 from petsam_jax.predict.video import session_file
@@ -62,14 +62,14 @@ class VideoPredictor:
         use_compilation_cache()
         return cls(*load_model(SHIPPED if directory is None else directory, step, dtype))
 
-    def open(self, source: Source | Clip) -> Session:
+    def open(self, source: ClipSource | Clip) -> Session:
         """A clip: the path of a video or of a folder of frames, arrays, or an iterator of arrays.
 
         Raises ClipError, a ValueError, with what is wrong with the clip (see `video.frames`).
         """
         return Session(self.images, self._tracker, open_clip(source), self._zoom)
 
-    def load_session(self, path: str | Path, source: Source | Clip | None = None) -> Session:
+    def load_session(self, path: str | Path, source: ClipSource | Clip | None = None) -> Session:
         """What `Session.save_session` wrote; of a clip without a path, or moved, with its source.
 
         Raises SessionError, a ValueError, where the file is none, or of another clip or weights.
