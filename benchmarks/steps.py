@@ -10,12 +10,13 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from petsam_jax.config import load_config
+from petsam_jax.models import memory_bank
 from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.mask_ops import enlarge
 from petsam_jax.models.memory_bank import MemoryBank
 from petsam_jax.models.params import fill, shapes
+from petsam_jax.models.prompts import Prompts, add_click, empty_prompts
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.train.prompt_sampling import Prompts, add_click, empty_prompts
 
 PIXELS, BATCH = 256, 8
 SIZES = ("pets256", "pets256_small", "hiera_tiny")
@@ -117,6 +118,11 @@ def click(model: SAM2, features: ImageFeatures, prompts: Prompts):
 
 def track(model: SAM2, image: jax.Array, bank: MemoryBank, frame: jax.Array, prompts: Prompts):
     """A frame without prompts, its encoding included."""
-    no, times = jnp.zeros(1, bool), (frame, 2 * frame)
     features = model.encode_image(image)
-    return model.track_step(features, bank, *times, *prompts, conditioning=no, initial=no)
+
+    def decode(pix_feat):
+        output = model.decode(pix_feat, features.high_res_feats, *prompts)
+        return output, output.mask_logits
+
+    output, memory = model.track_step(features, bank, frame, 2 * frame, decode)
+    return output, memory_bank.write(bank, memory, output.obj_ptr, frame, jnp.zeros(1, bool))

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
 
-PET, IGNORED = 1, 2
+from petsam_jax.mask_values import IGNORE, PET
 
 AnyArray = jax.Array | np.ndarray
 
@@ -86,8 +86,8 @@ def noc(ious: Float[AnyArray, "n k"], target: float, max_clicks: int = 20) -> No
 def _truth(mask, border_as_pet):
     """Which pixels are pet, and which pixels count."""
     if border_as_pet:
-        return (mask == PET) | (mask == IGNORED), mask == mask
-    return mask == PET, mask != IGNORED
+        return (mask == PET) | (mask == IGNORE), mask == mask
+    return mask == PET, mask != IGNORE
 
 
 def _contour(region: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:

@@ -10,7 +10,8 @@ from PIL import Image, ImageFilter
 from petsam_jax.data import colour, paste, warp
 from petsam_jax.data.augment import FULL, Augmentation, augment, random_view, resize
 from petsam_jax.data.inpaint import fill_in
-from petsam_jax.data.sources import BACKGROUND, IGNORE, PET, Example
+from petsam_jax.data.sources import Example
+from petsam_jax.mask_values import BACKGROUND, IGNORE, PET
 from petsam_jax.normalise import IMAGE_MEAN, IMAGE_STD, MEAN_COLOUR, normalise
 
 SIZE = 96

@@ -11,7 +11,8 @@ from petsam_jax.data.augment import FULL as VARIED
 from petsam_jax.data.augment import Augmentation, resize
 from petsam_jax.data.clips import make_clip
 from petsam_jax.data.motion import FULL, Motion, smooth_curve
-from petsam_jax.data.sources import BACKGROUND, IGNORE, PET, Example
+from petsam_jax.data.sources import Example
+from petsam_jax.mask_values import BACKGROUND, IGNORE, PET
 
 SIZE = 96
 STILL = Augmentation()

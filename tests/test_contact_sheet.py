@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from petsam_jax.data.sources import IGNORE, PET
 from petsam_jax.files.contact_sheet import BLUE, GREEN, RED, draw_errors, draw_mask
+from petsam_jax.mask_values import IGNORE, PET
 
 
 def test_outline_and_tint_are_on_the_mask_alone():

@@ -12,7 +12,8 @@ from petsam_jax.data.sources import Example
 from petsam_jax.evaluation import baselines, robustness
 from petsam_jax.evaluation.protocol import CLICKS, TimedPredictor, masks_from_clicks, score_example
 from petsam_jax.evaluation.simulated_user import Click, move_sides, next_click, tight_box
-from petsam_jax.train import prompt_sampling as in_training
+from petsam_jax.models.prompts import EMPTY, empty_prompts
+from petsam_jax.train.prompt_sampling import clicked_pixels, evaluation_click
 
 DISC = 8
 
@@ -71,15 +72,15 @@ def test_the_next_click_is_the_same_as_in_training(rng):
     found[4:8] = False
     points = rng.integers(0, 48, (24, 30, 2))
     labels = rng.integers(0, 2, (24, 30))
-    given = in_training.empty_prompts(24, 48, 48, 30)
+    given = empty_prompts(24, 48, 48, 30)
     given = given._replace(
         points=given.points.at[:, :30].set(points), labels=given.labels.at[:, :30].set(labels)
     )
-    point, label = jax.jit(in_training.evaluation_click)(jnp.asarray(mask), found, given)
-    clicked = np.asarray(in_training.clicked_pixels(given, 48, 48))
+    point, label = jax.jit(evaluation_click)(jnp.asarray(mask), found, given)
+    clicked = np.asarray(clicked_pixels(given, 48, 48))
     for i in range(24):
         click = next_click(mask[i], found[i], clicked[i])
-        if label[i] == in_training.EMPTY:
+        if label[i] == EMPTY:
             assert click is None
         else:
             assert click == (*np.asarray(point[i], int), label[i])

@@ -11,12 +11,13 @@ from PIL import Image
 from petsam_jax.checkpoint import model_with_weights, save_weights
 from petsam_jax.files.images import UnfitImage
 from petsam_jax.models.params import weights
+from petsam_jax.models.prompting import Prompting
+from petsam_jax.models.prompts import EMPTY, set_mask
 from petsam_jax.predict import image_predictor
 from petsam_jax.predict.image_predictor import ImagePredictor
 from petsam_jax.predict.postprocess import fill_holes, masks_at_size, remove_islands
 from petsam_jax.predict.prompt_inputs import Prompt, model_prompts, read_prompts
 from petsam_jax.train.objective import Objective
-from petsam_jax.train.prompt_sampling import EMPTY, set_mask
 from petsam_jax.train.validation import answers
 from tests.small_model import SIZE, random_arrays, small_config
 
@@ -69,7 +70,7 @@ def direct(model, predictor, picture):
 
 @pytest.fixture(scope="module")
 def say(config):
-    return jax.jit(Objective.of(config).say)
+    return jax.jit(Prompting.of(config).encode)
 
 
 @pytest.fixture

@@ -11,29 +11,22 @@ from flax import nnx
 
 from petsam_jax.models import memory_bank
 from petsam_jax.models.params import weights
+from petsam_jax.models.prompting import Prompting, decode_prompts
+from petsam_jax.models.prompts import add_click, empty_prompts, set_box, set_mask
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.models.sam2_weights import from_official, our_name
 from petsam_jax.normalise import normalise
-from petsam_jax.train.losses import combine
-from petsam_jax.train.objective import (
-    Objective,
+from petsam_jax.train.clip_objective import (
     clip_outcome,
-    decode_prompts,
     draw_gap,
     encode_frames,
-    picture_outcome,
-    prompt_rounds,
     prompted_frames,
     track_frames,
 )
+from petsam_jax.train.losses import combine
+from petsam_jax.train.objective import Objective, image_outcome, prompt_rounds
 from petsam_jax.train.optimizer import unflatten
-from petsam_jax.train.prompt_sampling import (
-    add_click,
-    empty_prompts,
-    mask_prompt,
-    set_box,
-    set_mask,
-)
+from petsam_jax.train.prompt_sampling import mask_prompt
 from petsam_jax.train.step import mean_losses
 from tests.golden import (
     GLOBAL_NORM_LIMIT,
@@ -44,7 +37,7 @@ from tests.golden import (
     shipped_model,
 )
 
-OFFICIAL = Objective(first={}, correction={}, loss={}, paint=None, gated=True)
+OFFICIAL = Objective(first={}, correction={}, loss={}, prompting=Prompting(gated=True))
 PARTS = dict(mask="loss_mask", dice="loss_dice", iou="loss_iou", object="loss_class")
 
 
@@ -196,7 +189,7 @@ USUAL = Objective(
     first=dict(click_prob=0.4, box_prob=0.3, mask_prob=0.1, none_prob=0.2, centre_prob=0.5),
     correction=dict(centre_prob=0.5, truth_prob=0.1, silent_prob=0.2),
     loss=dict(mask_kind="balanced"),
-    paint=dict(inside=3.0, outside=-8.0, click=10.0, radius=0.045),
+    prompting=Prompting(paint=dict(inside=3.0, outside=-8.0, click=10.0, radius=0.045)),
     rounds=2,
     clip_rounds=1,
     second_prompt_prob=0.5,
@@ -242,7 +235,7 @@ def test_a_picture_step_is_finite_and_repeats_with_its_key():
     @jax.jit
     def step(key):
         model = nnx.merge(definition, unflatten(arrays))
-        return picture_outcome(model, image, mask, key, USUAL)
+        return image_outcome(model, image, mask, key, USUAL)
 
     one, again, other = (step(jax.random.key(seed)) for seed in (1, 1, 2))
     jax.tree.map(np.testing.assert_array_equal, one, again)

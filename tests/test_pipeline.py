@@ -9,7 +9,8 @@ from petsam_jax.data import augment
 from petsam_jax.data.motion import FULL
 from petsam_jax.data.pipeline import make_eval_iterator, make_train_iterator
 from petsam_jax.data.shapes import ShapesSource
-from petsam_jax.data.sources import PET, Example
+from petsam_jax.data.sources import Example
+from petsam_jax.mask_values import PET
 
 SHAPES = ShapesSource(10, size=48)
 SETTINGS = dict(batch_size=4, size=32, seed=3, augmentation=augment.FULL)

@@ -8,7 +8,7 @@ from flax import nnx
 
 from petsam_jax.models.params import weights
 from petsam_jax.models.prompt_encoder import Constant, PromptEncoder
-from petsam_jax.train.prompt_sampling import add_click, empty_prompts, set_box
+from petsam_jax.models.prompts import add_click, empty_prompts, set_box
 from tests.golden import assert_close, golden, golden_params, load_part, nchw, nhwc, outputs, run
 
 HEIGHT, WIDTH, CHANNELS = 64, 96, 32

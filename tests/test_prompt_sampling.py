@@ -9,19 +9,16 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
+from petsam_jax.models.prompts import add_click, empty_prompts, paint_prompts, set_box
 from petsam_jax.train.prompt_sampling import (
-    add_click,
     box_of_mask,
     clicked_pixels,
     correction_click,
-    empty_prompts,
     error_region,
     evaluation_click,
     first_prompt,
     jitter_box,
     mask_prompt,
-    paint_prompts,
-    set_box,
 )
 
 # Compiled once for each set of numbers: op by op these take seconds a call.

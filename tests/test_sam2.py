@@ -1,5 +1,7 @@
 """SAM2: prompts to masks, memories and whole clips equal the reference, in one compile."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,9 @@ import pytest
 from einops import rearrange
 from flax import nnx
 
+from petsam_jax.models import memory_bank
 from petsam_jax.models.image_encoder import ImageFeatures
-from petsam_jax.models.mask_ops import shrink_mask
+from petsam_jax.models.mask_ops import mask_to_logits, shrink_mask
 from petsam_jax.models.memory_bank import MemoryBank
 from petsam_jax.models.position import sine_map
 from petsam_jax.normalise import normalise
@@ -36,13 +39,61 @@ class Jitted:
         self.compiled = {} if compiled is None else compiled
 
     def __call__(self, step, *args, static=(), **kwargs):
+        """`step` is the name of a method, or a function of the model."""
         if (step, static) not in self.compiled:
 
             def call(state, *args, **kwargs):
-                return getattr(nnx.merge(self.graph, state), step)(*args, **kwargs, **dict(static))
+                model = nnx.merge(self.graph, state)
+                run = partial(step, model) if callable(step) else getattr(model, step)
+                return run(*args, **kwargs, **dict(static))
 
             self.compiled[step, static] = jax.jit(call)
         return self.compiled[step, static](self.state, *args, **kwargs)
+
+
+def track_step(
+    model,
+    features,
+    bank,
+    frame,
+    num_frames,
+    points,
+    labels,
+    mask_input,
+    has_mask,
+    *,
+    conditioning,
+    initial,
+    mask_prompt=None,
+    reverse=False,
+    evaluation=True,
+):
+    """A frame as the official code has it, by `SAM2.track_step`: the output and the bank after it.
+
+    Objects that are `initial` read no memory; `mask_prompt` are masks at the image's size, which
+    then are the output.
+    """
+
+    def decode(pix_feat):
+        prompts = points, labels, mask_input, has_mask
+        if mask_prompt is None:
+            output = model.decode(
+                pix_feat, features.high_res_feats, *prompts, evaluation=evaluation
+            )
+            return output, output.mask_logits
+        large = rearrange(mask_to_logits(mask_prompt), "b h w 1 -> b 1 h w")
+        return model.decode_mask(*features, mask_prompt), large
+
+    output, memory = model.track_step(
+        features,
+        memory_bank.forget(bank, initial),
+        frame,
+        num_frames,
+        decode,
+        reverse=reverse,
+        evaluation=evaluation,
+    )
+    return output, memory_bank.write(bank, memory, output.obj_ptr, frame, conditioning)
 
 
 @pytest.fixture(scope="module")
@@ -207,9 +258,9 @@ class Clip:
             static=self.static,
         )
         if mask is not None:
-            flags["mask_prompt"] = mask, jnp.ones(OBJECTS, bool)
+            flags["mask_prompt"] = mask
         decoded, self.bank = self.model(
-            "track_step",
+            track_step,
             features,
             self.bank,
             frame,
@@ -319,7 +370,7 @@ def test_mask_prompt(reference, t):
 
 def test_all_frames_are_one_compiled_function(model):
     """Whatever the frame, the direction, the prompts and the number of conditioning frames."""
-    model.compiled.pop(("track_step", ()), None)
+    model.compiled.pop((track_step, ()), None)
     t = shipped("track_step")
     clip = Clip(model, t, "free", 8)
     clip.step(0, click(t), initial=True)
@@ -327,7 +378,7 @@ def test_all_frames_are_one_compiled_function(model):
     clip.step(3, click(t, "fix"))
     clip.reverse, clip.num_frames = jnp.asarray(True), 5
     clip.step(2)
-    assert model.compiled["track_step", ()]._cache_size() == 1
+    assert model.compiled[track_step, ()]._cache_size() == 1
 
 
 # Behaviours
@@ -366,7 +417,7 @@ def test_no_memory_is_a_learned_vector(model, rng):
 def test_content_of_invalid_slots_changes_nothing(model, rng):
     features, nothing = clip_inputs(rng)
     bank = model("empty_bank", static=BANK)
-    _, bank = model("track_step", features, bank, 0, 3, *click(shipped("track_step")), **FIRST)
+    _, bank = model(track_step, features, bank, 0, 3, *click(shipped("track_step")), **FIRST)
 
     def spoil(slots):
         def fill(x):
@@ -376,8 +427,8 @@ def test_content_of_invalid_slots_changes_nothing(model, rng):
         return slots._replace(memory=fill(slots.memory), obj_ptr=fill(slots.obj_ptr))
 
     spoilt = MemoryBank(*map(spoil, bank))
-    want, _ = model("track_step", features, bank, 1, 3, *nothing, **NOTHING)
-    got, _ = model("track_step", features, spoilt, 1, 3, *nothing, **NOTHING)
+    want, _ = model(track_step, features, bank, 1, 3, *nothing, **NOTHING)
+    got, _ = model(track_step, features, spoilt, 1, 3, *nothing, **NOTHING)
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
@@ -386,8 +437,8 @@ def test_rectangle(model, rng):
     size = (("batch", OBJECTS), ("height", 64), ("width", 96), ("recent_slots", 6))
     bank = model("empty_bank", static=size)
     points, labels, _, _ = click(shipped("track_step"))
-    _, bank = model("track_step", features, bank, 0, 3, points, labels, *nothing[2:], **FIRST)
-    decoded, bank = model("track_step", features, bank, 1, 3, *nothing, **NOTHING)
+    _, bank = model(track_step, features, bank, 0, 3, points, labels, *nothing[2:], **FIRST)
+    decoded, bank = model(track_step, features, bank, 1, 3, *nothing, **NOTHING)
     assert decoded.mask_logits.shape == (OBJECTS, 1, 16, 24)
     assert bank.recent.memory.shape == (OBJECTS, 6, 4, 6, 8)
 
@@ -398,7 +449,7 @@ def test_bfloat16_is_close(model, rng):
     found = []
     for each in (model, half):
         bank = each("empty_bank", static=BANK)
-        _, bank = each("track_step", features, bank, 0, 3, *click(shipped("track_step")), **FIRST)
+        _, bank = each(track_step, features, bank, 0, 3, *click(shipped("track_step")), **FIRST)
         found.append(each("attend_memory", features.image_embed, bank, 1, 3))
     full, rounded = found
     assert rounded.dtype == jnp.float32
@@ -454,8 +505,8 @@ def test_gradients_reach_every_parameter_of_a_clip(rng):
     def loss(params):
         model = nnx.merge(graph, params, rest)
         features, bank = model.encode_image(image), model.empty_bank(OBJECTS, SIDE, SIDE)
-        one, bank = model.track_step(features, bank, 0, 2, *first, **FIRST, evaluation=False)
-        two, bank = model.track_step(features, bank, 1, 2, *prompts(), **NOTHING, evaluation=False)
+        one, bank = track_step(model, features, bank, 0, 2, *first, **FIRST, evaluation=False)
+        two, bank = track_step(model, features, bank, 1, 2, *prompts(), **NOTHING, evaluation=False)
         memory = bank.recent.memory
         outputs = one.all_ious, two.all_logits, two.all_ious, two.object_logit, two.obj_ptr
         return waves(*outputs, memory)

@@ -8,7 +8,8 @@ from petsam_jax.data import scenery, warp
 from petsam_jax.data.augment import Augmentation, augment
 from petsam_jax.data.clips import make_clip
 from petsam_jax.data.motion import Motion
-from petsam_jax.data.sources import BACKGROUND, PET, Example
+from petsam_jax.data.sources import Example
+from petsam_jax.mask_values import BACKGROUND, PET
 
 SMALL = Augmentation(scene_prob=1.0)
 

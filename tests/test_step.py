@@ -9,6 +9,7 @@ from einops import rearrange
 from flax import nnx
 
 from petsam_jax.models.mask_ops import MaskOutput
+from petsam_jax.models.prompting import Prompting
 from petsam_jax.train import step as training
 from petsam_jax.train.compiled_step import PARTS, TrainStep
 from petsam_jax.train.flat_params import UNPACKED, pack_small
@@ -42,8 +43,8 @@ class Toy(Echo):
 
 
 def objective(**weights):
-    paint = dict(inside=3.0, outside=-8.0, click=10.0, radius=0.045)
-    return Objective(first={}, correction={}, loss=weights, paint=paint, rounds=ROUNDS - 1)
+    prompting = Prompting(paint=dict(inside=3.0, outside=-8.0, click=10.0, radius=0.045))
+    return Objective(first={}, correction={}, loss=weights, prompting=prompting, rounds=ROUNDS - 1)
 
 
 def run(how, optimizer, microbatching=WHOLE_BATCH, **weights):

@@ -11,14 +11,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from petsam_jax.checkpoint import build_model
 from petsam_jax.config import load_config
 from petsam_jax.data.shapes import ShapesSource
-from petsam_jax.data.sources import IGNORE, PET
+from petsam_jax.mask_values import IGNORE, PET
 from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.mask_ops import MaskOutput
 from petsam_jax.models.params import weights
+from petsam_jax.models.prompts import EMPTY, POSITIVE
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.predict.video_predictor import VideoPredictor
 from petsam_jax.train.objective import Objective
-from petsam_jax.train.prompt_sampling import EMPTY, POSITIVE
 from petsam_jax.train.step import ModelTemplate
 from petsam_jax.train.validation import Validation, predict_all, track_clips
 from tests.golden import shipped_model

@@ -16,8 +16,9 @@ from PIL import Image
 from petsam_jax.data import colour, paste, warp
 from petsam_jax.data.colour import ColourMatrix
 from petsam_jax.data.scenery import scenery, small_view
-from petsam_jax.data.sources import BACKGROUND, PET, Example, Source
+from petsam_jax.data.sources import Example, Source
 from petsam_jax.data.warp import Layer, Matrix
+from petsam_jax.mask_values import BACKGROUND, PET
 
 # Random views to try before falling back to the whole image, which keeps all of the pet.
 VIEW_TRIES = 10

@@ -21,8 +21,9 @@ from petsam_jax.data.inpaint import fill_in
 from petsam_jax.data.motion import Motion, bends, camera_moves, inset, pet_steps, smooth_curve
 from petsam_jax.data.occlude import pass_in_front
 from petsam_jax.data.scenery import scenery
-from petsam_jax.data.sources import BACKGROUND, IGNORE, Example, Source
+from petsam_jax.data.sources import Example, Source
 from petsam_jax.data.warp import Layer, Matrix
+from petsam_jax.mask_values import BACKGROUND, IGNORE
 
 # Side of the scenery in sides of the frame: the camera sees a part of it, as sharp as the pet.
 GROUND_SIZE = 1.5

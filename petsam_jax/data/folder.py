@@ -14,9 +14,10 @@ import numpy as np
 
 from petsam_jax.data.oxford_layout import LayoutError
 from petsam_jax.data.pets import log_skipped
-from petsam_jax.data.sources import IGNORE, INSTANCE_MARK, PET, Example, image_name
+from petsam_jax.data.sources import INSTANCE_MARK, Example, image_name
 from petsam_jax.files.images import UnfitImage, check_decodes, decode_image, open_image
 from petsam_jax.files.masks import MAX_INSTANCES, VOID, decode_mask
+from petsam_jax.mask_values import IGNORE, PET
 
 # Folder names that stand for a split and so cannot name a group.
 SPLIT_NAMES = ("train", "valid", "val", "test")

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageFilter
 
-from petsam_jax.data.sources import BACKGROUND
 from petsam_jax.data.warp import Layer
+from petsam_jax.mask_values import BACKGROUND
 from petsam_jax.normalise import MEAN_COLOUR
 
 GRID = 64

@@ -4,8 +4,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from petsam_jax.data import paste, warp
-from petsam_jax.data.sources import BACKGROUND, PET
 from petsam_jax.data.warp import Layer, Matrix
+from petsam_jax.mask_values import BACKGROUND, PET
 
 TRIES = 4
 # Longer side of the occluder, as a share of the pet's.

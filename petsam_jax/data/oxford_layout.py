@@ -11,9 +11,9 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from petsam_jax.data.sources import PET
 from petsam_jax.files.images import UnfitImage, check_decodes, open_image
 from petsam_jax.files.masks import decode_trimap
+from petsam_jax.mask_values import PET
 
 # Split -> the list of its images.
 LISTS = {"train": "trainval.txt", "test": "test.txt"}

@@ -12,8 +12,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageFilter
 
 from petsam_jax.data import warp
-from petsam_jax.data.sources import BACKGROUND, IGNORE, PET
 from petsam_jax.data.warp import Layer, Matrix
+from petsam_jax.mask_values import BACKGROUND, IGNORE, PET
 
 # Radius in pixels of the box filter that fades; the pet's own edge is half transparent.
 FADE = 1

@@ -16,7 +16,8 @@ from jaxtyping import Bool, UInt8
 from petsam_jax.data.augment import Augmentation, augment, resize
 from petsam_jax.data.clips import make_clip
 from petsam_jax.data.motion import Motion
-from petsam_jax.data.sources import PET, Example, Source
+from petsam_jax.data.sources import Example, Source
+from petsam_jax.mask_values import PET
 
 
 class Batch(NamedTuple):

@@ -11,8 +11,9 @@ from PIL import Image
 
 from petsam_jax.data import paste, warp
 from petsam_jax.data.inpaint import fill_in
-from petsam_jax.data.sources import BACKGROUND, Source, image_name
+from petsam_jax.data.sources import Source, image_name
 from petsam_jax.data.warp import Layer, Matrix
+from petsam_jax.mask_values import BACKGROUND
 
 # Longer side of a pet in a scene, as a share of the frame's.
 SMALL_SIDE = (0.2, 0.75)

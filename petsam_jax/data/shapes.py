@@ -8,7 +8,8 @@ parameters other than its length.
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from petsam_jax.data.sources import BACKGROUND, PET, Example
+from petsam_jax.data.sources import Example
+from petsam_jax.mask_values import BACKGROUND, PET
 
 KINDS = ("ellipse", "polygon", "star", "blob")
 # Half the width of a shape, as a share of the image's.

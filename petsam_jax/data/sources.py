@@ -12,7 +12,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-BACKGROUND, PET, IGNORE = 0, 1, 2
 # Between the name of an image and the number of an instance in it.
 INSTANCE_MARK = "#"
 # Longest pass over a mix; beyond that, the names alone would fill the memory.

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from petsam_jax.data.sources import IGNORE, PET, Example
+from petsam_jax.data.sources import Example
+from petsam_jax.mask_values import IGNORE, PET
 from petsam_jax.normalise import MEAN_COLOUR
 
 Matrix = Float[np.ndarray, "2 3"]

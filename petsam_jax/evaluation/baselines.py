@@ -18,9 +18,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image
 
-from petsam_jax.data.sources import IGNORE, PET, Example, Source
+from petsam_jax.data.sources import Example, Source
 from petsam_jax.evaluation.protocol import Scores, score_mask
 from petsam_jax.evaluation.simulated_user import tight_box
+from petsam_jax.mask_values import IGNORE, PET
 
 # The mean mask: its side, and how many training masks, spread over the source, it averages.
 MEAN_SIDE, MEAN_OF = 64, 1000

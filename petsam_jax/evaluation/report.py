@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from petsam_jax.data.sources import PET, Example, Source, Subset
+from petsam_jax.data.sources import Example, Source, Subset
 from petsam_jax.evaluation.baselines import score_baselines
 from petsam_jax.evaluation.plot import has_matplotlib, plot_clicks
 from petsam_jax.evaluation.protocol import TimedPredictor, score_example
@@ -21,6 +21,7 @@ from petsam_jax.evaluation.robustness import score_robustness
 from petsam_jax.evaluation.sheets import ROWS, draw_sheet, ranked
 from petsam_jax.evaluation.summary import DIGITS, Table, make_table
 from petsam_jax.files.images import UnfitImage
+from petsam_jax.mask_values import PET
 
 PROGRESS_SECONDS = 10
 

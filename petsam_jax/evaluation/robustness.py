@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from petsam_jax.data.sources import PET, Example
+from petsam_jax.data.sources import Example
 from petsam_jax.evaluation.protocol import (
     MoveClick,
     Predictor,
@@ -24,6 +24,7 @@ from petsam_jax.evaluation.protocol import (
 )
 from petsam_jax.evaluation.simulated_user import Click, generator, move_sides, tight_box
 from petsam_jax.files.images import MAX_PIXELS
+from petsam_jax.mask_values import PET
 from petsam_jax.metrics import iou
 
 # How far off clicks and the sides of boxes are at most, as shares of the pet's box.

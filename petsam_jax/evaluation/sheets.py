@@ -23,7 +23,7 @@ from petsam_jax.evaluation.simulated_user import tight_box
 from petsam_jax.evaluation.summary import Table
 from petsam_jax.files.contact_sheet import RED, YELLOW, draw_errors, draw_mask
 from petsam_jax.metrics import iou
-from petsam_jax.train.prompt_sampling import POSITIVE
+from petsam_jax.models.prompts import POSITIVE
 
 ROWS, SIDE, CAPTION = 16, 200, 18
 SHOWN = {"no_prompt": "no prompt", "box": "box", "click1": "1 click", "click5": "5 clicks"}

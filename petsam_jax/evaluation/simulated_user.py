@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
 
-from petsam_jax.train.prompt_sampling import BACKGROUND, NEGATIVE, PET, POSITIVE
+from petsam_jax.mask_values import BACKGROUND, PET
+from petsam_jax.models.prompts import NEGATIVE, POSITIVE
 
 
 class Click(NamedTuple):

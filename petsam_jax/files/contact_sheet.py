@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from petsam_jax.data.sources import BACKGROUND, IGNORE, PET
 from petsam_jax.files.render import core
+from petsam_jax.mask_values import BACKGROUND, IGNORE, PET
 
 TINT, GREEN, MAGENTA = 0.35, (40, 230, 80), (255, 0, 255)
 YELLOW, RED, BLUE = (255, 225, 0), (255, 40, 40), (40, 90, 255)

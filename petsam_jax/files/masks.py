@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 
-from petsam_jax.data.sources import BACKGROUND, IGNORE, PET
 from petsam_jax.files.images import UnfitImage, load, open_image, orientation, turn_upright
+from petsam_jax.mask_values import BACKGROUND, IGNORE, PET
 
 # Formats with lossy compression, in which a mask gets grey edges.
 LOSSY = ("JPEG", "MPO")

@@ -30,7 +30,7 @@ from petsam_jax.models.layers import (
 from petsam_jax.models.position import resize_bicubic
 
 # Stride of the patch embedding; three poolings follow.
-STRIDE = 4
+PATCH_STRIDE = 4
 WHOLE_MAP = 0
 
 
@@ -58,7 +58,9 @@ class Hiera(nnx.Module):
         """
         depth = sum(stages)
         _check(stages, window_sizes, global_att_blocks)
-        self.patch_embed = Conv(3, embed_dim, 7, stride=STRIDE, padding=3, dtype=dtype, rngs=rngs)
+        self.patch_embed = Conv(
+            3, embed_dim, 7, stride=PATCH_STRIDE, padding=3, dtype=dtype, rngs=rngs
+        )
         init = nnx.initializers.truncated_normal(0.02)
         window = window_sizes[0]
         self.pos_embed = nnx.Param(init(rngs.params(), (*pos_embed_size, embed_dim)))

@@ -1,4 +1,4 @@
-"""The answer to a prompt, and what is done to masks on their way into and out of the model."""
+"""The decoder's output, and how masks are resized on their way into and out of the model."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,14 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Bool, Float, Float32, PyTree, Shaped
 
-from petsam_jax.models.prompt_encoder import MASK_STRIDE
+from petsam_jax.models.position import MASK_STRIDE
 
 # A mask that was given becomes logits of MASK_SCALE * mask + MASK_BIAS.
 MASK_SCALE, MASK_BIAS = 20.0, -10.0
 
 
 class MaskOutput(NamedTuple):
-    """The answer to a prompt: the chosen mask, and all four that it was chosen from."""
+    """The chosen mask, and all four that it was chosen from."""
 
     mask_logits: Float32[Array, "b 1 h w"]  # at stride 4
     iou_pred: Float32[Array, "b 1"]
@@ -69,7 +69,7 @@ def where_object(
     yes: PyTree[Shaped[Array, "b ..."]],
     no: PyTree[Shaped[Array, "b ..."]],
 ) -> PyTree[Shaped[Array, "b ..."]]:
-    """For each object, or prompt, one or the other, of arrays or equal trees of arrays."""
+    """For each object one or the other, of arrays or equal trees of arrays."""
 
     def choose(a, b):
         return jnp.where(condition.reshape((-1,) + (1,) * (a.ndim - 1)), a, b)

@@ -9,6 +9,8 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float, Float32
 
+# Pixels of the image to a cell of the image embedding, and of masks within the model.
+EMBED_STRIDE, MASK_STRIDE = 16, 4
 TEMPERATURE = 10_000.0
 
 

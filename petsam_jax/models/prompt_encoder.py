@@ -2,7 +2,7 @@
 
 In: slots of points with labels, where an empty slot has label -1, and mask logits at stride 4. Out:
 a token for each slot and one more, which tokens count, and a map at stride 16. The shapes depend
-on the number of slots and the size of the picture only, so a click more compiles nothing anew.
+on the number of slots and the size of the image only, so a further click never recompiles.
 SAM 2 (Ravi et al. 2024), appendix D; Fourier features after Tancik et al. 2020.
 """
 
@@ -15,12 +15,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from petsam_jax.models.layers import MAP_EPS, Conv, LayerNorm, Linear, gelu, per_channel
-from petsam_jax.models.position import fourier, fourier_map
+from petsam_jax.models.position import EMBED_STRIDE, MASK_STRIDE, fourier, fourier_map
+from petsam_jax.models.prompts import BOTTOM_RIGHT, EMPTY
 
-# Labels 0 to 3: negative, positive, top left, bottom right.
-LABELS, EMPTY = 4, -1
-# Pixels to a cell of the image embedding and of the mask input.
-STRIDE, MASK_STRIDE = 16, 4
+# Every label but EMPTY has an embedding of its own.
+LABELS = BOTTOM_RIGHT + 1
 
 
 class Constant(nnx.Variable):
@@ -39,7 +38,7 @@ class PromptEncoder(nnx.Module):
     """Tokens from points and box corners, a map from a mask.
 
     Tokens as in SAM 2's training, tracking and predictors, which all give a box as two points: a
-    not-a-point token is always there, and a picture without any point has two of it. Every further
+    not-a-point token is always there, and an image without any point has two of them. Every further
     empty slot is masked, so neither the place nor the number of empty slots changes a result.
     """
 
@@ -78,7 +77,7 @@ class PromptEncoder(nnx.Module):
         mask_input: Float[Array, "b h w 1"],
         has_mask: Bool[Array, " b"],
     ) -> PromptEmbed:
-        """`points` are (x, y) pixel indices of the picture, which is 4 h x 4 w pixels large.
+        """`points` are (x, y) pixel indices of the image, which is 4 h x 4 w pixels large.
 
         Labels: 1 in, 0 out, 2 and 3 corners of a box, -1 empty. What an empty slot's point is, and
         what `mask_input` is where `has_mask` is false, does not matter.
@@ -101,11 +100,11 @@ class PromptEncoder(nnx.Module):
         code = jnp.pad(code, ((0, 0), (0, 1), (0, 0)))
         given = labels != EMPTY
         tokens = jnp.where(given[..., None], code, 0.0) + table[jnp.where(given, labels, LABELS)]
-        # SAM 2 says "no point" as one empty point besides the token that it always appends. Twice
-        # the same token is not the same as once: it draws twice the attention.
-        says_none = ~given.any(axis=1, keepdims=True)
+        # SAM 2 encodes "no point" as an empty point besides the token that it always appends. The
+        # same token twice is not the same as once: it draws twice the attention.
+        no_point = ~given.any(axis=1, keepdims=True)
         slot = jnp.arange(labels.shape[1])[None]
-        return tokens, given | (says_none & (slot == 0)) | (slot == labels.shape[1] - 1)
+        return tokens, given | (no_point & (slot == 0)) | (slot == labels.shape[1] - 1)
 
     def embed_mask(self, mask_input: Float[Array, "b h w 1"]) -> Float32[Array, "b h/4 w/4 c"]:
         """Mask logits at stride 4 as a map at stride 16."""
@@ -115,4 +114,4 @@ class PromptEncoder(nnx.Module):
 
     def dense_pe(self, height: int, width: int) -> Float32[Array, "h w c"]:
         """The code of the centres of the image embedding's cells; the sides are in pixels."""
-        return fourier_map(self.gaussian[...], height // STRIDE, width // STRIDE)
+        return fourier_map(self.gaussian[...], height // EMBED_STRIDE, width // EMBED_STRIDE)

@@ -1,15 +1,16 @@
-"""SAM 2: the parts, and the steps that pictures, clips, training and tracking are made of.
+"""SAM 2: the parts, and the steps that images, clips, training and tracking are made of.
 
     encode_image -> attend_memory -> decode -> encode_memory -> (write to the bank)
 
-`track_step` is all but the first, for one frame, as SAM 2 puts them together; clips in training
-(`objective.py`) and the tracker (`video/tracker.py`) put the same steps together with answers that
-are fed back between them. Everything is jit-safe with shapes that depend on the image's size, the
+`track_step` is all but the first and the last, for one frame of a clip, in training and in the
+tracker alike. Everything is jit-safe with shapes that depend on the image's size, the
 number of objects and prompt slots only. SAM 2 (Ravi et al. 2024) as of 2.1.
 
 One image may serve several objects: `image_embed` and `high_res_feats` then have a first axis
 i = 1 and all else b objects; otherwise i = b.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +33,14 @@ from petsam_jax.models.mask_ops import (
 from petsam_jax.models.memory_attention import MemoryAttention
 from petsam_jax.models.memory_bank import MemoryBank, Scalar, Selection
 from petsam_jax.models.memory_encoder import MemoryEncoder
-from petsam_jax.models.position import sine_map, sine_time
-from petsam_jax.models.prompt_encoder import EMPTY, MASK_STRIDE, STRIDE, PromptEncoder
+from petsam_jax.models.position import EMBED_STRIDE, MASK_STRIDE, sine_map, sine_time
+from petsam_jax.models.prompt_encoder import PromptEncoder
+from petsam_jax.models.prompts import EMPTY
 
-# The logit of every pixel where an object is judged absent.
+# The logit of every pixel where an object is predicted to be absent.
 ABSENT = -1024.0
+
+MaskLogits = Float[Array, "b 1 h2 w2"]
 
 
 class SAM2(nnx.Module):
@@ -93,7 +97,7 @@ class SAM2(nnx.Module):
         self, batch: int, height: int, width: int, *, cond_slots: int = 4, recent_slots: int = 15
     ) -> MemoryBank:
         """A bank for `batch` objects on images of `height` x `width` pixels."""
-        size = height // STRIDE, width // STRIDE
+        size = height // EMBED_STRIDE, width // EMBED_STRIDE
         widths = self.memory_encoder.out_dim, self.no_obj_ptr.shape[0]
         slots = dict(cond_slots=cond_slots, recent_slots=recent_slots)
         return memory_bank.empty_bank(batch, *size, *widths, **slots)
@@ -111,15 +115,15 @@ class SAM2(nnx.Module):
     ) -> Float32[Array, "b h w c"]:
         """The image embedding as the decoder takes it, conditioned on what is in the bank.
 
-        Objects that have no memory, and pictures (no bank), get a learned vector added instead.
-        `num_frames` is the clip's length; of a stream that has none, anything from `max_obj_ptrs`
-        on. In training (not `evaluation`) pointers of frames to come are read too, and a key turns
-        dropout on.
+        Objects without memory, and single images (no bank), get a learned vector added instead.
+        `num_frames` is the clip's length; for a live stream, anything from `max_obj_ptrs` on. In
+        training (not `evaluation`) pointers of frames to come are read too, and a key turns dropout
+        on.
         """
         alone = image_embed + per_channel(self.no_mem_embed[...], image_embed)
         if bank is None:
             return alone
-        seen = memory_bank.select(
+        selected = memory_bank.select(
             bank,
             frame,
             reverse,
@@ -128,7 +132,7 @@ class SAM2(nnx.Module):
             max_cond_frames=self.max_cond_frames,
             past_only=evaluation,
         )
-        memory, position, mask, num_pointers = self._memory_tokens(seen, num_frames)
+        memory, position, mask, num_pointers = self._memory_tokens(selected, num_frames)
         batch, (h, w, c) = memory.shape[0], image_embed.shape[1:]
         attended = self.memory_attention(
             jnp.broadcast_to(image_embed, (batch, h, w, c)),
@@ -139,30 +143,33 @@ class SAM2(nnx.Module):
             num_pointers=num_pointers,
             key=key,
         )
-        remembers = seen.memory_valid.any(axis=1)[:, None, None, None]
+        remembers = selected.memory_valid.any(axis=1)[:, None, None, None]
         return jnp.where(remembers, attended, alone)
 
-    def _memory_tokens(self, seen: Selection, num_frames: Scalar):
+    def _memory_tokens(self, selected: Selection, num_frames: Scalar):
         """Maps, then pointers: tokens, their positions, which count, and how many are pointers."""
-        memory = rearrange(seen.memory, "b m h w e -> b m (h w) e")
+        memory = rearrange(selected.memory, "b m h w e -> b m (h w) e")
         tokens, dim = memory.shape[2:]
-        place = rearrange(sine_map(*seen.memory.shape[2:]), "h w e -> 1 1 (h w) e")
-        time = self.maskmem_tpos_enc[...][seen.memory_age - 1]
+        place = rearrange(sine_map(*selected.memory.shape[2:]), "h w e -> 1 1 (h w) e")
+        time = self.maskmem_tpos_enc[...][selected.memory_age - 1]
         place = jnp.asarray(place) + time[:, :, None]
 
         # A pointer is as wide as several memory tokens, and becomes as many.
-        parts = seen.obj_ptr.shape[2] // dim
-        pointers = rearrange(seen.obj_ptr, "b p (n e) -> b p n e", e=dim)
+        parts = selected.obj_ptr.shape[2] // dim
+        pointers = rearrange(selected.obj_ptr, "b p (n e) -> b p n e", e=dim)
         span = jnp.clip(num_frames, 2, self.max_obj_ptrs) - 1
-        ptr_time = sine_time(seen.ptr_time / span, seen.obj_ptr.shape[2])
+        ptr_time = sine_time(selected.ptr_time / span, selected.obj_ptr.shape[2])
         ptr_place = repeat(self.obj_ptr_tpos_proj(ptr_time), "b p e -> b p n e", n=parts)
 
         def sequence(maps, pointers):
             both = [rearrange(x, "b s n e -> b (s n) e") for x in (maps, pointers)]
             return jnp.concatenate(both, axis=1)
 
-        valid = [jnp.repeat(seen.memory_valid, tokens, 1), jnp.repeat(seen.ptr_valid, parts, 1)]
-        number = seen.ptr_valid.shape[1] * parts
+        valid = [
+            jnp.repeat(selected.memory_valid, tokens, 1),
+            jnp.repeat(selected.ptr_valid, parts, 1),
+        ]
+        number = selected.ptr_valid.shape[1] * parts
         return (
             sequence(memory, pointers),
             sequence(place, ptr_place),
@@ -185,13 +192,13 @@ class SAM2(nnx.Module):
     ) -> MaskOutput:
         """Masks and object pointer from `attend_memory`'s features and a prompt.
 
-        `multimask` says for which prompts the best of three masks is wanted; default: those of at
-        most one point, where a box is two. `gated` (tracking and training, not single pictures)
-        makes all logits -1024 where the object is judged absent. In evaluation a single mask that
-        is not stable gives way to the best of three.
+        `multimask` says for which prompts to choose the best of three masks; default: those of at
+        most one point, where a box is two. `gated` (tracking and training, not single images)
+        makes all logits -1024 where the object is predicted to be absent. In evaluation a single
+        mask that is not stable gives way to the best of three.
         """
         prompt = self.prompt_encoder(points, labels, mask_input, has_mask)
-        height, width = (STRIDE * side for side in pix_feat.shape[1:3])
+        height, width = (EMBED_STRIDE * side for side in pix_feat.shape[1:3])
         image_pe = self.prompt_encoder.dense_pe(height, width)
         # Objects of one image that remember different things have features of their own.
         fine = tuple(jnp.broadcast_to(x, pix_feat.shape[:1] + x.shape[1:]) for x in high_res_feats)
@@ -223,9 +230,9 @@ class SAM2(nnx.Module):
         high_res_feats: tuple[Float[Array, "i 4*h 4*w c0"], Float[Array, "i 2*h 2*w c1"]],
         mask: Float[Array, "b 16*h 16*w 1"],
     ) -> MaskOutput:
-        """A mask of 0 and 1 that was given is its own answer; the model adds the object pointer.
+        """A mask prompt of 0 and 1 is the output itself; the model adds the object pointer.
 
-        `image_embed` is as from `encode_image`. An empty mask says that the object is absent.
+        `image_embed` is as from `encode_image`. An empty mask means that the object is absent.
         """
         b = mask.shape[0]
         nowhere = jnp.zeros((b, 1, 2)), jnp.full((b, 1), EMPTY)
@@ -253,18 +260,23 @@ class SAM2(nnx.Module):
     def encode_memory(
         self,
         image_embed: Float[Array, "i h w c"],
-        mask_logits: Float[Array, "b 1 h2 w2"],
+        mask_logits: MaskLogits,
         object_logit: Float[Array, "b 1"],
         *,
-        binarise: bool = False,
+        binarise: Bool[Array, " b"] | bool = False,
     ) -> Float32[Array, "b h w e"]:
         """The memory map of a frame, from `encode_image` and a mask of any resolution.
 
-        `binarise` makes the mask 0 or 1 first: SAM 2's video predictor does so on clicked frames.
+        `binarise`, for all objects or for some, makes the mask 0 or 1 first: SAM 2's video
+        predictor does so on clicked frames.
         """
-        height, width = (STRIDE * side for side in image_embed.shape[1:3])
+        height, width = (EMBED_STRIDE * side for side in image_embed.shape[1:3])
         logits = resize_mask(rearrange(mask_logits, "b 1 h w -> b h w 1"), height, width)
-        prob = (logits > 0).astype(jnp.float32) if binarise else jax.nn.sigmoid(logits)
+        prob, binary = jax.nn.sigmoid(logits), (logits > 0).astype(jnp.float32)
+        if isinstance(binarise, bool):
+            prob = binary if binarise else prob
+        else:
+            prob = where_object(binarise, binary, prob)
         memory = self.memory_encoder(image_embed, prob)
         absent = (object_logit <= 0)[..., None, None]
         return memory + jnp.where(absent, per_channel(self.no_obj_embed_spatial[...], memory), 0.0)
@@ -272,51 +284,33 @@ class SAM2(nnx.Module):
     def track_step(
         self,
         features: ImageFeatures,
-        bank: MemoryBank,
+        bank: MemoryBank | None,
         frame: Scalar,
         num_frames: Scalar,
-        points: Float[Array, "b n 2"],
-        labels: Int[Array, "b n"],
-        mask_input: Float[Array, "b h4 w4 1"],
-        has_mask: Bool[Array, " b"],
+        decode: Callable[[Float[Array, "b h w c"]], tuple[MaskOutput, MaskLogits]],
         *,
-        conditioning: Bool[Array, " b"],
-        initial: Bool[Array, " b"],
-        mask_prompt: tuple[Float[Array, "b h w 1"], Bool[Array, " b"]] | None = None,
         reverse: Bool[Array, ""] | bool = False,
-        binarise: bool = False,
+        binarise: Bool[Array, " b"] | bool = False,
         evaluation: bool = True,
         key: PRNGKeyArray | None = None,
-    ) -> tuple[MaskOutput, MemoryBank]:
-        """One frame of a clip: read the bank, decode, write what was found to the bank.
+    ) -> tuple[MaskOutput, Float32[Array, "b h w e"]]:
+        """One frame of a clip: read the bank, decode, encode what was found.
 
-        `conditioning`: objects prompted on this frame. `initial`: those among them that were not
-        tracked here before; they read no memory. `mask_prompt`: masks at the image's size, and for
-        which objects they are the answer. Arguments of the steps are as there.
+        `decode` takes the features that `attend_memory` gives, and returns the output and the mask
+        to remember, of any resolution. Returns that output and the memory; writing it to the bank
+        is the caller's. The other arguments are those of the steps.
         """
         pix_feat = self.attend_memory(
             features.image_embed,
-            memory_bank.forget(bank, initial),
+            bank,
             frame,
             num_frames,
             reverse=reverse,
             evaluation=evaluation,
             key=key,
         )
-        prompts = points, labels, mask_input, has_mask
-        decoded = self.decode(pix_feat, features.high_res_feats, *prompts, evaluation=evaluation)
-        height, width = (STRIDE * side for side in features.image_embed.shape[1:3])
-        logits = rearrange(decoded.mask_logits, "b 1 h w -> b h w 1")
-        logits = resize_mask(logits, height, width)
-        if mask_prompt is not None:
-            mask, given = mask_prompt
-            answer = self.decode_mask(*features, mask)
-            decoded = where_object(given, answer, decoded)
-            logits = where_object(given, mask_to_logits(mask), logits)
+        output, mask_logits = decode(pix_feat)
         memory = self.encode_memory(
-            features.image_embed,
-            rearrange(logits, "b h w 1 -> b 1 h w"),
-            decoded.object_logit,
-            binarise=binarise,
+            features.image_embed, mask_logits, output.object_logit, binarise=binarise
         )
-        return decoded, memory_bank.write(bank, memory, decoded.obj_ptr, frame, conditioning)
+        return output, memory

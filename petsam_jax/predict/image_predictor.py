@@ -31,6 +31,9 @@ from petsam_jax.data.warp import view_matrix, warp_image
 from petsam_jax.files.images import AnyImage, load_image
 from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.layers import Conv, Linear, UpConv
+from petsam_jax.models.position import MASK_STRIDE
+from petsam_jax.models.prompting import Prompting, decode_prompts
+from petsam_jax.models.prompts import EMPTY, Prompts
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.normalise import normalise
 from petsam_jax.predict.postprocess import fill_holes, logits_at_size, masks_at_size, remove_islands
@@ -38,8 +41,6 @@ from petsam_jax.predict.prompt_arrays import Numbers
 from petsam_jax.predict.prompt_inputs import Prompt, model_prompts, power_of_two, read_prompts
 from petsam_jax.predict.prompt_masks import mask_logits
 from petsam_jax.runtime import use_compilation_cache
-from petsam_jax.train.objective import Objective, decode_prompts
-from petsam_jax.train.prompt_sampling import EMPTY, STRIDE, Prompts
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "pets256_small"
 # What a step reads of the model: each array that a call passes costs it more than a microsecond.
@@ -90,7 +91,7 @@ class ImagePredictor:
     def __init__(self, config: ConfigDict, model: SAM2):
         """The config says how large the input is and how prompts are said."""
         self.config, self.size = config, config.data.size
-        self._objective = Objective.of(config)
+        self._prompting = Prompting.of(config)
         self._definition, state = nnx.split(rounded_model(model))
         arrays = nnx.to_pure_dict(state)
         self._outline = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
@@ -234,7 +235,7 @@ class ImagePredictor:
         if image is None:
             raise RuntimeError("no image yet: call set_image first, or pass image=")
         prompts, logits, number = read_prompts(
-            points, labels, boxes, mask_input, self.size // STRIDE, prompt
+            points, labels, boxes, mask_input, self.size // MASK_STRIDE, prompt
         )
         model_input = model_prompts(prompts, image.size, self.size, logits)
         several = (model_input.labels != EMPTY).sum(axis=1) <= (1 if multimask is None else -1)
@@ -252,7 +253,7 @@ class ImagePredictor:
 
     def mask_prompt(self, mask: Bool[np.ndarray, "H W"]) -> Float32[np.ndarray, "h w"]:
         """A mask at the image's size as a `mask_input`: logits of -10 and 10, as in training."""
-        return mask_logits(mask, self.size // STRIDE)
+        return mask_logits(mask, self.size // MASK_STRIDE)
 
     def _decode_step(
         self,
@@ -269,7 +270,7 @@ class ImagePredictor:
             model.attend_memory(features.image_embed),
             features.high_res_feats,
             prompts._replace(mask_input=limited),
-            self._objective,
+            self._prompting,
             multimask=several,
         )
         logits = jnp.concatenate([decoded.mask_logits, decoded.all_logits[:, 1:]], axis=1)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32
 from numpy.typing import ArrayLike
 
-from petsam_jax.train.prompt_sampling import EMPTY, NEGATIVE, POSITIVE
+from petsam_jax.models.prompts import EMPTY, NEGATIVE, POSITIVE
 
 # Whatever numpy makes an array of.
 Numbers = ArrayLike | Sequence | int | float

@@ -19,18 +19,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32
 
+from petsam_jax.models.position import MASK_STRIDE
+from petsam_jax.models.prompts import BOTTOM_RIGHT, BOX_SLOTS, CLICK_SLOTS, EMPTY, TOP_LEFT, Prompts
 from petsam_jax.predict import prompt_arrays
 from petsam_jax.predict.prompt_arrays import Numbers
 from petsam_jax.predict.prompt_masks import Coordinate, PackedMask, Point, Stroke, draw, mask_logits
-from petsam_jax.train.prompt_sampling import (
-    BOTTOM_RIGHT,
-    BOX_SLOTS,
-    CLICK_SLOTS,
-    EMPTY,
-    STRIDE,
-    TOP_LEFT,
-    Prompts,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +207,7 @@ def model_prompts(
     `mask_input` takes the place of masks and strokes. Raises ValueError for prompts that do not fit
     the image.
     """
-    cells = side // STRIDE
+    cells = side // MASK_STRIDE
     most = max((len(prompt.points) for prompt in prompts), default=0)
     read = _no_prompts(power_of_two(len(prompts)), most, side)
     # From the centres of the image's pixels to those of the model's.
@@ -243,7 +236,7 @@ def _no_prompts(objects: int, points: int, side: int) -> Prompts:
     return Prompts(
         points=np.zeros((objects, slots, 2), np.float32),
         labels=np.full((objects, slots), EMPTY, np.int32),
-        mask_input=np.zeros((objects, side // STRIDE, side // STRIDE, 1), np.float32),
+        mask_input=np.zeros((objects, side // MASK_STRIDE, side // MASK_STRIDE, 1), np.float32),
         has_mask=np.zeros(objects, bool),
     )
 

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from ml_collections import ConfigDict
 
 from petsam_jax.config import ConfigError, fields
-from petsam_jax.train.prompt_sampling import CLICK_SLOTS
+from petsam_jax.models.prompts import CLICK_SLOTS
 from petsam_jax.train.validation import higher_is_better
 
 ANY = math.inf

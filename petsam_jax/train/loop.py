@@ -202,7 +202,9 @@ class _Run:
             plan.steps,
         )
         objective, seed = Objective.of(config), config.train.seed
-        self.microbatching = microbatching = Microbatching(config.train.microbatches, batches.devices)
+        self.microbatching = microbatching = Microbatching(
+            config.train.microbatches, batches.devices
+        )
         self.train_step = TrainStep(
             template,
             plan.optimizer,

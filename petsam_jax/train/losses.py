@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, UInt8
 
+from petsam_jax.mask_values import IGNORE, PET
 from petsam_jax.models.mask_ops import enlarge
 
-PET, IGNORED = 1, 2
 MASK_KINDS = ("focal", "cross_entropy", "balanced")
 IOU_KINDS = ("l1", "mse")
 IOU_HEADS = ("all", "best")
@@ -148,7 +148,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 def read_mask(mask: UInt8[Array, "b h w"], *, balanced: bool = False) -> Truth:
     """`balanced`: pet and background have half of the mean each; all where one is missing."""
-    pet, weight = mask == PET, (mask != IGNORED).astype(jnp.float32)
+    pet, weight = mask == PET, (mask != IGNORE).astype(jnp.float32)
     share = _even(weight)
     if balanced:
         share = _even(_even(weight * pet) + _even(weight * ~pet))

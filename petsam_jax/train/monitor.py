@@ -121,7 +121,11 @@ class Monitor:
         finite = all(map(math.isfinite, values.values()))
         since = watched[-WINDOW][0] if finite else step
         raise TrainingDiverged(
-            step, f"{kind} {fault}", names, self._checkpoints.last_before(since), self._checkpoints.best
+            step,
+            f"{kind} {fault}",
+            names,
+            self._checkpoints.last_before(since),
+            self._checkpoints.best,
         )
 
     def _write_means(self) -> None:

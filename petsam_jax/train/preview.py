@@ -15,9 +15,11 @@ from PIL import Image, ImageDraw
 from petsam_jax.data import augment
 from petsam_jax.data.motion import FULL, Motion
 from petsam_jax.data.pipeline import make_train_iterator
-from petsam_jax.data.sources import PET, Source
+from petsam_jax.data.sources import Source
 from petsam_jax.files.contact_sheet import GREEN, RED, YELLOW, draw_mask, edge
-from petsam_jax.train import prompt_sampling as simulate
+from petsam_jax.mask_values import PET
+from petsam_jax.models.prompts import BOTTOM_RIGHT, BOX_SLOTS, EMPTY, NEGATIVE, POSITIVE, add_click
+from petsam_jax.train.prompt_sampling import correction_click, first_prompt
 
 WHITE = (255, 255, 255)
 CAPTION = 14
@@ -75,11 +77,11 @@ def _with_prompts(
     key_first, *keys = jax.random.split(jax.random.key(seed), 3)
     pred = np.roll(mask == PET, mask.shape[-1] // 8, axis=-1)
     truth, guess = jnp.asarray(mask), jnp.asarray(pred)
-    given = first = jax.jit(functools.partial(simulate.first_prompt, **KINDS))(key_first, truth)
+    given = first = jax.jit(functools.partial(first_prompt, **KINDS))(key_first, truth)
     clicks = []
     for key in keys:
         clicks.append(_correct(key, truth, guess, given))
-        given = simulate.add_click(given, *clicks[-1])
+        given = add_click(given, *clicks[-1])
     cells = []
     for row in range(len(image)):
         drawn = np.array(draw_mask(image[row], mask[row]))
@@ -88,13 +90,13 @@ def _with_prompts(
         draw = ImageDraw.Draw(cell)
         _draw_first(draw, jax.tree.map(lambda leaf, row=row: np.asarray(leaf[row]), first))
         for point, label in clicks:
-            if int(label[row]) != simulate.EMPTY:
-                _dot(draw, point[row], GREEN if int(label[row]) == simulate.POSITIVE else RED)
+            if int(label[row]) != EMPTY:
+                _dot(draw, point[row], GREEN if int(label[row]) == POSITIVE else RED)
         cells.append(cell)
     return cells
 
 
-_correct = jax.jit(simulate.correction_click)
+_correct = jax.jit(correction_click)
 
 
 def _draw_first(draw: ImageDraw.ImageDraw, first) -> None:
@@ -102,10 +104,10 @@ def _draw_first(draw: ImageDraw.ImageDraw, first) -> None:
     if first.has_mask:
         draw.text((4, 4), "mask", fill=YELLOW)
     for point, label in zip(first.points, first.labels, strict=True):
-        if label in (simulate.POSITIVE, simulate.NEGATIVE):
+        if label in (POSITIVE, NEGATIVE):
             _dot(draw, point, YELLOW)
-    if first.labels[-1] == simulate.BOTTOM_RIGHT:
-        corners = first.points[-simulate.BOX_SLOTS :].reshape(-1)
+    if first.labels[-1] == BOTTOM_RIGHT:
+        corners = first.points[-BOX_SLOTS:].reshape(-1)
         draw.rectangle([float(value) for value in corners], outline=YELLOW, width=2)
 
 

@@ -21,9 +21,10 @@ from jaxtyping import Array, Float32, Int32, PRNGKeyArray
 from petsam_jax.models.params import shapes, weights
 from petsam_jax.models.prompt_encoder import Constant
 from petsam_jax.models.sam2 import SAM2
+from petsam_jax.train.clip_objective import clip_outcome
 from petsam_jax.train.flat_params import UNPACKED, FlatParams
 from petsam_jax.train.losses import Losses, combine
-from petsam_jax.train.objective import Objective, Outcome, clip_outcome, picture_outcome
+from petsam_jax.train.objective import Objective, Outcome, image_outcome
 from petsam_jax.train.optimizer import ema_update, unflatten
 
 Arrays = dict[str, Array]
@@ -203,7 +204,7 @@ def step_key(seed: int, step: Int32[Array, ""]) -> PRNGKeyArray:
 
 def outcome_of(model: SAM2, image, mask, key: PRNGKeyArray, objective: Objective) -> Outcome:
     """Pictures or clips, by the number of axes."""
-    steps = clip_outcome if image.ndim == 5 else picture_outcome
+    steps = clip_outcome if image.ndim == 5 else image_outcome
     return steps(model, image, mask, key, objective)
 
 

@@ -19,36 +19,33 @@ from PIL import Image, ImageDraw
 from petsam_jax.data.augment import Augmentation
 from petsam_jax.data.motion import Motion
 from petsam_jax.data.pipeline import make_eval_iterator, make_train_iterator
-from petsam_jax.data.sources import PET, Source, Subset
+from petsam_jax.data.sources import Source, Subset
 from petsam_jax.files.contact_sheet import RED, YELLOW, draw_errors, draw_mask
+from petsam_jax.mask_values import PET
 from petsam_jax.metrics import iou
 from petsam_jax.models.mask_ops import enlarge
-from petsam_jax.models.sam2 import SAM2
-from petsam_jax.normalise import normalise
-from petsam_jax.train.losses import prompt_losses
-from petsam_jax.train.objective import (
-    Objective,
-    Outcome,
-    decode_prompts,
-    encode_frames,
-    feed_back,
-    mask_as_prompt,
-    prompted_frames,
-    track_frames,
-)
-from petsam_jax.train.prompt_sampling import (
+from petsam_jax.models.prompting import decode_prompts, with_mask
+from petsam_jax.models.prompts import (
     BOTTOM_RIGHT,
     BOX_SLOTS,
     EMPTY,
     POSITIVE,
     Prompts,
     add_click,
-    box_of_mask,
     empty_prompts,
-    evaluation_click,
-    jitter_box,
     set_box,
 )
+from petsam_jax.models.sam2 import SAM2
+from petsam_jax.normalise import normalise
+from petsam_jax.train.clip_objective import (
+    encode_frames,
+    mask_as_prompt,
+    prompted_frames,
+    track_frames,
+)
+from petsam_jax.train.losses import prompt_losses
+from petsam_jax.train.objective import Objective, Outcome
+from petsam_jax.train.prompt_sampling import box_of_mask, evaluation_click, jitter_box
 from petsam_jax.train.step import ModelTemplate
 
 SHEET_ROWS, CAPTION = 8, 14
@@ -85,14 +82,19 @@ def predict_all(
 
     def answer(prompts):
         decoded = decode_prompts(
-            model, pix_feat, features.high_res_feats, prompts, objective, gated=objective.gated
+            model,
+            pix_feat,
+            features.high_res_feats,
+            prompts,
+            objective.prompting,
+            gated=objective.prompting.gated,
         )
         found = enlarge(decoded.mask_logits, height, width)[:, 0] > 0
         losses = prompt_losses(
             decoded.mask_logits, decoded.iou_pred, decoded.object_logit, mask, **objective.loss
         )
         said = Predictions(found, iou(found, mask).astype(jnp.float32), losses.total, prompts)
-        return feed_back(prompts, decoded), said
+        return with_mask(prompts, decoded.mask_logits), said
 
     def click(state, _):
         prompts, found = state

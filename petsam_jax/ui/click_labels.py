@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 from scipy import ndimage, special
 
-from petsam_jax.train.prompt_sampling import NEGATIVE, POSITIVE
+from petsam_jax.models.prompts import NEGATIVE, POSITIVE
 from petsam_jax.ui.page_state import Click, Settings
 
 

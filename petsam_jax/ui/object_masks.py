@@ -16,7 +16,6 @@ from scipy import ndimage
 
 from petsam_jax.predict.image_predictor import ImagePredictor, LowResPrediction
 from petsam_jax.predict.postprocess import fill_holes, masks_at_size, remove_islands
-from petsam_jax.train.prompt_sampling import POSITIVE
 from petsam_jax.ui.click_labels import read_click
 from petsam_jax.ui.open_images import OpenPicture
 from petsam_jax.ui.page_state import Click, ObjectPrompts, Settings, Stroke

@@ -14,13 +14,13 @@ import numpy as np
 from jaxtyping import Bool
 
 from petsam_jax.files.video_reader import Frame
+from petsam_jax.models.prompts import Prompts
 from petsam_jax.predict.video.clip_state import State
 from petsam_jax.predict.video.crops import Seen, View
 from petsam_jax.predict.video.numpy_bank import Memories
 from petsam_jax.predict.video.overlaps import apart
 from petsam_jax.predict.video.tracker import FrameOutput
 from petsam_jax.predict.video.tracks import RecentFrame, TrackedFrame, pack
-from petsam_jax.train.prompt_sampling import Prompts
 
 # Frames that are read before their turn.
 AHEAD = 1

@@ -19,22 +19,19 @@ from ml_collections import ConfigDict
 
 from petsam_jax.models import memory_bank
 from petsam_jax.models.image_encoder import ImageFeatures
-from petsam_jax.models.mask_ops import mask_to_logits, resize_mask, shrink_mask
+from petsam_jax.models.mask_ops import mask_to_logits, shrink_mask
 from petsam_jax.models.memory_bank import MemoryBank
+from petsam_jax.models.position import EMBED_STRIDE
+from petsam_jax.models.prompting import Prompting, decode_prompts
+from petsam_jax.models.prompts import CLICK_SLOTS, Prompts, empty_prompts, set_mask
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.predict.image_predictor import DECODER, LOGIT_LIMIT, rounded_model
-from petsam_jax.train.objective import Objective, decode_prompts
-from petsam_jax.train.prompt_sampling import CLICK_SLOTS, Prompts, empty_prompts, set_mask
 
 # What each program reads of the model: each array that a call passes costs it a microsecond.
 MEMORY = ("memory_encoder", "no_obj_embed_spatial")
 ATTENTION = ("memory_attention", "obj_ptr_tpos_proj", "maskmem_tpos_enc")
 STEP = (*DECODER, *MEMORY, *ATTENTION)
 GIVEN = (*DECODER, *MEMORY, "mask_downsample")
-# Pixels of the model's input to a cell of the memory's map.
-STRIDE = 16
-# A logit that no sigmoid tells from certainty.
-CERTAIN = 100.0
 
 
 class Where(NamedTuple):
@@ -61,9 +58,9 @@ class Tracker:
     def __init__(self, config: ConfigDict, model: SAM2, binarise: bool):
         """`binarise` makes memories of prompted frames from masks of 0 and 1, not of logits."""
         self.side, self._binarise = config.data.size, binarise
-        self._objective = Objective.of(config)
+        self._prompting = Prompting.of(config)
         # Whether tracked frames are shown the mask of the one before.
-        self.carried = self._objective.carried
+        self.carried = self._prompting.carried
         self._definition, state = nnx.split(rounded_model(model))
         arrays = nnx.to_pure_dict(state)
         self._outline = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
@@ -77,7 +74,7 @@ class Tracker:
         # Tells weights from others, whose memories mean something else; not how they are rounded.
         self.fingerprint = _fingerprint(nnx.to_pure_dict(nnx.state(model)))
         # Of a memory's map and of a pointer; how many memories and pointers a frame reads.
-        cells = self.side // STRIDE
+        cells = self.side // EMBED_STRIDE
         self.map_shape = cells, cells, model.memory_encoder.out_dim
         self.pointer_width = model.no_obj_ptr.shape[0]
         self.memories = model.maskmem_tpos_enc.shape[0] - 1
@@ -124,50 +121,51 @@ class Tracker:
         self, parameters, features, bank, where, prompts, initial, prompted
     ) -> FrameOutput:
         model = self._model(parameters)
-        pix_feat = model.attend_memory(
-            features.image_embed,
+        limited = jnp.clip(prompts.mask_input, -LOGIT_LIMIT, LOGIT_LIMIT)
+
+        def decode(pix_feat):
+            output = decode_prompts(
+                model,
+                pix_feat,
+                features.high_res_feats,
+                prompts._replace(mask_input=limited),
+                self._prompting,
+                gated=self._prompting.gated,
+                prompted=prompted,
+            )
+            return output, output.mask_logits
+
+        output, memory = model.track_step(
+            features,
             memory_bank.forget(bank, initial),
             where.frame,
             where.num_frames,
+            decode,
             reverse=where.reverse,
+            binarise=prompted if self._binarise else False,
         )
-        limited = jnp.clip(prompts.mask_input, -LOGIT_LIMIT, LOGIT_LIMIT)
-        decoded = decode_prompts(
-            model,
-            pix_feat,
-            features.high_res_feats,
-            prompts._replace(mask_input=limited),
-            self._objective,
-            gated=self._objective.gated,
-            asked=prompted,
-        )
-        logits, object_logit = decoded.mask_logits, decoded.object_logit
-        large = resize_mask(rearrange(logits, "b 1 h w -> b h w 1"), self.side, self.side)
-        large = rearrange(large, "b h w 1 -> b 1 h w")
-        if self._binarise:
-            large = jnp.where(prompted[:, None, None, None], _certain(large), large)
-        memory = model.encode_memory(features.image_embed, large, object_logit)
-        iou_pred, object_logit = decoded.iou_pred[:, 0], object_logit[:, 0]
-        return FrameOutput(logits[:, 0], iou_pred, object_logit, decoded.obj_ptr, memory)
+        iou_pred, object_logit = output.iou_pred[:, 0], output.object_logit[:, 0]
+        return FrameOutput(output.mask_logits[:, 0], iou_pred, object_logit, output.obj_ptr, memory)
 
     def _run_given(self, parameters, features, mask) -> FrameOutput:
         model = self._model(parameters)
         small = shrink_mask(mask_to_logits(mask))
-        if self._objective.paint is None:
-            answer = model.decode_mask(*features, mask)
-        else:
-            # What is said densely was trained on masks as prompts, and never on SAM 2's own path.
-            said = set_mask(empty_prompts(1, self.side, self.side, max_clicks=1), small)
-            alone = model.attend_memory(features.image_embed)
-            answer = model.decode(alone, features.high_res_feats, *said)
         present = (mask > 0).any(axis=(1, 2)).astype(jnp.float32)
-        object_logit = mask_to_logits(present)
-        large = rearrange(mask_to_logits(mask), "b h w 1 -> b 1 h w")
-        large = _certain(large) if self._binarise else large
-        memory = model.encode_memory(features.image_embed, large, object_logit)
-        object_logit = object_logit[:, 0]
+
+        def decode(pix_feat):
+            if self._prompting.paint is None:
+                output = model.decode_mask(*features, mask)
+            else:
+                # With painted prompts masks were trained as prompts, never SAM 2's own way.
+                prompts = set_mask(empty_prompts(1, self.side, self.side, max_clicks=1), small)
+                output = model.decode(pix_feat, features.high_res_feats, *prompts)
+            output = output._replace(object_logit=mask_to_logits(present)[:, None])
+            return output, rearrange(mask_to_logits(mask), "b h w 1 -> b 1 h w")
+
+        output, memory = model.track_step(features, None, 0, 1, decode, binarise=self._binarise)
+        object_logit = output.object_logit[:, 0]
         sure = jnp.ones_like(object_logit)
-        return FrameOutput(small[..., 0], sure, object_logit, answer.obj_ptr, memory)
+        return FrameOutput(small[..., 0], sure, object_logit, output.obj_ptr, memory)
 
     def _run_recall(self, parameters, features, logits, object_logit) -> Float32[Array, "1 h w e"]:
         model = self._model(parameters)
@@ -179,7 +177,3 @@ def _fingerprint(arrays: dict) -> str:
     for array in jax.tree.leaves(arrays):
         crc = zlib.crc32(np.ascontiguousarray(array).view(np.uint8), crc)
     return f"{crc:08x}"
-
-
-def _certain(logits):
-    return jnp.where(logits > 0, CERTAIN, -CERTAIN)
