@@ -1,10 +1,10 @@
-"""A table of every breed out of a report of `petsam evaluate`.
+"""A table of scores by breed from a report of `petsam evaluate`.
 
     petsam evaluate --data DIR_OF_OXFORD_IIIT_PET --split valid --out report
     python -m benchmarks.breeds report
 
-It prints Markdown: a row for each breed, the worst from a box first, and one for all. A source
-without breeds has one row for each of its groups.
+Prints Markdown: a row for each breed, the lowest IoU from a box 5 % off first, and one for all. A
+source without breeds has a row for each of its groups.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SCORES = {
 
 
 def table(report: Mapping) -> str:
-    """`report` is what metrics.json holds. Raises KeyError for one that is of another command."""
+    """`report` is the content of metrics.json. Raises KeyError for that of another command."""
     rows = report["breakdown"]["breed"]
     clicks = report["click_iou"]
     everything = {"n": report["n"]} | {f"click{n}_iou": clicks[n - 1] for n in (1, 3, 5)}
@@ -46,13 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("report", type=Path, metavar="DIR", help="--out of petsam evaluate")
+    parser.add_argument("report", type=Path, metavar="DIR", help="report folder of petsam evaluate")
     path = parser.parse_args(argv).report / "metrics.json"
     try:
         text = table(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, KeyError) as error:
         print(
-            f"breeds: {path}: {error!r}; give the --out folder of `petsam evaluate`",
+            f"breeds: {path}: {error!r}; expected a report folder of `petsam evaluate`",
             file=sys.stderr,
         )
         return 1

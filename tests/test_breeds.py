@@ -1,4 +1,4 @@
-"""The table of breeds: every breed once, the worst first, the whole last; other files are named."""
+"""The table of breeds: every breed once, the worst first, all last; other files are refused."""
 
 import json
 
@@ -31,7 +31,7 @@ def test_each_breed_has_a_row_and_the_worst_is_first(tmp_path, capsys):
     assert len(rows) == 3
 
 
-def test_what_is_no_report_is_named(tmp_path, capsys):
+def test_other_files_are_refused_by_name(tmp_path, capsys):
     assert breeds.main([str(tmp_path)]) == 1
     assert f"{tmp_path / 'metrics.json'}" in capsys.readouterr().err
     (tmp_path / "metrics.json").write_text("{}")
