@@ -1,14 +1,14 @@
-"""What each part of the recipe is worth: short runs of the same budget, one change each.
+"""What each part of the recipe is worth: short runs of equal length with one change each.
 
     python -m benchmarks.ablation                       # all rows, one after another
-    python -m benchmarks.ablation base one-pet          # only these
-    python -m benchmarks.ablation --list                # the command of each row, and nothing else
-    python -m benchmarks.ablation --table               # the table of what is done
+    python -m benchmarks.ablation base one-pet          # some rows
+    python -m benchmarks.ablation --list                # print the command of each row
+    python -m benchmarks.ablation --table               # print the results so far
 
-A row is a command of train.py with other values of config fields, so that each can be run by hand.
-Stopped in the middle, the same command goes on: rows that are whole are not run again, and the row
-that was under way goes on from its last checkpoint. Figures are the run's own validation at its
-end: the averaged weights on held-out pictures, at the size that was trained on, border ignored.
+Each row is a command of train.py with other config values, so it can also be run by hand. If
+stopped, run the same command again to resume: finished rows are skipped, and the interrupted one
+continues from its last checkpoint. Scores are each run's own validation at its end: the averaged
+weights on held-out images, at training resolution, border ignored.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 CONFIG = "configs/pets256_small.py:128px"
 STEPS = 600
-# A quarter of the work of 256 pixels. Pictures alone, since pictures are what is judged.
+# A quarter of the work of 256 pixels; images only, since the scores are of images.
 BUDGET = (
     "train.batch_size=8",
     "eval.examples=100",
@@ -34,7 +34,7 @@ FIRST = "prompts.first"
 
 
 class Row(NamedTuple):
-    """A run: what differs from the first, in words and as fields of the config."""
+    """A run: how it differs from the first, in words and as config fields."""
 
     words: str
     fields: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ ROWS = {
     "focal": Row("SAM 2's focal loss", ("loss.mask_kind=focal", "loss.mask_weight=20.0")),
     "balanced": Row("balanced cross-entropy", ("loss.mask_kind=balanced",)),
 }
-# Of a validation -> its column.
+# Validation score -> column.
 SCORES = {
     "iou_none": "no prompt",
     "iou_box": "box",
@@ -85,19 +85,19 @@ SCORES = {
 
 
 def arguments(name: str, data: str, out: Path, steps: int = STEPS) -> list[str]:
-    """Those of train.py for a row."""
+    """The arguments of train.py for a row."""
     fields = (f"data.sources={data}", *BUDGET, f"train.duration={steps} steps")
     overrides = [f"--config.{field}" for field in (*fields, *ROWS[name].fields)]
     return [f"--config={CONFIG}", f"--workdir={out / name}", *overrides]
 
 
 def command(name: str, data: str, out: Path, steps: int = STEPS) -> str:
-    """A row's command for a shell."""
+    """A row's shell command."""
     return shlex.join(["python", "train.py", *arguments(name, data, out, steps)])
 
 
 def logged(workdir: Path) -> list[dict]:
-    """The lines of a run's log; none of a run that was not begun, or of a line half written."""
+    """The lines of a run's log, without any that is incomplete."""
     path = workdir / "metrics.jsonl"
     if not path.is_file():
         return []
@@ -111,18 +111,18 @@ def logged(workdir: Path) -> list[dict]:
 
 
 def scores(workdir: Path, steps: int) -> dict[str, float] | None:
-    """Validation at the last step, and the pace; None while the run is not whole."""
+    """Validation at the last step, and images per second; None for an unfinished run."""
     lines = logged(workdir)
     last = [line for line in lines if line["step"] == steps and "valid/iou_none" in line]
     if not last:
         return None
-    paces = sorted(line["images_per_second"] for line in lines if "images_per_second" in line)
-    pace = {"images_per_second": paces[len(paces) // 2]} if paces else {}
-    return {name: last[-1][f"valid/{name}"] for name in SCORES} | pace
+    rates = sorted(line["images_per_second"] for line in lines if "images_per_second" in line)
+    rate = {"images_per_second": rates[len(rates) // 2]} if rates else {}
+    return {name: last[-1][f"valid/{name}"] for name in SCORES} | rate
 
 
 def table(out: Path, steps: int) -> str:
-    """Markdown: each row that is whole, and how far it is from the first."""
+    """A Markdown table of all finished rows, with differences from the first."""
     base = scores(out / "base", steps)
     lines = [
         "| row | what is changed | " + " | ".join(SCORES.values()) + " | images/s |",
@@ -137,13 +137,13 @@ def table(out: Path, steps: int) -> str:
                 f"{cell} ({found[key] - base[key]:+.3f})"
                 for cell, key in zip(cells, SCORES, strict=True)
             ]
-        pace = f"{found['images_per_second']:.1f}" if "images_per_second" in found else ""
-        lines.append(f"| {name} | {row.words} | {' | '.join(cells)} | {pace} |")
+        rate = f"{found['images_per_second']:.1f}" if "images_per_second" in found else ""
+        lines.append(f"| {name} | {row.words} | {' | '.join(cells)} | {rate} |")
     return "\n".join(lines)
 
 
 def run(name: str, data: str, out: Path, steps: int, max_steps: int | None) -> int:
-    """Train a row to its end, or to `max_steps`; the exit code of train.py."""
+    """Train a row to its end or to `max_steps`; return the exit code of train.py."""
     limit = [] if max_steps is None else [f"--max-steps={max_steps}"]
     program = [sys.executable, "-m", "petsam_jax.cli.train"]
     return subprocess.run([*program, *arguments(name, data, out, steps), *limit]).returncode
@@ -156,16 +156,26 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     rows = ", ".join(ROWS)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {rows} (default: all)")
-    parser.add_argument("--data", default="tfds", help="as train.py's data.sources (default: tfds)")
-    parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="a folder for each")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"of a run (default: {STEPS})")
-    parser.add_argument("--max-steps", type=int, metavar="N", help="stop each row there, to try it")
-    parser.add_argument("--list", action="store_true", help="print the commands, and run nothing")
-    parser.add_argument("--table", action="store_true", help="print the table, and run nothing")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"any of {rows} (default: all)")
+    parser.add_argument("--data", default="tfds", help="data.sources of train.py (default: tfds)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/ablation"), help="folder of the runs"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=STEPS, help=f"length of a run (default: {STEPS})"
+    )
+    parser.add_argument(
+        "--max-steps", type=int, metavar="N", help="stop each row at step N, to try it out"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="print the commands without running them"
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="print the table without running anything"
+    )
     args = parser.parse_args(argv)
     if unknown := [name for name in args.rows if name not in ROWS]:
-        parser.error(f"no row {unknown[0]!r}; there are {rows}")
+        parser.error(f"unknown row {unknown[0]!r}; expected one of {rows}")
     if args.steps < 1:
         parser.error(f"--steps {args.steps}: set it to at least 1")
     args.rows = args.rows or list(ROWS)
@@ -182,11 +192,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         print(f"== {name}: {ROWS[name].words}", flush=True)
         if code := run(name, args.data, args.out, args.steps, args.max_steps):
-            print(f"ablation: {name} ended with {code}; the same command goes on", file=sys.stderr)
+            print(
+                f"ablation: {name} ended with exit code {code}; run the same command to resume",
+                file=sys.stderr,
+            )
             return code
-        # Stopped by Ctrl-C, training has saved and ends without an error.
+        # After Ctrl-C training saves and exits without an error.
         if not args.max_steps and not scores(args.out / name, args.steps):
-            print(f"ablation: {name} was stopped; the same command goes on", file=sys.stderr)
+            print(f"ablation: {name} was stopped; run the same command to resume", file=sys.stderr)
             return 130
     print(table(args.out, args.steps))
     return 0

@@ -27,14 +27,14 @@ def table(report: Mapping) -> str:
     """`report` is the content of metrics.json. Raises KeyError for that of another command."""
     rows = report["breakdown"]["breed"]
     clicks = report["click_iou"]
-    everything = {"n": report["n"]} | {f"click{n}_iou": clicks[n - 1] for n in (1, 3, 5)}
-    everything |= {name: report[name] for name in SCORES if name in report}
+    overall = {"n": report["n"]} | {f"click{n}_iou": clicks[n - 1] for n in (1, 3, 5)}
+    overall |= {name: report[name] for name in SCORES if name in report}
     lines = [
         f"| breed | pets | {' | '.join(SCORES.values())} |",
         "| --- |" + " ---: |" * (len(SCORES) + 1),
     ]
     worst_first = sorted(rows.items(), key=lambda row: row[1]["box_jitter_iou"])
-    for breed, row in [*worst_first, ("all", everything)]:
+    for breed, row in [*worst_first, ("all", overall)]:
         cells = " | ".join(f"{row[name]:.3f}" for name in SCORES)
         lines.append(f"| {breed.replace('_', ' ')} | {row['n']} | {cells} |")
     return "\n".join(lines)

@@ -1,9 +1,9 @@
-"""Validation IoU against hours of training, from the logs of runs that followed one another.
+"""Validation IoU over hours of training, from the logs of consecutive runs.
 
     python -m benchmarks.curve runs/small runs/full runs/memory
 
-It prints a table, and a chart that GitHub draws, both Markdown. Hours are those in which steps were
-logged: while a run was stopped no time passes. What else the machine did meanwhile is not known.
+It prints a table and a Mermaid chart, both in Markdown. Only the time in which steps were logged
+counts, not the time while a run was stopped. Other work on the machine is not accounted for.
 """
 
 import argparse
@@ -15,12 +15,12 @@ from typing import NamedTuple
 from benchmarks.ablation import SCORES, logged
 
 KINDS = SCORES | {"iou_mean": "mean"}
-# Longer between two lines of a log than this many times the usual: the run was stopped.
+# A gap between two log lines of this many times the median means that the run was stopped.
 STOPPED = 20
 
 
 class Point(NamedTuple):
-    """A validation: the run, its step, hours of training until then, and IoUs by kind."""
+    """A validation: the run, its step, hours of training so far, and IoUs by kind."""
 
     run: str
     step: int
@@ -29,22 +29,22 @@ class Point(NamedTuple):
 
 
 def points(runs: Sequence[Path]) -> list[Point]:
-    """All validations of runs, one after another. Raises ValueError for one that has none."""
+    """All validations of consecutive runs. Raises ValueError for a run without any."""
     found, seconds = [], 0.0
     for run in runs:
         path = run / "metrics.jsonl"
         if not (lines := logged(run)):
-            raise ValueError(f"{path}: there is none; give workdirs of train.py")
+            raise ValueError(f"{path}: not found; expected workdirs of train.py")
         gaps = [b["time"] - a["time"] for a, b in zip(lines, lines[1:], strict=False)]
-        usual = sorted(gaps)[len(gaps) // 2] if gaps else 0.0
+        typical = sorted(gaps)[len(gaps) // 2] if gaps else 0.0
         before = len(found)
-        for line, gap in zip(lines, [usual, *gaps], strict=True):
-            seconds += gap if gap < STOPPED * usual else usual
+        for line, gap in zip(lines, [typical, *gaps], strict=True):
+            seconds += gap if gap < STOPPED * typical else typical
             ious = {kind: line[f"valid/{kind}"] for kind in KINDS if f"valid/{kind}" in line}
             if ious:
                 found.append(Point(run.name, line["step"], seconds / 3600, ious))
         if len(found) == before:
-            raise ValueError(f"{path}: no validation in it yet; see eval.every of the config")
+            raise ValueError(f"{path}: no validation yet; see eval.every of the config")
     return found
 
 
@@ -61,7 +61,7 @@ def table(found: Sequence[Point]) -> str:
 
 
 def chart(found: Sequence[Point], kinds: Sequence[str] = ("iou_box", "iou_mean")) -> str:
-    """A Mermaid chart of some kinds."""
+    """A Mermaid chart of these kinds."""
     hours = ", ".join(f'"{point.hours:.1f}"' for point in found)
     names = " and ".join(KINDS[kind] for kind in kinds)
     series = [

@@ -1,12 +1,12 @@
-"""How many pictures a second the data pipeline gives, plain, augmented and as clips.
+"""How many images per second the data pipeline delivers: plain, augmented, and as clips.
 
     python -m benchmarks.data --source "$PETSAM_DATA/oxford-iiit-pet"
 
-Without --source it measures made-up shapes of 128 pixels, which shows that it runs; drawing them
-takes most of the time, so the wanted figures are for photographs only. Each figure is the median
-over --windows of --seconds each, with the least and the greatest; batches that were ready before
-the clock started are thrown away first. Clips count frames. On photographs of about 500 x 375
-pixels, 2 cores and 2 threads gave 386 plain, 196 augmented and 256 frames of clips a second.
+Without --source it uses generated shapes of 128 pixels, only to show that it runs: drawing them
+takes most of the time, so targets apply to photographs only. Each figure is the median over
+--windows of --seconds each, with minimum and maximum; batches prefetched before the clock starts
+are discarded. Clips count frames. On photographs of about 500 x 375 pixels, 2 cores and 2 threads
+gave 386 plain, 196 augmented and 256 clip frames per second.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from petsam_jax.data.load import load_source
 from petsam_jax.data.pipeline import make_train_iterator
 from petsam_jax.data.sources import Source
 
-# What the project wants of photographs at 256 pixels on two cores, in pictures a second.
-WANTED = {"plain": 300, "augmented": 150}
+# Images per second to reach, for photographs at 256 pixels on two cores.
+TARGETS = {"plain": 300, "augmented": 150}
 
 
 def measure(
@@ -35,7 +35,7 @@ def measure(
     windows: int,
     seconds: float,
 ) -> list[float]:
-    """Pictures (or frames) a second in each window; `settings` goes to `make_train_iterator`."""
+    """Images (or frames) per second in each window; `settings` goes to `make_train_iterator`."""
     prefetch = 2 * num_threads
     iterator = make_train_iterator(
         source,
@@ -55,11 +55,11 @@ def measure(
 
 
 def _rate(iterator, seconds: float) -> float:
-    start, pictures = time.perf_counter(), 0
+    start, images = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
-        # All but the last three axes count pictures: b, or b and t.
-        pictures += int(np.prod(next(iterator).image.shape[:-3]))
-    return pictures / (time.perf_counter() - start)
+        # All but the last three axes count images: b, or b and t.
+        images += int(np.prod(next(iterator).image.shape[:-3]))
+    return images / (time.perf_counter() - start)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -74,11 +74,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=16, help="examples (default: 16)")
     parser.add_argument("--threads", type=int, default=2, help="reading threads (default: 2)")
     parser.add_argument("--windows", type=int, default=5, help="repetitions (default: 5)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each window (default: 2)")
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, help="length of each window (default: 2)"
+    )
     flags = parser.parse_args(argv)
     source = load_source(flags.source, flags.split)
     print(f"{flags.source}, {flags.split}: {len(source)} examples, {flags.threads} threads")
-    print(f"{'':10} {'median':>7} {'least':>7} {'most':>7}  pictures/s at {flags.size} px")
+    print(f"{'':10} {'median':>7} {'min':>7} {'max':>7}  images/s at {flags.size} px")
     kinds = {
         "plain": {},
         "augmented": {"augmentation": augment.FULL},
@@ -94,10 +96,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             windows=flags.windows,
             seconds=flags.seconds,
         )
-        judged = kind in WANTED and not flags.source.startswith("shapes")
-        wanted = f"  (wanted: {WANTED[kind]})" if judged else ""
+        has_target = kind in TARGETS and not flags.source.startswith("shapes")
+        target = f"  (target: {TARGETS[kind]})" if has_target else ""
         middle = statistics.median(rates)
-        print(f"{kind:10} {middle:7.0f} {min(rates):7.0f} {max(rates):7.0f}{wanted}")
+        print(f"{kind:10} {middle:7.0f} {min(rates):7.0f} {max(rates):7.0f}{target}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""How the page holds up: a click as one visitor sees it, and thirty visitors at once.
+"""How fast the web page is for one visitor, and how it holds up with thirty.
 
     python -m benchmarks.demo                       # the weights that ship
     python -m benchmarks.demo --ckpt DIR --visitors 30 --seconds 60
 
 It starts demo.py and prints, for photos of 1600 x 900: milliseconds from a click to the mask on the
-screen and from a new photo to "ready", median (least-most), in a headless Chromium on the same
-cores; then visitors who click once a second, as the page does it, one question under way and the
-newest state next. Counted are errors, clicks that no answer had in it, and answers about another
-visitor's picture, whose size and pet map differ; memory is that of the server, before and after
-each of three rounds.
+screen and from a new photo to "ready", median (min-max), in a headless Chromium on the same cores.
+Then visitors click once a second; as on the page, each has one request under way and sends its
+newest state next. It counts errors, clicks without a result, and results for another visitor's
+image, whose size and pet map differ, and prints the memory of the server before and after each of
+three rounds.
 """
 
 import argparse
@@ -32,9 +32,9 @@ from PIL import Image
 from petsam_jax.ui.limits import MAX_POINTS
 
 SIZE = (1600, 900)
-# The first ones fill the cache, which then has to stay as it is.
+# The first round fills the cache, which must not grow after that.
 ROUNDS = 3
-# Clicks of one visitor on one object; then the next one begins.
+# Clicks of one visitor on one object; then the next object begins.
 MOST_CLICKS = min(8, MAX_POINTS)
 APP = "document.querySelector('[data-root]').parentElement.petsam"
 # From before the click until the frame with the new mask is drawn.
@@ -72,7 +72,7 @@ def photo(seed: int, size: tuple[int, int] = SIZE) -> bytes:
 
 @contextlib.contextmanager
 def demo(arguments: list[str]) -> Iterator[tuple[str, int]]:
-    """Address and process id of a server that is up."""
+    """URL and process id of a running server."""
     command = [sys.executable, "demo.py", "--port", "0", *arguments]
     root = Path(__file__).parent.parent
     begun = time.perf_counter()
@@ -81,23 +81,23 @@ def demo(arguments: list[str]) -> Iterator[tuple[str, int]]:
             for line in process.stdout:
                 print(line.rstrip(), flush=True)
                 if line.startswith("page:"):
-                    print(f"up after {time.perf_counter() - begun:.1f} s")
+                    print(f"ready after {time.perf_counter() - begun:.1f} s")
                     yield line.split()[1], process.pid
                     return
-            raise RuntimeError("demo.py ended before it was up")
+            raise RuntimeError("demo.py exited before the server was ready")
         finally:
             process.terminate()
 
 
-def told(name: str, milliseconds: list[float]) -> None:
+def print_times(name: str, milliseconds: list[float]) -> None:
     median, most = statistics.median(milliseconds), max(milliseconds)
     print(
-        f"{name}: {median:.0f} ms ({min(milliseconds):.0f}-{most:.0f}), {len(milliseconds)} of it"
+        f"{name}: {median:.0f} ms ({min(milliseconds):.0f}-{most:.0f}), {len(milliseconds)} times"
     )
 
 
 def one_visitor(address: str) -> None:
-    """In a browser; says so where there is none."""
+    """Time clicks in a browser, if there is one."""
     chromium = shutil.which("chromium")
     try:
         from playwright.sync_api import sync_playwright
@@ -125,19 +125,19 @@ def one_visitor(address: str) -> None:
                 )
                 clicks.append(page.evaluate(CLICK, [x, y]))
         browser.close()
-    told("click to mask on the screen", clicks)
-    told("new photo to ready", ready)
+    print_times("click to mask on the screen", clicks)
+    print_times("new photo to ready", ready)
 
 
 class Visitor:
-    """Clicks on a picture of its own and remembers what came of it."""
+    """Clicks on its own image and keeps count of the results."""
 
     def __init__(self, client: httpx.AsyncClient, number: int):
-        # Each picture has a size of its own, so that an answer about another one is seen.
+        # Each image has its own size, so that a result for another one is noticed.
         self.client, self.size = client, (SIZE[0] + number, SIZE[1] - number)
         self.file, self.rng = photo(1000 + number, self.size), np.random.default_rng(number)
         self.clicks: list[list] = []
-        self.made: list[float] = []  # when each click not yet answered was made
+        self.made: list[float] = []  # time of each click without a result yet
         self.waits: list[float] = []
         self.errors = self.mixed = self.lost = self.busy = self.total = 0
         self.known: dict[tuple, float] = {}
@@ -147,12 +147,12 @@ class Visitor:
         self.picture = (await self._post("open", content=self.file))["picture"]
 
     async def visit(self, seconds: float) -> None:
-        """Click once a second; the questions are asked beside it, as fast as they are answered."""
-        asking = asyncio.create_task(self._ask())
+        """Click once a second, while requests are sent as fast as they are answered."""
+        requests = asyncio.create_task(self._send())
         await asyncio.sleep(self.rng.random())
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            # A new object only when all is answered, as nobody leaves before.
+            # A new object only when every click has a result.
             if len(self.clicks) >= MOST_CLICKS and not self.made:
                 self.clicks = []
             x, y = self.rng.integers(0, np.array(self.size) // 8) * 8
@@ -166,23 +166,23 @@ class Visitor:
                 break
             await asyncio.sleep(0.05)
         self.lost += len(self.made)
-        asking.cancel()
+        requests.cancel()
 
-    async def _ask(self) -> None:
+    async def _send(self) -> None:
         while True:
             await self.new.wait()
             self.new.clear()
             clicks, made = list(self.clicks), len(self.made)
             state = {"picture": self.picture, "objects": [{"clicks": clicks}]}
-            answer = await self._post("answer", json=state)
-            self._judge(answer, clicks)
+            result = await self._post("answer", json=state)
+            self._check(result, clicks)
             now = time.monotonic()
             self.waits += [now - one for one in self.made[:made]]
             del self.made[:made]
 
-    def _judge(self, answer: dict, clicks: list[list]) -> None:
-        reads = answer["objects"][0]["reads"]
-        if len(reads) != len(clicks) or (answer["width"], answer["height"]) != self.size:
+    def _check(self, result: dict, clicks: list[list]) -> None:
+        reads = result["objects"][0]["reads"]
+        if len(reads) != len(clicks) or (result["width"], result["height"]) != self.size:
             self.mixed += 1
         for (x, y, _), read in zip(clicks, reads, strict=False):
             self.mixed += self.known.setdefault((x, y), read["pet"]) != read["pet"]
@@ -190,15 +190,15 @@ class Visitor:
     async def _post(self, path: str, **sent) -> dict:
         while True:
             try:
-                answer = await self.client.post(f"/studio/{path}", **sent)
+                response = await self.client.post(f"/studio/{path}", **sent)
             except httpx.HTTPError:
                 self.errors += 1
                 await asyncio.sleep(0.5)
                 continue
-            if answer.status_code == 200:
-                return answer.json()
-            self.busy += answer.status_code == 503
-            self.errors += answer.status_code != 503
+            if response.status_code == 200:
+                return response.json()
+            self.busy += response.status_code == 503
+            self.errors += response.status_code != 503
             await asyncio.sleep(0.3)
 
 
@@ -220,13 +220,13 @@ def summary(visitors: list[Visitor]) -> str:
     )
     return (
         f"{len(visitors)} visitors, {clicks} clicks: {errors} errors, {lost} lost, {mixed} mixed "
-        f"up, {busy} asked to come back; answered within {statistics.median(waits):.0f} ms "
-        f"(95 %: {waits[int(0.95 * len(waits))]:.0f}, most: {waits[-1]:.0f})"
+        f"up, {busy} turned away for now; answered within {statistics.median(waits):.0f} ms "
+        f"(95th percentile {waits[int(0.95 * len(waits))]:.0f}; maximum {waits[-1]:.0f})"
     )
 
 
 def memory(process: int) -> int:
-    """Megabytes that a process has in memory."""
+    """Memory of a process in megabytes."""
     status = Path(f"/proc/{process}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) // 1024
 

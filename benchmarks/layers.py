@@ -1,10 +1,10 @@
-"""What the building blocks of `models/layers.py` are worth beside their plain formulations.
+"""How much faster the building blocks of `models/layers.py` are than plain formulations.
 
     python -m benchmarks.layers
 
-Each block and what one would write without it, at sizes that a picture of 256 pixels gives, forward
-and forward+backward, all four timed in turn. Milliseconds: median (least-most). The last columns
-say how many times as fast the block is. `tests/test_layer_gradients.py` holds both equal.
+Each block and its plain formulation, at the sizes of a 256-pixel image, forward and
+forward+backward, all four timed in turn. Milliseconds: median (min-max). The last columns are the
+speed-ups. `tests/test_layer_gradients.py` checks that both give the same results.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from petsam_jax.models import layers
 
 
 class Block(NamedTuple):
-    """A function of ours, the plain one, and the shapes of what both take."""
+    """Our function, the plain one, and the shapes of their inputs."""
 
     name: str
     ours: Callable
@@ -38,7 +38,7 @@ def plain_dense(x, kernel, bias, dtype):
 
 
 def plain_attention(q, k, v, dtype):
-    """Tokens before heads, as the projections give them."""
+    """With tokens before heads, as projections return them."""
     q, k, v = (rearrange(x, "b k n d -> b n k d").astype(dtype) for x in (q, k, v))
     product = partial(jnp.einsum, preferred_element_type=jnp.float32)
     scores = product("bnkd,bskd->bkns", q, k) / q.shape[-1] ** 0.5

@@ -1,17 +1,17 @@
-"""How long each step of the model takes, to compile and to run, and how much memory it needs.
+"""How long each step of the model takes to compile and to run, and how much memory it needs.
 
     python -m benchmarks.model --size pets256
     python -m benchmarks.model --size pets256 --what encoder --backward
 
-It prints a table: after two calls that do not count, the median of the rest with the least and the
-greatest, in milliseconds, for 256 pixels. Beside them is what the project wants, in the faster of
-both number formats, and what the official PyTorch code took on 2 cores of the same kind (batch 1,
-float32, and bfloat16 in brackets). Kernels are rounded once, as a predictor does. Memory is XLA's
-scratch for the step, and the most that the process had while it was compiled and run.
+It prints a table for 256 pixels: milliseconds, the median with minimum and maximum, after two
+warm-up calls. Beside them are the target, for the faster of both number formats, and the time of
+the official PyTorch code on 2 cores of the same kind (batch 1, float32, with bfloat16 in brackets).
+Kernels are rounded once, as in a predictor. Memory is XLA's scratch for the step, and the peak of
+the process while it was compiled and run.
 
-With `--backward` each step is timed in turn with the same and the gradient of all parameters that
-it reads, which stay float32; behind the time stands how many times that of the step by itself it
-is. Large buffers are had as train.py has them (`runtime.prepare`).
+With `--backward` each step alternates with the same step and the gradient of all parameters that it
+reads, which stay float32; the last number is the ratio of both times. Memory is allocated as in
+train.py (`runtime.prepare`).
 """
 
 import argparse
@@ -32,7 +32,7 @@ from petsam_jax.predict.image_predictor import rounded_model
 
 DTYPES = ("float32", "bfloat16")
 BACKWARD = ", forward+backward"
-# (wanted, official) milliseconds.
+# (target, official) milliseconds.
 FIGURES = {
     "pets256": {
         "image encoder": ("160", "259 (232)"),
@@ -59,17 +59,17 @@ class Measured(NamedTuple):
 
 
 def measure(step: Step, model: SAM2, backward: bool, seconds: float) -> dict[str, Measured]:
-    """Compile the step and time it, in turn with its gradient where that is asked for, by name."""
+    """Compile and time the step, with `backward` also its gradient, by name."""
     graph, state = nnx.split(model)
-    everything = nnx.to_pure_dict(state)
-    params = {part: everything[part] for part in step.parts or everything}
+    arrays = nnx.to_pure_dict(state)
+    params = {part: arrays[part] for part in step.parts or arrays}
 
     def call(params, *inputs):
-        return step.function(nnx.merge(graph, everything | params), *inputs)
+        return step.function(nnx.merge(graph, arrays | params), *inputs)
 
     def loss(params, *inputs):
-        answer = [x for x in jax.tree.leaves(call(params, *inputs)) if x.dtype == jnp.float32]
-        return sum(jnp.square(x).mean() for x in answer)
+        outputs = [x for x in jax.tree.leaves(call(params, *inputs)) if x.dtype == jnp.float32]
+        return sum(jnp.square(x).mean() for x in outputs)
 
     functions = {step.name: call}
     if backward:
@@ -98,7 +98,7 @@ def measure(step: Step, model: SAM2, backward: bool, seconds: float) -> dict[str
 def measure_all(
     model: SAM2, what: Sequence[str], backward: bool, seconds: float
 ) -> dict[str, Measured]:
-    """Every step of `what`, each by itself."""
+    """Every step of `what`, one after the other."""
     read = model if backward else rounded_model(model)
     found = {}
     for step in model_steps(read):
@@ -110,7 +110,7 @@ def measure_all(
 def table(size: str, results: dict[str, dict[str, Measured]]) -> str:
     """A markdown table of one size, with a column of times for each number format."""
     dtypes, names = list(results), list(next(iter(results.values())))
-    header = [f"{size}, 256 px", *(f"{dtype}, ms" for dtype in dtypes), "wanted", "official"]
+    header = [f"{size}, 256 px", *(f"{dtype}, ms" for dtype in dtypes), "target", "official"]
     header += ["compile, s", "scratch, MB", "process, MB"]
     rows = []
     for name in names:

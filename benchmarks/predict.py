@@ -1,12 +1,12 @@
-"""How long a user waits: for the first mask of a new process, for a picture, for a prompt.
+"""How long a user waits: for the first mask of a new process, for an image, for a prompt.
 
     python -m benchmarks.predict --size pets256
 
-It prints two tables, for random weights. The first one is in milliseconds, the median of many calls
-and the least and greatest: the encoder alone, `set_image` on a picture of 1 megapixel, and prompts
-on a cached embedding with their masks at the picture's size. The second one is in seconds, of a
-process that opens a checkpoint, sets a picture and clicks, from its start to the first mask: with
-an empty compile cache, and once more with what that left there.
+It prints two tables, measured with random weights. The first has milliseconds, the median of many
+calls with minimum and maximum: the encoder alone, `set_image` on an image of 1 megapixel, and
+prompts on a cached embedding with masks at the image's size. The second has the seconds that a
+process takes to open a checkpoint, set an image, click, and get its first mask: with an empty
+compilation cache, and again with the programs cached.
 """
 
 import argparse
@@ -28,9 +28,9 @@ from petsam_jax.predict.image_predictor import ImagePredictor
 
 SIZES = ("pets256", "pets256_small")
 DTYPES = ("float32", "bfloat16")
-PICTURE = (800, 1250)
-# What the project wants: milliseconds of a prompt, milliseconds of `set_image` over the encoder's,
-# seconds to the first mask.
+IMAGE_SIZE = (800, 1250)
+# Targets: milliseconds for a prompt, milliseconds of `set_image` beyond the encoder, seconds to the
+# first mask.
 PROMPT, OVER_ENCODER, COLD, WARM = 15, 15, 12, 5
 FIRST_MASK = """
 import sys
@@ -39,13 +39,13 @@ from petsam_jax.predict.image_predictor import ImagePredictor
 predictor = ImagePredictor.from_checkpoint(sys.argv[1])
 predictor.set_image(np.zeros(({}, {}, 3), np.uint8))
 predictor.predict(points=[(9, 9)], labels=[1])
-""".format(*PICTURE)
+""".format(*IMAGE_SIZE)
 
 
 def calls(predictor: ImagePredictor) -> dict[str, Callable]:
-    """What is timed."""
+    """The calls to time, by name."""
     rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (*PICTURE, 3), np.uint8)
+    image = rng.integers(0, 256, (*IMAGE_SIZE, 3), np.uint8)
     square = np.zeros((predictor.size, predictor.size, 3), np.uint8)
     encoded = predictor.set_image(image)
     click = dict(points=[(300, 400)], labels=[1])
@@ -57,7 +57,7 @@ def calls(predictor: ImagePredictor) -> dict[str, Callable]:
         "click, three masks": lambda: predictor.predict(**click, multimask=True, image=encoded),
         "click, one mask": lambda: predictor.predict(**click, image=encoded),
         "box": lambda: predictor.predict(boxes=(90, 90, 700, 500), image=encoded),
-        "8 clicks on an answer": lambda: predictor.predict(
+        "8 clicks on a result": lambda: predictor.predict(
             **several, mask_input=logits, image=encoded
         ),
         "4 boxes": lambda: predictor.predict(boxes=[(90, 90, 700, 500)] * 4, image=encoded),
@@ -66,7 +66,7 @@ def calls(predictor: ImagePredictor) -> dict[str, Callable]:
 
 
 def first_mask(checkpoint: Path, cache: Path) -> float:
-    """Seconds of a process from its start to its end, which is right after its first mask."""
+    """Seconds from the start of a process to its end, right after its first mask."""
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
@@ -100,19 +100,19 @@ def main(flags: argparse.Namespace) -> None:
             checkpoint, cache = Path(directory) / "checkpoint", Path(directory) / "cache"
             save_weights(checkpoint, weights(model), config)
             starts[dtype] = [first_mask(checkpoint, cache) for _ in range(2)]
-    wanted = dict.fromkeys(next(iter(results.values())), f"{PROMPT}")
-    wanted |= {"encoder": "", "set_image": f"encoder + {OVER_ENCODER}", "4 boxes": ""}
+    targets = dict.fromkeys(next(iter(results.values())), f"{PROMPT}")
+    targets |= {"encoder": "", "set_image": f"encoder + {OVER_ENCODER}", "4 boxes": ""}
     rows = [
-        [name, *(str(results[dtype][name]) for dtype in flags.dtype), wanted[name]]
-        for name in wanted
+        [name, *(str(results[dtype][name]) for dtype in flags.dtype), targets[name]]
+        for name in targets
     ]
-    header = [f"{flags.size}, {PICTURE[1]} x {PICTURE[0]} pixels"]
-    print(timing.markdown([*header, *(f"{d}, ms" for d in flags.dtype), "wanted"], rows), "\n")
+    header = [f"{flags.size}, {IMAGE_SIZE[1]} x {IMAGE_SIZE[0]} pixels"]
+    print(timing.markdown([*header, *(f"{d}, ms" for d in flags.dtype), "target"], rows), "\n")
     rows = [
         [name, *(f"{starts[dtype][i]:.1f}" for dtype in flags.dtype), f"{most}"]
         for i, (name, most) in enumerate([("cold cache", COLD), ("warm cache", WARM)])
     ]
-    print(timing.markdown(["first mask", *(f"{d}, s" for d in flags.dtype), "wanted"], rows))
+    print(timing.markdown(["first mask", *(f"{d}, s" for d in flags.dtype), "target"], rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Models of random numbers, and their steps with inputs, for several benchmarks to measure."""
+"""Models with random weights, and their steps with inputs, for several benchmarks."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -26,10 +26,10 @@ FRAME = 16
 
 
 class Step(NamedTuple):
-    """A function of the model and of `inputs`, known to the command line as `what`.
+    """A function of the model and of `inputs`; `what` is its name on the command line.
 
-    `parts` are those of the model that it reads, all if none is named: each array that a call
-    passes costs it more than a microsecond.
+    `parts` names the parts of the model that it reads, by default all: each array that a call
+    passes costs more than a microsecond.
     """
 
     what: str
@@ -50,7 +50,7 @@ def size_config(size: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
 
 def random_model(keywords: dict) -> SAM2:
-    """A model of random numbers; initialising it properly would take longer than measuring it."""
+    """A model with random weights; proper initialisation would take longer than measuring."""
     model = nnx.eval_shape(lambda: SAM2(**keywords, rngs=nnx.Rngs(0)))
     rng = np.random.default_rng(0)
     fill(
@@ -64,11 +64,11 @@ def random_model(keywords: dict) -> SAM2:
 
 
 def full_bank(model: SAM2, rng: np.random.Generator) -> MemoryBank:
-    """All slots of a bank taken, with what frame FRAME reads."""
+    """A bank with all slots in use, as frame FRAME reads it."""
     bank = model.empty_bank(1, PIXELS, PIXELS, cond_slots=1)
     slots = bank.recent.frame.shape[1]
 
-    def taken(slots, frames):
+    def fill_slots(slots, frames):
         return slots._replace(
             memory=_normal(rng, *slots.memory.shape),
             obj_ptr=_normal(rng, *slots.obj_ptr.shape),
@@ -77,7 +77,7 @@ def full_bank(model: SAM2, rng: np.random.Generator) -> MemoryBank:
         )
 
     recent = [frame if frame else slots for frame in range(slots)]
-    return MemoryBank(taken(bank.conditioning, [0]), taken(bank.recent, recent))
+    return MemoryBank(fill_slots(bank.conditioning, [0]), fill_slots(bank.recent, recent))
 
 
 def _normal(rng, *shape):
@@ -110,14 +110,14 @@ def model_steps(model: SAM2) -> list[Step]:
 
 
 def click(model: SAM2, features: ImageFeatures, prompts: Prompts):
-    """A prompt to three masks at the image's size, as a page that shows them needs it."""
+    """From a prompt to three masks at the image's size."""
     pix_feat = model.attend_memory(features.image_embed)
     decoded = model.decode(pix_feat, features.high_res_feats, *prompts, gated=False)
     return enlarge(decoded.all_logits[:, 1:], PIXELS, PIXELS), decoded.all_ious
 
 
 def track(model: SAM2, image: jax.Array, bank: MemoryBank, frame: jax.Array, prompts: Prompts):
-    """A frame without prompts, its encoding included."""
+    """A frame without prompts, including its encoding."""
     features = model.encode_image(image)
 
     def decode(pix_feat):

@@ -1,5 +1,6 @@
-"""Timing of compiled functions: warm-up, then all of them in turn, so that a machine that slows
-down slows all alike. Shared by `benchmarks.model` and `benchmarks.layers`.
+"""Timing of compiled functions, shared by several benchmarks.
+
+After a warm-up the functions run in turn, so that a slower phase of the machine affects all alike.
 """
 
 import datetime
@@ -19,14 +20,14 @@ STATUS, RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class Timing(NamedTuple):
-    """Seconds a call."""
+    """Seconds per call."""
 
     median: float
     least: float
     most: float
 
     def __str__(self) -> str:
-        """Milliseconds: 12.3 (12.1-14.0)."""
+        """Milliseconds, such as 12.3 (12.1-14.0)."""
         median, least, most = (
             f"{1e3 * s:#.3g}".rstrip(".") if s < 1 else f"{1e3 * s:.0f}" for s in self
         )
@@ -34,32 +35,32 @@ class Timing(NamedTuple):
 
 
 def in_turn(calls: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, Timing]:
-    """Each call's timing, after two that do not count, in rounds that last `seconds` in all.
+    """Time the calls in turn for `seconds`, at least five rounds, after two warm-up calls each.
 
-    At least five rounds. A call returns the arrays to wait for.
+    A call returns the arrays to wait for.
     """
     for call in calls.values():
         jax.block_until_ready(call())
         jax.block_until_ready(call())
-    taken = {name: [] for name in calls}
+    times = {name: [] for name in calls}
     start, rounds = time.perf_counter(), 0
     while rounds < LEAST_ROUNDS or time.perf_counter() - start < seconds:
         for name, call in calls.items():
             before = time.perf_counter()
             jax.block_until_ready(call())
-            taken[name].append(time.perf_counter() - before)
+            times[name].append(time.perf_counter() - before)
         rounds += 1
-    return {name: Timing(statistics.median(t), min(t), max(t)) for name, t in taken.items()}
+    return {name: Timing(statistics.median(t), min(t), max(t)) for name, t in times.items()}
 
 
 def reset_peak() -> None:
-    """Let `peak_megabytes` count from here, where the system can."""
+    """Restart `peak_megabytes` from here, on Linux."""
     if RESET_PEAK.exists():
         RESET_PEAK.write_text("5")
 
 
 def peak_megabytes() -> float:
-    """The most memory that the process had at once, since `reset_peak` on Linux, else in all."""
+    """Peak memory of the process, on Linux since `reset_peak`."""
     if STATUS.exists():
         lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
         return int(lines["VmHWM"].split()[0]) / 1024
@@ -67,9 +68,9 @@ def peak_megabytes() -> float:
 
 
 def setting() -> str:
-    """Date, processor, memory pages and versions: what a figure means nothing without."""
+    """Date, processor, memory settings and versions, to print above each table."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = os.environ.get("GLIBC_TUNABLES", "malloc as it is")
+    memory = os.environ.get("GLIBC_TUNABLES", "default malloc")
     return (
         f"{datetime.date.today()}, {cores} cores of {_processor()}, {jax.devices()[0].platform}, "
         f"Python {platform.python_version()}, jax {jax.__version__}, {memory}"
@@ -87,6 +88,6 @@ def _processor() -> str:
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A table; all columns but the first are aligned to the right."""
+    """A Markdown table with all columns but the first right-aligned."""
     align = ["---"] + ["---:"] * (len(header) - 1)
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, align, *rows])

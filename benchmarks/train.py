@@ -4,11 +4,10 @@
     python -m benchmarks.train --config my_configs/cats.py --data PICTURES
 
 A step is the forward pass with all correction rounds, the backward pass, AdamW and the average of
-the weights. It prints milliseconds an image (median, least, greatest), the time to compile and
-memory: the most that the process had while it took steps, and what a step by itself needs. With
-`--data` some steps on a batch that stays the same take turns with some on real pictures, read and
-augmented meanwhile as the config says. What was read ahead while the others ran is used up before
-the clock starts.
+the weights. It prints milliseconds per image (median, minimum, maximum), compile time and memory:
+the peak of the process during the steps, and what one step needs. With `--data`, steps on a
+constant batch alternate with steps on real images, read and augmented meanwhile as in the config;
+batches prefetched during the other steps are used up before the clock starts.
 """
 
 import argparse

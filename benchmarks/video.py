@@ -1,14 +1,15 @@
-"""How fast objects are followed through a clip, where the time goes, and what is kept of it.
+"""How fast objects are tracked through a clip, where the time goes, and how memory grows.
 
     python -m benchmarks.video                           # shipped weights, one object and four
-    python -m benchmarks.video --clip davis/dog/frames   # of a clip of your own
-    python -m benchmarks.video --frames 10000 --small    # memory that a long stream takes
+    python -m benchmarks.video --clip davis/dog/frames   # a clip of your own
+    python -m benchmarks.video --frames 10000 --small    # memory growth over a long stream
 
-The first two print frames a second for a clip of 854 x 480 pixels, its decoding and an overlay in
-H.264 included, and the milliseconds of each stage of a frame: of the clock and of all cores
-together, which a busy machine does not change. A frame takes less than the sum of its stages, since
-they overlap. The last one follows an object through a stream of made-up frames and prints how much
-the process grows after the first 200; `--small` has a tiny model of random weights do it.
+The first two print frames per second for a clip of 854 x 480 pixels, including its decoding and an
+overlay in H.264, and the milliseconds of each stage of a frame: wall time, and CPU time of all
+cores, which other work on the machine does not change. A frame takes less than the sum of its
+stages, since they overlap. The last one tracks an object through a stream of generated frames and
+prints how much the process grows after the first 200; `--small` uses a tiny model with random
+weights.
 """
 
 import argparse
@@ -39,33 +40,33 @@ from petsam_jax.predict.video.tracks import pack
 from petsam_jax.predict.video_predictor import VideoPredictor
 
 SIZE, FPS, COUNT = (480, 854), 24, 60
-# Objects, and the frames a second that the project wants with so many.
-WANTED = {1: 12, 4: 6}
-# Frames whose time is taken together: stages of neighbouring frames overlap.
+# Number of objects -> target in frames per second.
+TARGETS = {1: 12, 4: 6}
+# Frames that are timed together, since stages of neighbouring frames overlap.
 CHUNK = 10
-# Frames that are tracked before the one whose stages are timed.
+# Frames tracked before the one whose stages are timed.
 BEFORE = 9
-# The stream: frames until all is compiled and every buffer is there, and how much may come after.
+# The stream: frames until everything is compiled and allocated, and how many MB may follow.
 SETTLED, MOST_GROWTH = 200, 50.0
 STREAM_SIZE = (120, 214)
 
 
-def made_up(count: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """A picture of shapes in front of a camera that moves about."""
+def generated(count: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """An image of shapes, seen by a moving camera."""
     height, width = size
     side = round(1.2 * max(size))
-    picture = ShapesSource(1, side, seed=3)[0].image
+    image = ShapesSource(1, side, seed=3)[0].image
     for number in range(count):
         turn = 2 * np.pi * number / COUNT
         x = round((side - width) * (0.5 + 0.5 * np.cos(turn)))
         y = round((side - height) * 0.5 * (1 + 0.2 * np.sin(turn)))
-        yield picture[y : y + height, x : x + width]
+        yield image[y : y + height, x : x + width]
 
 
 def write_clip(source: Path | None, path: Path) -> None:
-    """A video of the frames of `source`, brought to SIZE, or of made-up ones."""
+    """A video of the frames of `source`, resized to SIZE, or of generated ones."""
     height, width = SIZE
-    clip = open_clip(source or list(made_up(COUNT, SIZE)))
+    clip = open_clip(source or list(generated(COUNT, SIZE)))
     with VideoWriter(path, SIZE, FPS) as video:
         for number in range(min(COUNT, clip.count)):
             frame = Image.fromarray(clip.read(number)).resize((width, height))
@@ -73,7 +74,7 @@ def write_clip(source: Path | None, path: Path) -> None:
 
 
 def prompt(session: Session, objects: int) -> None:
-    """Boxes side by side, one an object."""
+    """Boxes side by side, one per object."""
     height, width = session.clip.size
     edges = np.linspace(0.1 * width, 0.9 * width, objects + 1)
     for number, (left, right) in enumerate(itertools.pairwise(edges), start=1):
@@ -81,8 +82,8 @@ def prompt(session: Session, objects: int) -> None:
 
 
 @dataclasses.dataclass
-class Taken:
-    """Seconds of the clock and of the processor, a call."""
+class Times:
+    """Wall and CPU seconds per call."""
 
     wall: list[float] = dataclasses.field(default_factory=list)
     cpu: list[float] = dataclasses.field(default_factory=list)
@@ -95,8 +96,8 @@ class Taken:
         self.cpu.append((time.process_time() - cpu) / calls)
 
 
-def track(predictor: VideoPredictor, path: Path, out: Path, objects: int, taken: Taken) -> float:
-    """Follow so many objects through a video into another; returns the share that masks cover."""
+def track(predictor: VideoPredictor, path: Path, out: Path, objects: int, taken: Times) -> float:
+    """Track objects through a video into another; return the share of pixels in masks."""
     session = predictor.open(path)
     prompt(session, objects)
     clip, covered = session.clip, []
@@ -113,18 +114,18 @@ def track(predictor: VideoPredictor, path: Path, out: Path, objects: int, taken:
 def stages(
     predictor: VideoPredictor, path: Path, out: VideoWriter, objects: int
 ) -> dict[str, Callable]:
-    """The parts of a frame, each as a call that returns once it is done."""
+    """The stages of a frame, each as a call that returns when it is done."""
     session = predictor.open(path)
     prompt(session, objects)
     *_, last = itertools.islice(session.propagate(0), BEFORE)
     state, images = session._state, predictor.images
     tracker, clip = state.tracker, session.clip
-    frame, picture = BEFORE, clip.read(BEFORE)
+    frame, image = BEFORE, clip.read(BEFORE)
     ids = state.object_ids
     seen = [state.last_seen(last.frame, each) for each in ids]
     view = state.view_of(seen)
-    looked_at = view.cut(picture)
-    features = images.encode(looked_at).features
+    crop = view.cut(image)
+    features = images.encode(crop).features
     memories = state.memories(ids, frame, False)
     rows = len(memories.bank.recent.frame)
     no = np.zeros(rows, bool)
@@ -134,17 +135,17 @@ def stages(
         answer = tracker.step(features, memories.bank, where, nothing, initial=no, prompted=no)
         return jax.tree.map(np.asarray, answer)
 
-    masks, drawn = last.masks, overlay(picture, last.masks)
-    # Opened anew, since a clip keeps the frames that it decoded last.
+    masks, drawn = last.masks, overlay(image, last.masks)
+    # Opened again, since a clip caches the frames that it decoded last.
     fresh, numbers = open_clip(path), itertools.cycle(range(clip.count))
     return {
         "decode": lambda: fresh.read(next(numbers)),
-        "resize": lambda: images._model_input(looked_at),
-        "encode image": lambda: jax.block_until_ready(images.encode(looked_at).features),
+        "resize": lambda: images._model_input(crop),
+        "encode image": lambda: jax.block_until_ready(images.encode(crop).features),
         "memory, mask, memory": step,
         "enlarge, fill holes": lambda: [state.enlarge(each.logits, each.view) for each in seen],
         "run lengths": lambda: [pack(mask) for mask in masks],
-        "lay over": lambda: overlay(picture, masks),
+        "lay over": lambda: overlay(image, masks),
         "write": lambda: out.write(drawn),
     }
 
@@ -155,8 +156,8 @@ def speed(flags: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path, out = Path(directory) / "clip.mp4", Path(directory) / "out.mp4"
         write_clip(flags.clip, path)
-        whole = {number: Taken() for number in flags.objects}
-        covered = {n: track(predictor, path, out, n, Taken()) for n in flags.objects}
+        whole = {number: Times() for number in flags.objects}
+        covered = {n: track(predictor, path, out, n, Times()) for n in flags.objects}
         for _ in range(flags.rounds):
             for number in flags.objects:
                 track(predictor, path, out, number, whole[number])
@@ -166,12 +167,12 @@ def speed(flags: argparse.Namespace) -> None:
                 f"{1 / statistics.median(taken.wall):.1f}",
                 f"{1 / min(taken.wall):.1f}",
                 f"{1e3 * statistics.median(taken.cpu):.0f}",
-                f"{WANTED.get(number, '')}",
+                f"{TARGETS.get(number, '')}",
                 f"{covered[number]:.0%}",
             ]
             for number, taken in whole.items()
         ]
-        header = ["objects", "frames/s", "best", "CPU ms a frame", "wanted frames/s", "covered"]
+        header = ["objects", "frames/s", "best", "CPU ms a frame", "target frames/s", "covered"]
         print(timing.markdown(header, rows), "\n")
         print(timing.markdown(*profile(predictor, path, out, flags)))
 
@@ -179,12 +180,12 @@ def speed(flags: argparse.Namespace) -> None:
 def profile(
     predictor: VideoPredictor, path: Path, out: Path, flags: argparse.Namespace
 ) -> tuple[list[str], list[list[str]]]:
-    """Milliseconds of each stage, of the clock and of the processor."""
+    """Milliseconds of each stage, in wall and CPU time."""
     columns = {}
     for number in flags.objects:
         with VideoWriter(out, SIZE, FPS) as video:
             calls = stages(predictor, path, video, number)
-            taken = {name: Taken() for name in calls}
+            taken = {name: Times() for name in calls}
             for call in calls.values():
                 call()
             for _ in range(flags.calls):
@@ -201,24 +202,24 @@ def profile(
         ]
         for name in columns[flags.objects[0]]
     ]
-    header = [f"{n} {kind} ms" for n in flags.objects for kind in ("clock", "CPU")]
+    header = [f"{n} {kind} ms" for n in flags.objects for kind in ("wall", "CPU")]
     return ["stage"] + header, rows
 
 
 def megabytes() -> float:
-    """What the process has in memory now."""
+    """Memory of the process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def growth(flags: argparse.Namespace) -> float:
-    """Follow an object through a stream; returns megabytes that came after the first frames."""
+    """Track an object through a stream; return the growth in megabytes after the first frames."""
     if flags.small:
         config = load_config("configs/tiny.py")
         predictor = VideoPredictor(config, random_model(config.model.to_dict()))
     else:
         predictor = VideoPredictor.from_checkpoint(flags.ckpt)
-    session = predictor.open(made_up(flags.frames, STREAM_SIZE if flags.small else SIZE))
+    session = predictor.open(generated(flags.frames, STREAM_SIZE if flags.small else SIZE))
     prompt(session, 1)
     settled, start = 0.0, time.perf_counter()
     for frame, _, _ in session.propagate(0):
@@ -238,12 +239,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--ckpt", type=Path, help="default: the weights that ship")
-    parser.add_argument("--clip", type=Path, help="a video or a folder (default: made-up shapes)")
-    parser.add_argument("--objects", type=int, nargs="+", default=list(WANTED))
-    parser.add_argument("--rounds", type=int, default=2, help="through the clip (default: 2)")
-    parser.add_argument("--calls", type=int, default=20, help="of each stage (default: 20)")
-    parser.add_argument("--frames", type=int, help="length of a stream, to see what it keeps")
-    parser.add_argument("--small", action="store_true", help="a tiny model, for the stream")
+    parser.add_argument("--clip", type=Path, help="a video or a folder (default: generated shapes)")
+    parser.add_argument("--objects", type=int, nargs="+", default=list(TARGETS))
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="passes through the clip (default: 2)"
+    )
+    parser.add_argument("--calls", type=int, default=20, help="calls of each stage (default: 20)")
+    parser.add_argument("--frames", type=int, help="length of a stream, to measure memory growth")
+    parser.add_argument("--small", action="store_true", help="track the stream with a tiny model")
     return parser.parse_args(argv)
 
 
@@ -253,7 +256,7 @@ def main(flags: argparse.Namespace) -> None:
         speed(flags)
         return
     grown = growth(flags)
-    print(f"{grown:+.1f} MB after the first {SETTLED} frames; wanted: less than {MOST_GROWTH:.0f}")
+    print(f"{grown:+.1f} MB after the first {SETTLED} frames; target: less than {MOST_GROWTH:.0f}")
 
 
 if __name__ == "__main__":

@@ -82,4 +82,4 @@ def test_an_unknown_row_is_told(capsys):
     with pytest.raises(SystemExit) as stopped:
         ablation.main(["basis"])
     assert stopped.value.code == 2
-    assert "no row 'basis'; there are base, another-seed" in capsys.readouterr().err
+    assert "unknown row 'basis'; expected one of base, another-seed" in capsys.readouterr().err

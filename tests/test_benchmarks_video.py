@@ -42,5 +42,5 @@ def test_growth_of_a_stream(capsys, monkeypatch):
     video.main(video.parse(["--frames", "20", "--small"]))
     *steps, last = capsys.readouterr().out.splitlines()[2:]
     assert [int(numbers(line)[0]) for line in steps] == [*range(6, 20, 2)]
-    assert last.endswith("MB after the first 5 frames; wanted: less than 50")
+    assert last.endswith("MB after the first 5 frames; target: less than 50")
     assert np.isfinite(numbers(last)[0])
