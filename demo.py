@@ -1,8 +1,6 @@
-"""Serve the page where a click cuts the pet out.
+"""Serve the page on which one click cuts out a pet: the same as `petsam demo`.
 
-    python demo.py
-
-It is the command `petsam demo`; see `petsam_jax/cli/demo.py`.
+See `petsam_jax/cli/demo.py`.
 """
 
 import sys

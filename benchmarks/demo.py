@@ -1,14 +1,13 @@
-"""How fast the web page is for one visitor, and how it holds up with thirty.
+"""The page under load: the time of a click for one visitor, and thirty visitors at once.
 
-    python -m benchmarks.demo                       # the weights that ship
+    python -m benchmarks.demo                       # the shipped weights
     python -m benchmarks.demo --ckpt DIR --visitors 30 --seconds 60
 
-It starts demo.py and prints, for photos of 1600 x 900: milliseconds from a click to the mask on the
-screen and from a new photo to "ready", median (min-max), in a headless Chromium on the same cores.
-Then visitors click once a second; as on the page, each has one request under way and sends its
-newest state next. It counts errors, clicks without a result, and results for another visitor's
-image, whose size and pet map differ, and prints the memory of the server before and after each of
-three rounds.
+Starts demo.py and prints, for photos of 1600 x 900 in a headless Chromium on the same cores, the
+median (min-max) milliseconds from a click to the mask on the screen and from a new photo until it
+is ready. Then visitors click once a second, and send requests as the page does: one at a time, with
+the newest state. It counts errors, clicks missing from every response, and responses about another
+visitor's image, and prints the server's memory before and after each of three rounds.
 """
 
 import argparse
@@ -32,32 +31,32 @@ from PIL import Image
 from petsam_jax.ui.limits import MAX_POINTS
 
 SIZE = (1600, 900)
-# The first round fills the cache, which must not grow after that.
+# The first ones fill the cache, after which memory must not grow.
 ROUNDS = 3
-# Clicks of one visitor on one object; then the next object begins.
-MOST_CLICKS = min(8, MAX_POINTS)
-APP = "document.querySelector('[data-root]').parentElement.petsam"
-# From before the click until the frame with the new mask is drawn.
+# Clicks of a visitor on one object, before the next object.
+MAX_CLICKS = min(8, MAX_POINTS)
+TAB = "document.querySelector('[data-root]').parentElement.petsam"
+# Milliseconds from a click until the frame with the new mask is drawn.
 CLICK = """([x, y]) => new Promise((resolve) => {
-  const app = document.querySelector('[data-root]').parentElement.petsam;
-  const canvas = app.part('canvas=marks');
-  const before = app.painter.mask;
-  const begun = performance.now();
-  app.painter.drawn = () => {
-    if (app.painter.mask === before) return;
-    app.painter.drawn = null;
-    resolve(performance.now() - begun);
+  const tab = document.querySelector('[data-root]').parentElement.petsam;
+  const canvas = tab.part('canvas=marks');
+  const before = tab.painter.mask;
+  const started = performance.now();
+  tab.painter.drawn = () => {
+    if (tab.painter.mask === before) return;
+    tab.painter.drawn = null;
+    resolve(performance.now() - started);
   };
   const { left, top } = canvas.getBoundingClientRect();
   const at = { clientX: left + x, clientY: top + y, pointerId: 1, button: 0, bubbles: true };
   for (const name of ['pointerdown', 'pointerup']) canvas.dispatchEvent(new PointerEvent(name, at));
 })"""
 PHOTO = """async (text) => {
-  const app = document.querySelector('[data-root]').parentElement.petsam;
+  const tab = document.querySelector('[data-root]').parentElement.petsam;
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const begun = performance.now();
-  await app.photos.open(new File([bytes], 'photo.jpg', { type: 'image/jpeg' }));
-  return performance.now() - begun;
+  const started = performance.now();
+  await tab.opener.open(new File([bytes], 'photo.jpg', { type: 'image/jpeg' }));
+  return performance.now() - started;
 }"""
 
 
@@ -72,32 +71,30 @@ def photo(seed: int, size: tuple[int, int] = SIZE) -> bytes:
 
 @contextlib.contextmanager
 def demo(arguments: list[str]) -> Iterator[tuple[str, int]]:
-    """URL and process id of a running server."""
+    """The URL and process id of a running server."""
     command = [sys.executable, "demo.py", "--port", "0", *arguments]
     root = Path(__file__).parent.parent
-    begun = time.perf_counter()
+    started = time.perf_counter()
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
         try:
             for line in process.stdout:
                 print(line.rstrip(), flush=True)
                 if line.startswith("page:"):
-                    print(f"ready after {time.perf_counter() - begun:.1f} s")
+                    print(f"started after {time.perf_counter() - started:.1f} s")
                     yield line.split()[1], process.pid
                     return
-            raise RuntimeError("demo.py exited before the server was ready")
+            raise RuntimeError("demo.py ended before it was ready")
         finally:
             process.terminate()
 
 
 def print_times(name: str, milliseconds: list[float]) -> None:
-    median, most = statistics.median(milliseconds), max(milliseconds)
-    print(
-        f"{name}: {median:.0f} ms ({min(milliseconds):.0f}-{most:.0f}), {len(milliseconds)} times"
-    )
+    median, least, most = statistics.median(milliseconds), min(milliseconds), max(milliseconds)
+    print(f"{name}: {median:.0f} ms ({least:.0f}-{most:.0f}), {len(milliseconds)} times")
 
 
 def one_visitor(address: str) -> None:
-    """Time clicks in a browser, if there is one."""
+    """Time clicks and photos in a browser, if there is one."""
     chromium = shutil.which("chromium")
     try:
         from playwright.sync_api import sync_playwright
@@ -113,7 +110,7 @@ def one_visitor(address: str) -> None:
         page = browser.new_page(viewport={"width": 1360, "height": 820})
         page.goto(address)
         page.wait_for_function("document.querySelector('[data-root]')?.parentElement.petsam")
-        page.wait_for_function(f"{APP}.picture")
+        page.wait_for_function(f"{TAB}.image")
         rng = np.random.default_rng(0)
         ready, clicks = [], []
         for number in range(6):
@@ -121,7 +118,7 @@ def one_visitor(address: str) -> None:
             ready.append(page.evaluate(PHOTO, text))
             for _ in range(6):
                 x, y = page.evaluate(
-                    f"{APP}.view.place({rng.integers(SIZE[0])}, {rng.integers(SIZE[1])})"
+                    f"{TAB}.view.place({rng.integers(SIZE[0])}, {rng.integers(SIZE[1])})"
                 )
                 clicks.append(page.evaluate(CLICK, [x, y]))
         browser.close()
@@ -130,67 +127,67 @@ def one_visitor(address: str) -> None:
 
 
 class Visitor:
-    """Clicks on its own image and keeps count of the results."""
+    """Clicks on its own image, and counts what goes wrong."""
 
     def __init__(self, client: httpx.AsyncClient, number: int):
-        # Each image has its own size, so that a result for another one is noticed.
+        # Each image has its own size, so that responses about another one are noticed.
         self.client, self.size = client, (SIZE[0] + number, SIZE[1] - number)
         self.file, self.rng = photo(1000 + number, self.size), np.random.default_rng(number)
         self.clicks: list[list] = []
-        self.made: list[float] = []  # time of each click without a result yet
+        self.pending: list[float] = []  # the times of clicks without a response
         self.waits: list[float] = []
         self.errors = self.mixed = self.lost = self.busy = self.total = 0
         self.known: dict[tuple, float] = {}
         self.new = asyncio.Event()
 
     async def open(self) -> None:
-        self.picture = (await self._post("open", content=self.file))["picture"]
+        self.image = (await self._post("open", content=self.file))["image"]
 
     async def visit(self, seconds: float) -> None:
         """Click once a second, while requests are sent as fast as they are answered."""
-        requests = asyncio.create_task(self._send())
+        sending = asyncio.create_task(self._send())
         await asyncio.sleep(self.rng.random())
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            # A new object only when every click has a result.
-            if len(self.clicks) >= MOST_CLICKS and not self.made:
+            # A new object only once there are no pending clicks, as a real visitor would.
+            if len(self.clicks) >= MAX_CLICKS and not self.pending:
                 self.clicks = []
             x, y = self.rng.integers(0, np.array(self.size) // 8) * 8
             self.clicks.append([int(x), int(y), "auto"])
-            self.made.append(time.monotonic())
+            self.pending.append(time.monotonic())
             self.total += 1
             self.new.set()
             await asyncio.sleep(1)
         for _ in range(200):
-            if not self.made:
+            if not self.pending:
                 break
             await asyncio.sleep(0.05)
-        self.lost += len(self.made)
-        requests.cancel()
+        self.lost += len(self.pending)
+        sending.cancel()
 
     async def _send(self) -> None:
         while True:
             await self.new.wait()
             self.new.clear()
-            clicks, made = list(self.clicks), len(self.made)
-            state = {"picture": self.picture, "objects": [{"clicks": clicks}]}
-            result = await self._post("answer", json=state)
-            self._check(result, clicks)
+            clicks, sent = list(self.clicks), len(self.pending)
+            state = {"image": self.image, "objects": [{"clicks": clicks}]}
+            masks = await self._post("segment", json=state)
+            self._check(masks, clicks)
             now = time.monotonic()
-            self.waits += [now - one for one in self.made[:made]]
-            del self.made[:made]
+            self.waits += [now - one for one in self.pending[:sent]]
+            del self.pending[:sent]
 
-    def _check(self, result: dict, clicks: list[list]) -> None:
-        reads = result["objects"][0]["reads"]
-        if len(reads) != len(clicks) or (result["width"], result["height"]) != self.size:
+    def _check(self, masks: dict, clicks: list[list]) -> None:
+        found = masks["objects"][0]["clicks"]
+        if len(found) != len(clicks) or (masks["width"], masks["height"]) != self.size:
             self.mixed += 1
-        for (x, y, _), read in zip(clicks, reads, strict=False):
-            self.mixed += self.known.setdefault((x, y), read["pet"]) != read["pet"]
+        for (x, y, _), click in zip(clicks, found, strict=False):
+            self.mixed += self.known.setdefault((x, y), click["pet_prob"]) != click["pet_prob"]
 
-    async def _post(self, path: str, **sent) -> dict:
+    async def _post(self, path: str, **request) -> dict:
         while True:
             try:
-                response = await self.client.post(f"/studio/{path}", **sent)
+                response = await self.client.post(f"/petsam/image/{path}", **request)
             except httpx.HTTPError:
                 self.errors += 1
                 await asyncio.sleep(0.5)
@@ -203,7 +200,7 @@ class Visitor:
 
 
 async def many_visitors(address: str, number: int, seconds: float) -> list[Visitor]:
-    """All at once."""
+    """Visitors who all click at once."""
     limits = httpx.Limits(max_connections=number, max_keepalive_connections=number)
     async with httpx.AsyncClient(base_url=address, timeout=60, limits=limits) as client:
         visitors = [Visitor(client, i) for i in range(number)]
@@ -220,13 +217,13 @@ def summary(visitors: list[Visitor]) -> str:
     )
     return (
         f"{len(visitors)} visitors, {clicks} clicks: {errors} errors, {lost} lost, {mixed} mixed "
-        f"up, {busy} turned away for now; answered within {statistics.median(waits):.0f} ms "
-        f"(95th percentile {waits[int(0.95 * len(waits))]:.0f}; maximum {waits[-1]:.0f})"
+        f"up, {busy} refused as busy; median response {statistics.median(waits):.0f} ms "
+        f"(95 %: {waits[int(0.95 * len(waits))]:.0f}, max: {waits[-1]:.0f})"
     )
 
 
 def memory(process: int) -> int:
-    """Memory of a process in megabytes."""
+    """The resident memory of a process in megabytes."""
     status = Path(f"/proc/{process}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) // 1024
 
@@ -235,7 +232,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m benchmarks.demo", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--ckpt", metavar="DIR", help="default: the weights that ship")
+    parser.add_argument("--ckpt", metavar="DIR", help="default: the shipped weights")
     parser.add_argument("--visitors", type=int, default=30)
     parser.add_argument("--seconds", type=float, default=60)
     args = parser.parse_args()

@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).parents[1]
 VIEW = {"width": 1100, "height": 640}
-APP = "document.querySelector('[data-root]').parentElement.petsam"
+TAB = "document.querySelector('[data-root]').parentElement.petsam"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 MOST_BYTES = 400_000
 # Milliseconds that a step of the pointer, a held button and a result are shown.
@@ -86,19 +86,19 @@ def record(url: str, example: str, clicks: Sequence[Click]) -> list[Shot]:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         page = browser.new_page(viewport=VIEW)
         page.goto(url)
-        page.wait_for_function(f"document.querySelector('[data-root]') && {APP}?.picture")
+        page.wait_for_function(f"document.querySelector('[data-root]') && {TAB}?.image")
         page.locator(f"[data-examples] [data-name='{example}']").click()
-        page.wait_for_function(f"{APP}.picture?.name === '{example}'")
+        page.wait_for_function(f"{TAB}.image?.name === '{example}'")
         pointer = VIEW["width"] * 0.66, VIEW["height"] * 0.9
         for click in clicks:
             still = _screen(page)
             canvas = page.locator("[data-canvas=marks]").bounding_box()
-            left, top = page.evaluate(f"{APP}.view.place({click.x}, {click.y})")
+            left, top = page.evaluate(f"{TAB}.view.place({click.x}, {click.y})")
             target = canvas["x"] + left, canvas["y"] + top
             shots += [Shot(_with_pointer(still, at), STEP) for at in _path(pointer, target)]
             shots.append(Shot(_with_pointer(still, target, pressed=True), PRESS))
             page.mouse.click(*target, button=click.button)
-            page.wait_for_function(f"(app => !app.client.running && !app.painter.due.above)({APP})")
+            page.wait_for_function(f"(tab => !tab.client.running && !tab.painter.due.above)({TAB})")
             # Away from the image, so that no cross and no hint appears.
             page.mouse.move(5, 5)
             page.wait_for_timeout(400)

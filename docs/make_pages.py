@@ -29,18 +29,18 @@ class Tab:
 
     def __init__(self, page, name: str):
         self.page = page
-        self._app = f"document.querySelector('#{name} [data-root]')?.parentElement.petsam"
+        self._script = f"document.querySelector('#{name} [data-root]')?.parentElement.petsam"
 
     def until(self, condition: str) -> None:
-        self.page.wait_for_function(f"(app => {condition})({self._app})", timeout=120_000)
+        self.page.wait_for_function(f"(tab => {condition})({self._script})", timeout=120_000)
 
     def idle(self) -> None:
-        self.until("!app.client.running && !app.painter.due.above")
+        self.until("!tab.client.running && !tab.painter.due.above")
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         """Where a pixel of the image is on the screen."""
         box = self.page.locator("[data-canvas=marks]:visible").bounding_box()
-        left, top = self.page.evaluate(f"{self._app}.view.place({x}, {y})")
+        left, top = self.page.evaluate(f"{self._script}.view.place({x}, {y})")
         return box["x"] + left, box["y"] + top
 
     def click(self, x: float, y: float, button: str) -> None:
@@ -65,33 +65,33 @@ class Tab:
 
 
 def points(page) -> None:
-    tab = Tab(page, "studio")
+    tab = Tab(page, "image-tab")
     for click in CLICKS:
         tab.click(*click)
     tab.save("points")
 
 
 def boxes(page) -> None:
-    tab = Tab(page, "studio")
-    page.locator("#studio [data-examples] [data-name='dog.webp']").click()
-    tab.until("app.picture?.name === 'dog.webp'")
+    tab = Tab(page, "image-tab")
+    page.locator("#image-tab [data-examples] [data-name='dog.webp']").click()
+    tab.until("tab.image?.name === 'dog.webp'")
     for number, box in enumerate(BOXES):
         if number:
-            page.locator("#studio [data-do=add]").click()
+            page.locator("#image-tab [data-do=add]").click()
         tab.drag(*box)
     tab.save("box")
 
 
 def clip(page) -> None:
     page.get_by_role("tab", name="Video").click()
-    tab = Tab(page, "video")
-    tab.until("app?.painter.image && app.clip")
+    tab = Tab(page, "video-tab")
+    tab.until("tab?.painter.image && tab.clip")
     for click in CLIP_CLICKS:
         tab.click(*click)
-    page.locator("#video [data-do=track]").click()
-    page.locator("#video [data-do=stop]").wait_for(state="visible")
-    page.locator("#video [data-do=stop]").wait_for(state="hidden", timeout=120_000)
-    page.locator("#video [data-scrub]").fill(str(FRAME))
+    page.locator("#video-tab [data-do=track]").click()
+    page.locator("#video-tab [data-do=stop]").wait_for(state="visible")
+    page.locator("#video-tab [data-do=stop]").wait_for(state="hidden", timeout=120_000)
+    page.locator("#video-tab [data-scrub]").fill(str(FRAME))
     tab.idle()
     tab.save("video")
 
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for draw, scheme in ((points, "light"), (boxes, "dark"), (clip, "light")):
             page = browser.new_page(viewport=VIEW, color_scheme=scheme)
             page.goto(url)
-            Tab(page, "studio").until("app?.painter.image && app.picture")
+            Tab(page, "image-tab").until("tab?.painter.image && tab.image")
             draw(page)
             page.close()
         browser.close()

@@ -1,6 +1,6 @@
-"""A real browser for tests of the page, and a visitor who does things in it.
+"""A real browser for tests of the page, and a visitor who uses the page in it.
 
-Who imports this skips where there is no browser, and says what is missing.
+Tests that import this are skipped without a browser, with what is missing as the reason.
 """
 
 import contextlib
@@ -39,45 +39,46 @@ def launched():
 
 
 class Visitor:
-    """A browser's tab with the page, and what one does in it; `tab` is the page's own."""
+    """The page in a browser; `tab` is the id of the page's tab that is used."""
 
-    def __init__(self, context, address, tab="studio"):
+    def __init__(self, context, address, tab="image-tab"):
         self.page, self.tab = context.new_page(), tab
-        self._app = f"document.querySelector('#{tab} [data-root]').parentElement.petsam"
-        self.asked, self.faults = [], []
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("console", lambda said: said.type == "error" and self.faults.append(said.text))
+        self._script = f"document.querySelector('#{tab} [data-root]').parentElement.petsam"
+        self.requests, self.errors = [], []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda log: log.type == "error" and self.errors.append(log.text))
         self.page.goto(address)
-        if tab != "studio":
+        if tab != "image-tab":
             self.page.get_by_role("tab", name="Video").click()
         self.page.wait_for_function(
             f"document.querySelector('#{tab} [data-root]')?.parentElement.petsam"
         )
-        self.until("app.painter.image && (app.picture || app.clip)")
+        self.until("tab.painter.image && (tab.image || tab.clip)")
 
     def part(self, selector):
         return self.page.locator(f"#{self.tab} {selector}")
 
-    def app(self, expression):
-        return self.page.evaluate(f"(app => {expression})({self._app})")
+    def js(self, expression):
+        """The value of a JavaScript expression about `tab`, the tab's object."""
+        return self.page.evaluate(f"(tab => {expression})({self._script})")
 
     def until(self, condition):
         self.page.wait_for_function(
-            f"(app => {condition})({self._app})", polling=20, timeout=20_000
+            f"(tab => {condition})({self._script})", polling=20, timeout=20_000
         )
 
     def open(self, file, name="cat.png"):
-        before = self.app("app.picture?.id ?? ''")
+        before = self.js("tab.image?.id ?? ''")
         self.part("[data-file]").set_input_files(
             {"name": name, "mimeType": "image/png", "buffer": file}
         )
-        self.until(f"app.picture && app.picture.id !== '{before}'")
+        self.until(f"tab.image && tab.image.id !== '{before}'")
 
     def place(self, x, y):
-        """Of a pixel of the picture on the screen."""
+        """Where a pixel of the image is on the screen."""
         box = self.part("[data-canvas=marks]").bounding_box()
-        left, top = self.app(f"app.view.place({x}, {y})")
+        left, top = self.js(f"tab.view.place({x}, {y})")
         return box["x"] + left, box["y"] + top
 
     def click(self, x, y, **how):
@@ -91,31 +92,31 @@ class Visitor:
         self.page.mouse.up()
 
     def idle(self):
-        """Once all that was asked is answered and drawn."""
-        self.until("!app.client.running && !app.photos.opening && !app.painter.due.above")
+        """Wait until everything is predicted and drawn."""
+        self.until("!tab.client.running && !tab.opener.opening && !tab.painter.due.above")
 
-    def words(self):
-        return self.part("[data-words]").inner_text()
+    def message(self):
+        return self.part("[data-message]").inner_text()
 
     def mask(self):
-        """Labels as the page has them."""
+        """Labels of the mask on the page."""
         self.idle()
-        height, width = self.app("[app.painter.mask.height, app.painter.mask.width]")
-        # As text, a letter a pixel: a list of so many numbers takes seconds to hand over.
-        text = self.app("new TextDecoder('latin1').decode(app.painter.mask.labels)")
+        height, width = self.js("[tab.painter.mask.height, tab.painter.mask.width]")
+        # As text with a letter per pixel, since passing so many numbers takes seconds.
+        text = self.js("new TextDecoder('latin1').decode(tab.painter.mask.labels)")
         return np.frombuffer(text.encode("latin1"), np.uint8).reshape(height, width)
 
     def state(self):
-        return read_state(self.app("app.state()"))
+        return read_state(self.js("tab.state()"))
 
     def colour(self, x, y, canvas="marks"):
-        """Of the screen at a pixel of the picture: red, green, blue and alpha."""
-        return self.app(
-            f"(([x, y]) => [...app.part('canvas={canvas}').getContext('2d').getImageData("
+        """The screen at a pixel of the image: red, green, blue and alpha."""
+        return self.js(
+            f"(([x, y]) => [...tab.part('canvas={canvas}').getContext('2d').getImageData("
             f"Math.round(x * devicePixelRatio), Math.round(y * devicePixelRatio), 1, 1).data])"
-            f"(app.view.place({x}, {y}))"
+            f"(tab.view.place({x}, {y}))"
         )
 
     def clear(self):
-        self.app("app.store.clear()")
+        self.js("tab.store.clear()")
         self.idle()

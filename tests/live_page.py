@@ -1,4 +1,4 @@
-"""The page on a server in this process, with the predictor that takes red for pet."""
+"""The page on a server in this process, with a predictor that takes red for a pet."""
 
 import contextlib
 import socket
@@ -8,18 +8,18 @@ import time
 import uvicorn
 
 from petsam_jax.ui.image_service import ImageService
-from petsam_jax.ui.model_info import Facts
+from petsam_jax.ui.model_info import ModelInfo
 from petsam_jax.ui.page import make_app
 from petsam_jax.ui.video_service import VideoService
 from tests.red_predictor import RedVideo
 
-FACTS = Facts("runs/red", "0.0 M parameters", "IoU 1.00 with a click on red")
+INFO = ModelInfo("runs/red", "0.0 M parameters", "IoU 1.00 with a click on red")
 
 
 @contextlib.contextmanager
-def serving(studio: ImageService, clips: VideoService | None = None):
-    """The address of a server that is up as long as the context."""
-    app = make_app(studio, clips or VideoService(RedVideo()), FACTS)
+def serving(images: ImageService, videos: VideoService | None = None):
+    """The address of a server that runs as long as the context."""
+    app = make_app(images, videos or VideoService(RedVideo()), INFO)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)

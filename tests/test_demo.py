@@ -1,4 +1,4 @@
-"""The page in a real browser: what a visitor does, and what comes of it on the screen."""
+"""The image tab in a real browser: what a visitor does, and what the screen then shows."""
 
 import json
 import threading
@@ -14,19 +14,19 @@ from tests.browsing import Visitor
 from tests.live_page import serving
 from tests.red_predictor import RedPredictor, red_picture
 
-# Red box of each picture: x0 y0 x1 y1, sides included.
+# The red box of each image: x0 y0 x1 y1, sides included.
 RED = (300, 100, 420, 220)
 PET, BACKGROUND = (22, 163, 74), (220, 38, 38)
 
 
 @pytest.fixture(scope="module")
-def studio():
+def service():
     return ImageService(RedPredictor())
 
 
 @pytest.fixture(scope="module")
-def address(studio):
-    with serving(studio) as address:
+def address(service):
+    with serving(service) as address:
         yield address
 
 
@@ -42,29 +42,29 @@ def context(browser):
 def visitor(context, address):
     visitor = Visitor(context, address)
     yield visitor
-    # The browser logs the refusals that some tests bring about.
-    assert [fault for fault in visitor.faults if "status of" not in fault] == []
+    # The browser logs the refused requests of some tests.
+    assert [error for error in visitor.errors if "status of" not in error] == []
 
 
 @pytest.fixture
 def on_red(visitor):
-    """With a picture of a red box open, nothing said."""
+    """With an image of a red box open, and no prompts."""
     visitor.clear()
-    if visitor.app("app.picture.name") != "red.png":
+    if visitor.js("tab.image.name") != "red.png":
         visitor.open(red_picture(640, 360, RED), "red.png")
     visitor.page.locator("[data-choice=tool] [value=points]").check(force=True)
     return visitor
 
 
-def expected(studio, visitor):
-    """The predictor's own mask of what the page said, asked for without the page."""
+def expected(service, visitor):
+    """The predictor's own mask for the page's state."""
     state = visitor.state()
-    picture = studio.pictures.get(state.picture)
-    return studio.masks(picture, state, picture.encoded.size).labels
+    image = service.images.get(state.image)
+    return service.masks(image, state, image.encoded.size).labels
 
 
 def upright_red(size, turn):
-    """A file whose stored pixels have to be turned, with the red box as one sees it."""
+    """A file with an EXIF rotation; the red box is in stored pixels."""
     exif = Image.Exif()
     exif[0x0112] = turn
     return red_picture(*size, (60, 20, 119, 59), format="JPEG", exif=exif, quality=95)
@@ -82,13 +82,13 @@ def upright_red(size, turn):
     ],
     ids=["wide", "tall", "tiny", "turned", "upside-down"],
 )
-def test_a_click_on_the_pet_shows_its_mask_there(visitor, studio, file, size, red):
+def test_a_click_on_the_pet_shows_its_mask_there(visitor, service, file, size, red):
     visitor.open(file)
-    assert visitor.app("[app.view.picture.width, app.view.picture.height]") == list(size)
+    assert visitor.js("[tab.view.size.width, tab.view.size.height]") == list(size)
     x, y = (red[0] + red[2]) // 2, (red[1] + red[3]) // 2
     visitor.click(x, y)
     mask = visitor.mask()
-    np.testing.assert_array_equal(mask, expected(studio, visitor))
+    np.testing.assert_array_equal(mask, expected(service, visitor))
     rows, columns = np.nonzero(mask)
     # To the width of a cell of the predictor's grid.
     cell = np.array([size[0], size[1]] * 2) / 64 + 1
@@ -97,23 +97,22 @@ def test_a_click_on_the_pet_shows_its_mask_there(visitor, studio, file, size, re
     off = (red[0] + x) // 2, (red[1] + y) // 2
     assert visitor.colour(*off)[3] > 0
     assert visitor.colour(0, 0)[3] == 0
-    assert visitor.words().startswith("Read as pet: ")
+    assert visitor.message().startswith("Added: this looks like a pet (")
 
 
-def test_right_and_shift_clicks_say_the_other_label(on_red):
+def test_right_and_shift_clicks_have_the_opposite_label(on_red):
     on_red.click(360, 160)
     on_red.idle()
-    assert on_red.app("app.answer.objects[0].reads[0].label") == 1
+    assert on_red.js("tab.prediction.objects[0].clicks[0].label") == 1
     on_red.click(360, 200, button="right")
     on_red.idle()
-    assert on_red.app("app.answer.objects[0].reads.map(read => read.label)") == [1, 0]
-    assert on_red.words().startswith("Taken as background, as you said; ")
-    assert "pet in the 5 × 5 pixels" in on_red.words()
-    # What it was told to be background is no longer in the mask, and its dot is red.
+    assert on_red.js("tab.prediction.objects[0].clicks.map(click => click.label)") == [1, 0]
+    assert on_red.message() == "Removed."
+    # Its place is no longer in the mask, and its dot is red.
     assert on_red.mask()[200, 366] == 0
-    dot = on_red.app(f"app.view.place({360}, {200})")
-    red = on_red.app(
-        f"[...app.part('canvas=marks').getContext('2d').getImageData({dot[0]} - 5, {dot[1]} - 3, 1,"
+    dot = on_red.js(f"tab.view.place({360}, {200})")
+    red = on_red.js(
+        f"[...tab.part('canvas=marks').getContext('2d').getImageData({dot[0]} - 5, {dot[1]} - 3, 1,"
         " 1).data]"
     )
     assert tuple(red[:3]) == BACKGROUND
@@ -121,7 +120,7 @@ def test_right_and_shift_clicks_say_the_other_label(on_red):
     on_red.click(100, 300)
     on_red.page.keyboard.up("Shift")
     on_red.idle()
-    assert on_red.app("app.answer.objects[0].reads[2].label") == 1
+    assert on_red.js("tab.prediction.objects[0].clicks[2].label") == 1
 
 
 def test_a_click_on_a_point_removes_it(on_red):
@@ -130,7 +129,7 @@ def test_a_click_on_a_point_removes_it(on_red):
     on_red.idle()
     on_red.click(101, 301)
     on_red.idle()
-    assert on_red.app("app.store.active.clicks") == [[360, 160, "auto"]]
+    assert on_red.js("tab.store.active.clicks") == [[360, 160, "auto"]]
     assert on_red.page.locator("[data-clicks] li").count() == 1
 
 
@@ -145,9 +144,9 @@ def test_two_clicks_make_a_box_in_its_colour(on_red, corners, colour):
     on_red.page.locator("[data-choice=tool] [value=box]").check(force=True)
     on_red.click(x0, y0)
     on_red.idle()
-    # The first corner is a green dot; nothing is asked yet.
+    # The first corner is a green dot; there is no prompt yet.
     assert tuple(on_red.colour(x0, y0)[:3]) == PET
-    assert on_red.app("app.store.active.box") is None
+    assert on_red.js("tab.store.active.box") is None
     on_red.click(x1, y1)
     mask = on_red.mask()
     assert tuple(on_red.colour(x1, y1)[:3]) == BACKGROUND
@@ -160,34 +159,34 @@ def test_two_clicks_make_a_box_in_its_colour(on_red, corners, colour):
     assert not mask[outside].any()
     if colour == PET:
         share = (mask > 0)[~outside].mean()
-        assert on_red.words() == f"Pet covers {round(100 * share)} % of the box."
+        assert on_red.message() == f"Found a pet in the box ({round(100 * share)} %)."
     else:
         assert (mask[~outside] == 1).all()
-        assert on_red.words().startswith("Only background in this box")
+        assert on_red.message().startswith("No pet found in this box.")
 
 
-def test_a_drag_makes_a_box_and_a_box_without_area_is_refused_in_words(on_red):
+def test_a_drag_makes_a_box_and_a_box_without_area_is_refused(on_red):
     on_red.drag(280, 80, 440, 240)
     on_red.idle()
-    assert on_red.app("app.store.active.box") == [280, 80, 440, 240]
-    assert on_red.words().startswith("Pet covers ")
+    assert on_red.js("tab.store.active.box") == [280, 80, 440, 240]
+    assert on_red.message().startswith("Found a pet in the box (")
     on_red.clear()
     on_red.drag(20, 300, 150, 250)
     on_red.idle()
-    assert on_red.words().startswith("Only background in this box")
+    assert on_red.message().startswith("No pet found in this box.")
     on_red.clear()
     on_red.drag(100, 100, 180, 100)
-    assert on_red.words() == "This box has no area: drag in both directions."
-    assert on_red.app("app.store.active.box") is None
+    assert on_red.message() == "This box has no area. Drag diagonally."
+    assert on_red.js("tab.store.active.box") is None
     on_red.page.locator("[data-choice=tool] [value=box]").check(force=True)
     on_red.click(100, 100)
     on_red.click(100, 180)
-    assert on_red.words().startswith("This box has no area")
+    assert on_red.message().startswith("This box has no area")
     on_red.page.keyboard.press("Escape")
-    assert on_red.app("app.stage.under.corner ?? null") is None
+    assert on_red.js("tab.stage.draft.corner ?? null") is None
 
 
-def test_undo_and_redo_lead_back_to_the_very_masks(on_red):
+def test_undo_and_redo_restore_the_exact_masks(on_red):
     masks = []
     for x, y in [(360, 160), (100, 300), (310, 110)]:
         on_red.click(x, y)
@@ -202,46 +201,46 @@ def test_undo_and_redo_lead_back_to_the_very_masks(on_red):
     for _ in range(3):
         on_red.page.locator("[data-do=undo]").click()
     on_red.idle()
-    assert on_red.app("app.painter.mask") is None
+    assert on_red.js("tab.painter.mask") is None
 
 
-def test_five_fast_clicks_all_count_and_the_newest_state_wins(on_red, studio):
-    studio.predictor.delay, asked = lambda: time.sleep(0.1), studio.predictor.predicted
+def test_five_fast_clicks_all_count_and_the_newest_state_wins(on_red, service):
+    service.predictor.delay, asked = lambda: time.sleep(0.1), service.predictor.predicted
     places = [(360, 160), (40, 40), (600, 40), (40, 320), (600, 320)]
     try:
         for place in places:
             on_red.click(*place)
-        # It takes a while: a sign says so, and every click is already to be seen.
-        on_red.page.locator("[data-sign]").wait_for(state="visible", timeout=2000)
+        # While it computes there is a busy sign, and every click is already shown.
+        on_red.page.locator("[data-busy]").wait_for(state="visible", timeout=2000)
         assert on_red.page.locator("[data-clicks] li").count() == 5
         on_red.idle()
     finally:
-        studio.predictor.delay = lambda: None
-    assert [click[:2] for click in on_red.app("app.store.active.clicks")] == [
+        service.predictor.delay = lambda: None
+    assert [click[:2] for click in on_red.js("tab.store.active.clicks")] == [
         list(place) for place in places
     ]
-    assert len(on_red.app("app.answer.objects[0].reads")) == 5
-    # Answers that nobody waited for any more were not asked for one by one: 1 + 5 steps at most
-    # where 1 + 2 + 3 + 4 + 5 were possible, as the earlier ones are remembered.
-    assert studio.predictor.predicted - asked <= 6
-    np.testing.assert_array_equal(on_red.mask(), expected(studio, on_red))
+    assert len(on_red.js("tab.prediction.objects[0].clicks")) == 5
+    # States that were replaced while they waited are not predicted, and earlier predictions are
+    # cached: at most 1 + 5 steps, where 1 + 2 + 3 + 4 + 5 were possible.
+    assert service.predictor.predicted - asked <= 6
+    np.testing.assert_array_equal(on_red.mask(), expected(service, on_red))
 
 
-def test_two_visitors_at_once_do_not_mix(on_red, browser, address, studio):
+def test_two_visitors_at_once_do_not_mix(on_red, browser, address, service):
     other = Visitor(browser.new_context(viewport={"width": 900, "height": 600}), address)
     other.open(red_picture(500, 500, (20, 20, 219, 219)), "other.png")
-    studio.predictor.delay = lambda: time.sleep(0.05)
+    service.predictor.delay = lambda: time.sleep(0.05)
     try:
         for step in range(3):
             on_red.click(340 + 20 * step, 150)
             other.click(60 + 40 * step, 60)
     finally:
-        studio.predictor.delay = lambda: None
+        service.predictor.delay = lambda: None
     for visitor, size in ((on_red, (360, 640)), (other, (500, 500))):
         mask = visitor.mask()
         assert mask.shape == size
-        np.testing.assert_array_equal(mask, expected(studio, visitor))
-    assert other.faults == []
+        np.testing.assert_array_equal(mask, expected(service, visitor))
+    assert other.errors == []
     other.page.context.close()
 
 
@@ -251,11 +250,11 @@ def download(visitor, press):
     return caught.value.suggested_filename, caught.value.path()
 
 
-def test_what_is_saved_is_the_predictors_mask(on_red, studio):
+def test_saved_files_have_the_predictors_mask(on_red, service):
     on_red.click(360, 160)
     on_red.drag(310, 90, 500, 300)
     mask = on_red.mask() > 0
-    np.testing.assert_array_equal(mask, expected(studio, on_red) > 0)
+    np.testing.assert_array_equal(mask, expected(service, on_red) > 0)
     saved = {}
     for kind in ("overlay", "cutout", "white", "blur", "mask"):
         on_red.page.locator(f"[data-choice=show] [value={kind}]").check(force=True)
@@ -270,19 +269,21 @@ def test_what_is_saved_is_the_predictors_mask(on_red, studio):
     assert (saved["white"][~mask] == 255).all()
     assert tuple(saved["overlay"][90, 400]) == PET  # The box stays.
     name, path = download(
-        on_red, lambda: on_red.page.locator("[data-labels]").select_option("json")
+        on_red, lambda: on_red.page.locator("[data-annotations]").select_option("json")
     )
-    said = json.loads(path.read_text())
+    annotations = json.loads(path.read_text())
     assert name == "red.json"
-    np.testing.assert_array_equal(decode_rle(said["objects"][0]["rle"]), mask)
-    assert said["objects"][0]["clicks"][0]["label"] == 1
+    np.testing.assert_array_equal(decode_rle(annotations["objects"][0]["rle"]), mask)
+    assert annotations["objects"][0]["clicks"][0]["label"] == 1
 
 
 def test_the_result_is_copied(on_red):
     on_red.click(360, 160)
     on_red.idle()
     on_red.page.locator("[data-do=copy]").click()
-    on_red.page.wait_for_function("document.querySelector('[data-words]').textContent == 'Copied.'")
+    on_red.page.wait_for_function(
+        "document.querySelector('[data-message]').textContent == 'Copied.'"
+    )
     size = on_red.page.evaluate(
         "(async () => { const [item] = await navigator.clipboard.read(); const image = await "
         "createImageBitmap(await item.getType('image/png')); return [image.width, image.height]; })"
@@ -291,47 +292,47 @@ def test_the_result_is_copied(on_red):
     assert size == [640, 360]
 
 
-def test_all_of_it_by_keys_alone(on_red, studio):
+def test_everything_works_by_keyboard(on_red, service):
     press = on_red.page.keyboard.press
     on_red.page.locator("[data-do=find]").focus()
     press("Tab")
     assert on_red.page.evaluate("document.activeElement.dataset.canvas") == "marks"
-    # The cross begins in the middle; Enter clicks.
+    # The cross starts in the middle; Enter clicks.
     press("ArrowUp")
     press("Enter")
     on_red.idle()
-    assert on_red.app("app.store.active.clicks[0][0]") == 320
+    assert on_red.js("tab.store.active.clicks[0][0]") == 320
     for _ in range(3):
         press("Shift+ArrowLeft")
     press("Shift+Enter")
     on_red.idle()
-    assert on_red.app("app.answer.objects[0].reads.length") == 2
-    assert on_red.app("app.store.active.clicks[1][2]") == "other"
+    assert on_red.js("tab.prediction.objects[0].clicks.length") == 2
+    assert on_red.js("tab.store.active.clicks[1][2]") == "opposite"
     press("Delete")
     on_red.idle()
-    assert on_red.app("app.store.active.clicks.length") == 1
+    assert on_red.js("tab.store.active.clicks.length") == 1
     press("Control+z")
     on_red.idle()
-    assert on_red.app("app.store.active.clicks.length") == 2
-    # A box: a corner, some way, the other corner.
+    assert on_red.js("tab.store.active.clicks.length") == 2
+    # A box: one corner, then the opposite one.
     press("b")
     press("Enter")
     for key in ("Shift+ArrowRight", "Shift+ArrowDown", "Shift+ArrowDown"):
         press(key)
     press("Enter")
-    np.testing.assert_array_equal(on_red.mask(), expected(studio, on_red))
-    assert on_red.app("app.store.active.box") is not None
+    np.testing.assert_array_equal(on_red.mask(), expected(service, on_red))
+    assert on_red.js("tab.store.active.box") is not None
     press("p")
     press("n")
     press("f")
     on_red.idle()
-    assert on_red.app("app.store.document.objects.length") == 2
+    assert on_red.js("tab.store.document.objects.length") == 2
     press("2")
     on_red.idle()
-    assert on_red.app("app.answer.objects[1].chosen") == 1
+    assert on_red.js("tab.prediction.objects[1].chosen") == 1
 
 
-def test_zoomed_in_a_click_is_where_it_was(on_red):
+def test_a_click_on_a_zoomed_image_is_where_it_was(on_red):
     box = on_red.page.locator("[data-canvas=marks]").bounding_box()
     on_red.page.mouse.move(box["x"] + 600, box["y"] + 200)
     on_red.page.keyboard.down("Control")
@@ -339,16 +340,16 @@ def test_zoomed_in_a_click_is_where_it_was(on_red):
         on_red.page.mouse.wheel(0, -120)
     on_red.page.keyboard.up("Control")
     on_red.page.mouse.wheel(30, 40)
-    on_red.until("app.view.scale > 3")
-    x, y = on_red.app("app.view.pixel(300, 250)")
+    on_red.until("tab.view.scale > 3")
+    x, y = on_red.js("tab.view.pixel(300, 250)")
     on_red.page.mouse.click(box["x"] + 300, box["y"] + 250)
     on_red.idle()
-    assert on_red.app("app.store.active.clicks[0].slice(0, 2)") == [x, y]
+    assert on_red.js("tab.store.active.clicks[0].slice(0, 2)") == [x, y]
     on_red.page.locator("[data-do=zoom-fit]").click()
-    assert on_red.app("app.view.fitted")
+    assert on_red.js("tab.view.fitted")
 
 
-def test_a_scribble_and_three_masks(on_red, studio):
+def test_a_scribble_and_three_masks(on_red, service):
     on_red.page.locator("[data-choice=tool] [value=paint]").check(force=True)
     on_red.drag(100, 250, 200, 300)
     mask = on_red.mask()
@@ -356,69 +357,67 @@ def test_a_scribble_and_three_masks(on_red, studio):
     candidates = on_red.page.locator("[data-candidates] input")
     assert candidates.count() == 3
     candidates.nth(2).check(force=True)
-    np.testing.assert_array_equal(on_red.mask(), expected(studio, on_red))
-    assert on_red.app("app.answer.objects[0].chosen") == 2
+    np.testing.assert_array_equal(on_red.mask(), expected(service, on_red))
+    assert on_red.js("tab.prediction.objects[0].chosen") == 2
 
 
-def test_each_click_alone_shows_pet_or_background(on_red):
-    alone = on_red.page.locator("[data-setting=alone]")
+def test_starting_over_with_each_click_selects_the_pet_or_the_background(on_red):
+    alone = on_red.page.locator("[data-setting=last_click_only]")
     alone.check()
     on_red.click(100, 300)
     mask = on_red.mask()
     assert mask[160, 360] == 0 and mask[300, 100] == 1
-    assert on_red.words().endswith("Shown is the background.")
+    assert on_red.message().endswith("The background is selected.")
     on_red.click(360, 160)
     mask = on_red.mask()
     assert mask[160, 360] == 1 and mask[300, 100] == 0
-    assert on_red.app("app.store.active.clicks.length") == 1
+    assert on_red.js("tab.store.active.clicks.length") == 1
     alone.uncheck()
 
 
-def test_a_hint_follows_the_mouse(on_red):
+def test_a_preview_follows_the_mouse(on_red):
     on_red.page.mouse.move(*on_red.place(350, 150))
     on_red.page.mouse.move(*on_red.place(355, 155))
-    on_red.until("app.painter.hint !== null")
+    on_red.until("tab.painter.hint !== null")
     on_red.page.mouse.move(5, 5)
-    on_red.until("app.painter.hint === null")
+    on_red.until("tab.painter.hint === null")
 
 
-def test_a_picture_that_was_dropped_is_sent_again(on_red, studio):
+def test_an_expired_image_is_sent_again(on_red, service):
     on_red.click(360, 160)
     on_red.idle()
-    studio.pictures.clear()
+    service.images.clear()
     on_red.click(100, 300)
     on_red.idle()
-    assert len(on_red.app("app.answer.objects[0].reads")) == 2
+    assert len(on_red.js("tab.prediction.objects[0].clicks")) == 2
 
 
-def test_what_goes_wrong_is_said_on_the_page(on_red, studio):
+def test_errors_are_shown_on_the_page(on_red, service):
     on_red.page.locator("[data-file]").set_input_files(
-        {"name": "notes.txt", "mimeType": "image/png", "buffer": b"not a picture"}
+        {"name": "notes.txt", "mimeType": "image/png", "buffer": b"not an image"}
     )
-    on_red.page.wait_for_function(
-        "document.querySelector('[data-words]').textContent.includes('not an image')"
-    )
-    # The picture from before is still there, and answers.
-    studio.predictor.delay = lambda: 1 / 0
+    on_red.until("tab.part('message').textContent.includes('notes.txt: not an image')")
+    # The image from before is still open.
+    service.predictor.delay = lambda: 1 / 0
     on_red.click(367, 163)
     on_red.idle()
-    assert "something went wrong" in on_red.words()
-    studio.predictor.delay = lambda: None
+    assert "something went wrong" in on_red.message()
+    service.predictor.delay = lambda: None
     on_red.page.locator("[data-do=retry]").click()
     on_red.idle()
-    assert on_red.words().startswith("Read as pet")
+    assert on_red.message().startswith("Added: this looks like a pet")
 
 
-def test_when_all_places_are_taken_the_page_waits_and_asks_again(on_red, studio):
+def test_when_the_server_is_busy_the_page_retries(on_red, service):
     gate = threading.Event()
-    studio.predictor.delay = gate.wait
-    on_red.page.route("**/studio/answer", refuse_twice())
+    service.predictor.delay = gate.wait
+    on_red.page.route("**/petsam/image/segment", refuse_twice())
     threading.Timer(0.3, gate.set).start()
     on_red.click(360, 160)
     on_red.idle()
-    studio.predictor.delay = lambda: None
-    on_red.page.unroute("**/studio/answer")
-    assert on_red.words().startswith("Read as pet")
+    service.predictor.delay = lambda: None
+    on_red.page.unroute("**/petsam/image/segment")
+    assert on_red.message().startswith("Added: this looks like a pet")
 
 
 def refuse_twice():
@@ -428,19 +427,19 @@ def refuse_twice():
         if next(refusals, None) is None:
             route.continue_()
         else:
-            route.fulfill(status=503, json={"error": "too many visitors are waiting just now"})
+            route.fulfill(status=503, json={"error": "too many visitors are waiting"})
 
     return handle
 
 
 def test_no_request_leaves_this_machine(visitor, address):
-    assert len(visitor.asked) > 20
-    outside = [url for url in visitor.asked if not url.startswith((address, "blob:", "data:"))]
+    assert len(visitor.requests) > 20
+    outside = [url for url in visitor.requests if not url.startswith((address, "blob:", "data:"))]
     assert outside == []
 
 
-def test_the_tabs_are_written_in_the_ink_of_the_page_in_the_light_and_in_the_dark(visitor):
-    colours = """() => ['#tabs [role=tab].selected', '#studio .ps-body'].map(
+def test_the_tab_labels_have_the_text_colour_of_both_themes(visitor):
+    colours = """() => ['#tabs [role=tab].selected', '#image-tab .ps-body'].map(
         (part) => getComputedStyle(document.querySelector(part)).color)"""
     seen = []
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Starting the demo: flags, what is said about the weights, and one start with a real model."""
+"""Starting the demo: its flags, what it prints about the weights, and one start with a model."""
 
 import dataclasses
 import json
@@ -24,9 +24,9 @@ def test_a_missing_checkpoint_says_how_to_get_one(tmp_path, capsys, monkeypatch)
     monkeypatch.setattr(demo.signal, "signal", lambda *_: None)
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
     assert demo.main(["--ckpt", str(tmp_path / "none")]) == 1
-    said = capsys.readouterr().err
-    assert f"{tmp_path / 'none'}: no such checkpoint directory" in said
-    assert "leave out --ckpt for the weights that ship" in said and "petsam train" in said
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'none'}: no such checkpoint directory" in error
+    assert "omit --ckpt to use the shipped weights" in error and "petsam train" in error
 
 
 MEGAS = {
@@ -50,30 +50,30 @@ NUMBERS = {
 def test_limits_are_above_zero(flag, value, capsys):
     with pytest.raises(SystemExit):
         demo.parse_args([f"{flag}={value}"])
-    assert f"{flag}: {value!r}: want a" in capsys.readouterr().err
+    assert f"{flag}: {value!r}: expected a" in capsys.readouterr().err
 
 
-def test_each_limit_has_a_flag_with_its_default_and_no_other_is_touched(capsys):
-    usual = Limits()
-    assert demo.limits_of(demo.parse_args([])) == usual
+def test_each_flag_sets_its_limit_and_no_other(capsys):
+    defaults = Limits()
+    assert demo.limits_of(demo.parse_args([])) == defaults
     for flag, name in MEGAS.items():
-        want = dataclasses.replace(usual, **{name: 1_500_000})
-        assert demo.limits_of(demo.parse_args([flag, "1.5"])) == want
+        expected = dataclasses.replace(defaults, **{name: 1_500_000})
+        assert demo.limits_of(demo.parse_args([flag, "1.5"])) == expected
     for flag, name in NUMBERS.items():
-        want = dataclasses.replace(usual, **{name: 7})
-        assert demo.limits_of(demo.parse_args([flag, "7"])) == want
+        expected = dataclasses.replace(defaults, **{name: 7})
+        assert demo.limits_of(demo.parse_args([flag, "7"])) == expected
     with pytest.raises(SystemExit):
         demo.parse_args(["--help"])
-    told = capsys.readouterr().out
-    assert all(flag in told for flag in MEGAS | NUMBERS)
-    assert "frames of a clip; default 3000" in told
+    help_text = capsys.readouterr().out
+    assert all(flag in help_text for flag in MEGAS | NUMBERS)
+    assert "frames per video; default 3000" in help_text
 
 
-def test_it_listens_to_this_machine_alone_unless_told():
+def test_only_this_machine_can_connect_by_default():
     assert demo.parse_args([]).host == "127.0.0.1"
 
 
-def test_quality_is_what_a_report_or_the_training_says(tmp_path):
+def test_quality_comes_from_a_report_or_from_the_training(tmp_path):
     step = tmp_path / "run" / "checkpoints" / "200"
     step.mkdir(parents=True)
     assert measured_quality(step) == ""
@@ -85,7 +85,7 @@ def test_quality_is_what_a_report_or_the_training_says(tmp_path):
     log.write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 300, "valid/io')
     assert measured_quality(step) == (
         "IoU 0.20 with no prompt, 0.20 with a box, 0.20 with 1 click, 0.20 with 3 clicks on "
-        "validation pictures, step 200 of its training"
+        "validation images, step 200 of its training"
     )
     shipped = tmp_path / "shipped" / "0"
     shipped.mkdir(parents=True)
@@ -107,24 +107,26 @@ def test_a_process_serves_a_checkpoint_and_ends_at_a_signal(tmp_path):
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        said = {}
+        printed = {}
         for line in process.stdout:
-            name, _, fact = line.partition(":")
-            said[name] = fact.strip()
+            name, _, value = line.partition(":")
+            printed[name] = value.strip()
             if name == "page":
                 break
-        assert said["checkpoint"] == str(tmp_path / "tiny" / "0"), process.stderr.read()
-        assert "M parameters" in said["size"] and "MB on disk" in said["size"]
-        assert said["quality"].startswith("not measured")
-        web = httpx.Client(base_url=said["page"].split()[0], timeout=60)
-        opened = web.post("/studio/open", content=red_picture(90, 50, (10, 10, 40, 30))).json()
-        state = {"picture": opened["picture"], "objects": [{"box": [5, 5, 60, 40]}]}
-        answer = web.post("/studio/answer", json=state).json()
-        assert (answer["height"], answer["width"]) == (50, 90)
+        assert printed["checkpoint"] == str(tmp_path / "tiny" / "0"), process.stderr.read()
+        assert "M parameters" in printed["size"] and "MB on disk" in printed["size"]
+        assert printed["quality"].startswith("not measured")
+        web = httpx.Client(base_url=printed["page"].split()[0], timeout=60)
+        opened = web.post(
+            "/petsam/image/open", content=red_picture(90, 50, (10, 10, 40, 30))
+        ).json()
+        state = {"image": opened["image"], "objects": [{"box": [5, 5, 60, 40]}]}
+        masks = web.post("/petsam/image/segment", json=state).json()
+        assert (masks["height"], masks["width"]) == (50, 90)
         assert list(tmp_path.glob("petsam-*"))
         web.close()
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
         assert "Traceback" not in process.stderr.read()
-    # Its uploads went with it.
+    # Uploads are deleted too.
     assert not list(tmp_path.glob("petsam-*"))

@@ -1,4 +1,4 @@
-"""The page's server without a browser: its own requests, Gradio's API, and who is turned away."""
+"""The page's server without a browser: its own requests, Gradio's API, and refused requests."""
 
 import base64
 import io
@@ -25,13 +25,13 @@ FILE = red_picture(64, 36, RED)
 
 
 @pytest.fixture(scope="module")
-def studio():
+def service():
     return ImageService(RedPredictor(), Limits(max_upload=100_000, waiting=4))
 
 
 @pytest.fixture(scope="module")
-def address(studio):
-    with serving(studio) as address:
+def address(service):
+    with serving(service) as address:
         yield address
 
 
@@ -42,106 +42,107 @@ def web(address):
 
 
 def state(web, **settings):
-    picture = web.post("/studio/open", content=FILE).json()["picture"]
+    image = web.post("/petsam/image/open", content=FILE).json()["image"]
     click = {"clicks": [[36, 16, "auto"]]}
-    return {"picture": picture, "objects": [click], "settings": settings}
+    return {"image": image, "objects": [click], "settings": settings}
 
 
-def test_a_picture_goes_once_and_masks_come_back(web):
-    opened = web.post("/studio/open", content=FILE).json()
+def test_an_image_is_sent_once_and_masks_come_back(web):
+    opened = web.post("/petsam/image/open", content=FILE).json()
     assert (opened["width"], opened["height"]) == (64, 36)
-    answer = web.post("/studio/answer", json=state(web))
-    assert answer.status_code == 200
-    assert answer.json()["objects"][0]["reads"][0]["label"] == 1
-    assert len(answer.content) < 4000
-    saved = web.post("/studio/result", json={"state": state(web), "kind": "mask"})
+    masks = web.post("/petsam/image/segment", json=state(web))
+    assert masks.status_code == 200
+    assert masks.json()["objects"][0]["clicks"][0]["label"] == 1
+    assert len(masks.content) < 4000
+    saved = web.post("/petsam/image/export", json={"state": state(web), "kind": "mask"})
     assert saved.headers["content-type"] == "image/png"
     assert Image.open(io.BytesIO(saved.content)).size == (64, 36)
-    upright = web.get("/studio/upright", params={"picture": opened["picture"]})
+    upright = web.get("/petsam/image/upright", params={"image": opened["image"]})
     assert Image.open(io.BytesIO(upright.content)).size == (64, 36)
 
 
 @pytest.mark.parametrize(
-    ("path", "sent", "status", "words"),
+    ("path", "sent", "status", "message"),
     [
         ("open", b"no picture", 400, "not an image"),
-        ("open", bytes(100_001), 400, "more than 0.1 MB"),
-        ("answer", b"{", 400, "not JSON"),
-        ("answer", b"[" * 100_000, 400, "not JSON"),
-        ("answer", b'{"picture": "feed", "objects": [{"find": true}]}', 410, "send it again"),
-        ("answer", b'{"picture": "feed"}', 400, "objects: want a list"),
-        ("result", b'{"kind": "mask"}', 400, "request: want a dictionary"),
+        ("open", bytes(100_001), 400, "larger than 0.1 MB"),
+        ("segment", b"{", 400, "not JSON"),
+        ("segment", b"[" * 100_000, 400, "not JSON"),
+        ("segment", b'{"image": "feed", "objects": [{"find": true}]}', 410, "send it again"),
+        ("segment", b'{"image": "feed"}', 400, "objects: expected a list"),
+        ("export", b'{"kind": "mask"}', 400, "request: expected a dictionary"),
         ("open", bytes(3_000_000), 413, "too large"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_words(web, path, sent, status, words):
-    answer = web.post(f"/studio/{path}", content=sent)
-    assert answer.status_code == status
-    assert words in answer.json()["error"]
+def test_invalid_requests_are_refused_with_a_message(web, path, sent, status, message):
+    response = web.post(f"/petsam/image/{path}", content=sent)
+    assert response.status_code == status
+    assert message in response.json()["error"]
 
 
-def test_a_body_without_a_length_ends_where_it_gets_too_large(web):
-    def pieces():
+def test_a_body_without_a_length_is_cut_off_once_too_large(web):
+    def chunks():
         for _ in range(50):
             yield bytes(50_000)
 
-    answer = web.post("/studio/open", content=pieces())
-    assert answer.status_code == 400 and "more than" in answer.json()["error"]
+    response = web.post("/petsam/image/open", content=chunks())
+    assert response.status_code == 400 and "larger than" in response.json()["error"]
 
 
-def test_faults_inside_are_words_too_and_tell_nothing(web, studio, caplog):
-    asked = state(web)
-    asked["objects"][0]["clicks"] = [[1, 1, "pet"]]
-    studio.predictor.delay = lambda: 1 / 0
+def test_internal_errors_have_a_message_without_details(web, service, caplog):
+    request = state(web)
+    request["objects"][0]["clicks"] = [[1, 1, "pet"]]
+    service.predictor.delay = lambda: 1 / 0
     try:
-        answer = web.post("/studio/answer", json=asked)
+        response = web.post("/petsam/image/segment", json=request)
     finally:
-        studio.predictor.delay = lambda: None
-    assert answer.status_code == 500
-    assert "something went wrong" in answer.json()["error"]
-    assert "ZeroDivision" not in answer.text and "ZeroDivision" in caplog.text
+        service.predictor.delay = lambda: None
+    assert response.status_code == 500
+    assert "something went wrong" in response.json()["error"]
+    assert "ZeroDivision" not in response.text and "ZeroDivision" in caplog.text
 
 
-def test_beyond_the_queue_visitors_are_asked_to_come_back(web, address, studio):
+def test_requests_beyond_the_queue_are_refused(web, address, service):
     gate = threading.Event()
-    asked = state(web)
-    studio.predictor.delay = lambda: gate.wait(10)
+    request = state(web)
+    service.predictor.delay = lambda: gate.wait(10)
 
-    def ask(x):
-        said = asked | {"objects": [{"clicks": [[x, 3, "pet"]]}]}
-        return httpx.post(f"{address}/studio/answer", json=said, timeout=20)
+    def send(x):
+        body = request | {"objects": [{"clicks": [[x, 3, "pet"]]}]}
+        return httpx.post(f"{address}/petsam/image/segment", json=body, timeout=20)
 
     with ThreadPoolExecutor(8) as visitors:
-        answers = [visitors.submit(ask, x) for x in range(7)]
+        responses = [visitors.submit(send, x) for x in range(7)]
         until = time.monotonic() + 20
-        while sum(answer.done() for answer in answers) < 3 and time.monotonic() < until:
+        while sum(response.done() for response in responses) < 3 and time.monotonic() < until:
             time.sleep(0.02)
-        # A mere hint does not wait at all.
-        hint = web.post("/studio/answer?hint=1", json=asked)
-        studio.predictor.delay = lambda: None
+        # A hint does not wait at all.
+        hint = web.post("/petsam/image/segment?hint=1", json=request)
+        service.predictor.delay = lambda: None
         gate.set()
-        statuses = sorted(answer.result().status_code for answer in answers)
+        statuses = sorted(response.result().status_code for response in responses)
     assert hint.status_code == 503
     assert statuses == [200] * 4 + [503] * 3
-    assert ask(50).status_code == 200
+    assert send(50).status_code == 200
 
 
-def test_pages_of_other_sites_may_not_ask(web, address):
+def test_requests_from_other_sites_are_refused(web, address):
     for site in ("cross-site", "same-site"):
-        answer = web.post("/studio/open", content=FILE, headers={"Sec-Fetch-Site": site})
-        assert answer.status_code == 403
+        response = web.post("/petsam/image/open", content=FILE, headers={"Sec-Fetch-Site": site})
+        assert response.status_code == 403
         call = web.post(
             "/gradio_api/call/segment", json={"data": []}, headers={"Sec-Fetch-Site": site}
         )
         assert call.status_code == 403
-    # A name that was made to lead to this machine.
-    answer = web.get("/", headers={"Host": "evil.example:7860"})
-    assert answer.status_code == 421
+    # A foreign host name that resolves to this machine.
+    response = web.get("/", headers={"Host": "evil.example:7860"})
+    assert response.status_code == 421
     assert is_local("127.0.0.1") and is_local("::1") and not is_local("0.0.0.0")
 
 
-def test_every_answer_forbids_the_browser_to_load_from_elsewhere(web):
-    for path in ("/", "/studio/files/browser/image_tab.js", "/studio/upright?picture=x", "/config"):
+def test_every_response_forbids_the_browser_to_load_from_elsewhere(web):
+    script = "/petsam/files/browser/image_tab.js"
+    for path in ("/", script, "/petsam/image/upright?image=x", "/config"):
         policy = web.get(path).headers["content-security-policy"]
         assert "default-src 'self'" in policy and "http" not in policy
 
@@ -149,10 +150,10 @@ def test_every_answer_forbids_the_browser_to_load_from_elsewhere(web):
 @pytest.mark.parametrize(
     "path",
     [
-        "/studio/files/browser/../page.py",
-        "/studio/files/browser/%2e%2e/page.py",
-        "/studio/files/browser/..%2f..%2fimage.py",
-        "/studio/files/examples//etc/passwd",
+        "/petsam/files/browser/../page.py",
+        "/petsam/files/browser/%2e%2e/page.py",
+        "/petsam/files/browser/..%2f..%2fnormalise.py",
+        "/petsam/files/examples//etc/passwd",
         "/gradio_api/file=/etc/passwd",
         "/gradio_api/file=demo.py",
         "/file=/etc/passwd",
@@ -162,43 +163,44 @@ def test_every_answer_forbids_the_browser_to_load_from_elsewhere(web):
         "/monitoring/summary",
     ],
 )
-def test_no_other_file_and_no_inside_is_to_be_had(web, path):
+def test_other_files_and_gradio_internals_are_not_served(web, path):
     request = web.build_request("GET", path)
-    # As it is, not as the client would tidy it.
+    # Unchanged, since the client would normalise it.
     request.url = request.url.copy_with(raw_path=path.encode())
     assert web.send(request).status_code in (403, 404)
 
 
-def test_segment_is_all_of_the_api(web):
-    told = web.get("/gradio_api/info").json()
-    assert list(told["named_endpoints"]) == ["/segment"] and not told["unnamed_endpoints"]
-    parameters = told["named_endpoints"]["/segment"]["parameters"]
-    assert [one["parameter_name"] for one in parameters] == ["picture", "points", "labels", "boxes"]
-    assert told["named_endpoints"]["/segment"]["returns"][0]["type"]["type"] == "object"
+def test_segment_is_the_whole_api(web):
+    info = web.get("/gradio_api/info").json()
+    assert list(info["named_endpoints"]) == ["/segment"] and not info["unnamed_endpoints"]
+    parameters = info["named_endpoints"]["/segment"]["parameters"]
+    names = [parameter["parameter_name"] for parameter in parameters]
+    assert names == ["picture", "points", "labels", "boxes"]
+    assert info["named_endpoints"]["/segment"]["returns"][0]["type"]["type"] == "object"
 
 
-def test_segment_by_gradio_client(address, studio, tmp_path):
+def test_segment_by_gradio_client(address, service, tmp_path):
     (tmp_path / "cat.png").write_bytes(FILE)
     client = Client(address, verbose=False, download_files=str(tmp_path))
-    said = client.predict(
+    result = client.predict(
         picture=handle_file(tmp_path / "cat.png"),
         points=[[36, 16], [5, 30]],
         api_name="/segment",
     )
-    assert said["size"] == [36, 64]
-    (found,) = said["objects"]
-    # Labels were read from the picture.
+    assert result["size"] == [36, 64]
+    (found,) = result["objects"]
+    # The labels are automatic.
     assert found["labels"] == [1, 0]
     mask = decode_rle(found["rle"])
-    picture = studio.pictures.get(studio.open(FILE)["picture"])
-    own = studio.predictor.predict([(36, 16), (5, 30)], [1, 0], image=picture.encoded).masks[0]
+    image = service.images.get(service.open(FILE)["image"])
+    own = service.predictor.predict([(36, 16), (5, 30)], [1, 0], image=image.encoded).masks[0]
     np.testing.assert_array_equal(mask, own)
     png = np.asarray(Image.open(io.BytesIO(base64.b64decode(found["png"]))))
     np.testing.assert_array_equal(png > 0, mask)
 
 
 def call(web, **arguments):
-    """Plain HTTP, as the README has it."""
+    """Plain HTTP, as in the README."""
     event = web.post("/gradio_api/call/v2/segment", json=arguments).json()["event_id"]
     lines = web.get(f"/gradio_api/call/segment/{event}").text.splitlines()
     assert lines[0].startswith("event: ")
@@ -207,17 +209,17 @@ def call(web, **arguments):
 
 def test_segment_by_plain_http(web):
     text = base64.b64encode(FILE).decode()
-    event, (said,) = call(web, picture=text, boxes=[[28, 8, 44, 24], [0, 0, 9, 9]])
-    assert event == "complete" and len(said["objects"]) == 2
-    event, (said,) = call(web, picture="data:image/png;base64," + text)
-    assert event == "complete" and decode_rle(said["objects"][0]["rle"])[16, 36]
+    event, (result,) = call(web, picture=text, boxes=[[28, 8, 44, 24], [0, 0, 9, 9]])
+    assert event == "complete" and len(result["objects"]) == 2
+    event, (result,) = call(web, picture="data:image/png;base64," + text)
+    assert event == "complete" and decode_rle(result["objects"][0]["rle"])[16, 36]
 
 
 @pytest.mark.parametrize(
     "picture",
     [{"path": "/etc/hostname"}, {"path": "README.md"}, {}, {"path": 3}, "***", "aGVsbG8="],
 )
-def test_segment_opens_uploads_alone(web, picture):
+def test_segment_opens_only_uploads(web, picture):
     event, _ = call(web, picture=picture)
     assert event == "error"
 

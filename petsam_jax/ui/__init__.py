@@ -1,2 +1,5 @@
-"""The page that `demo.py` serves: what it answers (studio, answer, results), how it is asked
-(routes, guard) and how it looks (page, and the files in `browser`)."""
+"""The page that `demo.py` serves.
+
+The services compute (image_service, video_service), the routes and guard speak HTTP, page puts the
+Gradio app together, and the files in `browser` run in the visitor's browser.
+"""

@@ -1,4 +1,4 @@
-"""The API `segment`, for programs: a picture and prompts in, masks out."""
+"""The API `segment` for programs: an image and prompts in, masks out."""
 
 import base64
 import binascii
@@ -12,45 +12,45 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from petsam_jax.files.rle import encode_rle
-from petsam_jax.ui.click_labels import read_click
+from petsam_jax.ui.click_labels import label_click
 from petsam_jax.ui.image_service import ImageService
+from petsam_jax.ui.open_images import OpenImage
 from petsam_jax.ui.page_state import Click, Settings
 from petsam_jax.ui.request_fields import BadRequest
 
 
-def segment_function(studio: ImageService) -> Callable:
-    """The function that Gradio serves; its signature and docstring are what the API tells."""
+def segment_function(service: ImageService) -> Callable:
+    """The function that Gradio serves; its signature and docstring document the API."""
 
+    # The argument keeps its public name, `picture`.
     def segment(
         picture: dict | str,
         points: list[list[float | int]] | None = None,
         labels: list[int] | None = None,
         boxes: list[list[float | int]] | None = None,
     ) -> dict:
-        """Masks of a picture: of the object at all points together, or one in each box.
+        """Masks of an image: one object for all points together, or one for each box.
 
         picture: a file (handle_file in Python), or its bytes in base64. points: [x, y] in pixels;
-        labels: 1 pet, 0 background for each, read from the picture if left out. boxes: [x0, y0, x1,
-        y1]; beside points just one. With neither, the pet is found. Comes back: size [height,
-        width] and for each object its iou (predicted), labels, rle (COCO, compressed) and png
-        (base64, 255 where the object is).
+        labels: 1 pet, 0 background for each, or none to let the server decide. boxes: [x0, y0, x1,
+        y1]; only one together with points. Without points and boxes, finds the pet. Returns size
+        [height, width] and, for each object, its iou (predicted), labels, rle (COCO, compressed)
+        and png (base64, 255 on the object).
         """
-        name = studio.open(picture_bytes(picture))["picture"]
-        opened = studio.pictures.get(name)
-        size = opened.encoded.size
-        # Points of another make are for the predictor to refuse.
+        image = service.images.get(service.open(image_bytes(picture))["image"])
+        size = image.encoded.size
+        # The predictor refuses points of another shape.
         if points and labels is None and np.shape(points) == (len(points), 2):
-            clicks = [Click(math.floor(x + 0.5), math.floor(y + 0.5), "auto") for x, y in points]
-            labels = [read_click(opened.pet_logits, size, c, Settings())[0] for c in clicks]
+            labels = auto_labels(image, points)
         if points and boxes and len(boxes) > 1:
-            raise BadRequest("boxes: beside points just one, since all points are of one object")
-        said = studio.predictor.predict(
+            raise BadRequest("boxes: only one together with points, which are all of one object")
+        prediction = service.predictor.predict(
             points or None,
             labels if points else None,
             (boxes[0] if points else boxes) if boxes else None,
-            image=opened.encoded,
+            image=image.encoded,
         )
-        masks, ious = said.masks.reshape(-1, *size), said.iou_pred.reshape(-1)
+        masks, ious = prediction.masks.reshape(-1, *size), prediction.iou_pred.reshape(-1)
         objects = [
             {
                 "iou": round(float(iou), 4),
@@ -65,24 +65,31 @@ def segment_function(studio: ImageService) -> Callable:
     return segment
 
 
-def picture_bytes(picture: dict | str) -> bytes:
-    """Of what a client sent: a file that it uploaded, and no other, or base64.
+def auto_labels(image: OpenImage, points: list[list[float | int]]) -> list[int]:
+    """The labels that the page would give to clicks at these points."""
+    clicks = [Click(math.floor(x + 0.5), math.floor(y + 0.5), "auto") for x, y in points]
+    size, settings = image.encoded.size, Settings()
+    return [label_click(image.pet_logits, size, click, settings)[0] for click in clicks]
+
+
+def image_bytes(image: dict | str) -> bytes:
+    """The bytes that a client sent as base64 or as an upload; no other file of the server.
 
     Raises BadRequest for anything else.
     """
-    if isinstance(picture, str):
+    if isinstance(image, str):
         try:
-            return base64.b64decode(picture.partition("base64,")[2] or picture, validate=True)
+            return base64.b64decode(image.partition("base64,")[2] or image, validate=True)
         except binascii.Error as error:
-            raise BadRequest("picture: want a file, or its bytes in base64") from error
-    path = picture.get("path")
+            raise BadRequest("picture: expected a file, or its bytes in base64") from error
+    path = image.get("path")
     if not isinstance(path, str):
-        raise BadRequest("picture: want a file, or its bytes in base64")
+        raise BadRequest("picture: expected a file, or its bytes in base64")
     file = Path(path).resolve()
     if not file.is_relative_to(Path(get_upload_folder()).resolve()) or not file.is_file():
         raise BadRequest("picture: no such upload")
     data = file.read_bytes()
-    # Nobody asks for it again: what was uploaded for one call ends with it.
+    # An upload is for one call and is not needed again.
     file.unlink(missing_ok=True)
     return data
 

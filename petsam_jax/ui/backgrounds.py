@@ -1,4 +1,4 @@
-"""What is put behind a cut-out that cannot be transparent."""
+"""Opaque backgrounds for cut-outs."""
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -6,20 +6,20 @@ from PIL import Image, ImageFilter
 
 from petsam_jax.files.render import cutout
 
-# "blur" is the picture itself, out of focus.
+# There is also "blur": the image itself, out of focus.
 COLOURS = {"white": (255, 255, 255), "green": (0, 177, 64), "black": (0, 0, 0)}
-BLUR = 1 / 60  # of the longer side
+BLUR_RADIUS = 1 / 60  # of the longer side
 
 
 def on_background(
-    kind: str, picture: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], soft: float
+    kind: str, image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], soft: float
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """What the mask shows on one of `COLOURS` or "blur"; `soft` as in `cutout`."""
+    """The masked part on one of `COLOURS` or "blur"; `soft` as in `cutout`."""
     if kind == "blur":
-        radius = max(picture.shape) * BLUR
-        below = np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius)))
+        radius = max(image.shape) * BLUR_RADIUS
+        background = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
     else:
-        below = COLOURS[kind]
+        background = COLOURS[kind]
     return np.ascontiguousarray(
-        cutout(picture, mask, trim=False, soft=soft, background=below)[..., :3]
+        cutout(image, mask, trim=False, soft=soft, background=background)[..., :3]
     )

@@ -1,107 +1,123 @@
-"""What visitors have open on the server: so much at most, the least recently used goes first.
+"""A cache limited by bytes, number of items and idle time, for what visitors have open.
 
-Pictures and clips are held by it, under ids that nobody else can guess.
+Keys are ids that nobody else can guess.
 """
 
-import collections
+import contextlib
 import threading
 import time
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+from cachetools import TTLCache
 
 
 class Expired(LookupError):
-    """No such thing is open: it was dropped, or never sent."""
+    """The item was closed, or never opened."""
 
 
-# Has `nbytes`, and `close()` for when it goes.
-Thing = TypeVar("Thing")
+@runtime_checkable
+class Closable(Protocol):
+    """An item: `nbytes` must not change while it is in the cache."""
+
+    nbytes: int
+
+    def close(self) -> None: ...
 
 
-class Shelf(Generic[Thing]):
-    """Any number of threads may use it; things are closed by the thread that makes them go."""
+Item = TypeVar("Item", bound=Closable)
+
+
+class ByteLimitedCache(Generic[Item]):
+    """Closes the least recently used items first. Thread-safe.
+
+    cachetools keeps the order, the ages and the total size. The limits are applied here, because
+    there are two of them and because evicted items must be closed.
+    """
 
     def __init__(
         self,
-        what: str,
-        most_bytes: int,
-        keep_seconds: float,
-        most: int | None = None,
+        kind: str,
+        max_bytes: int,
+        max_idle_seconds: float,
+        max_items: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """`what` it holds, for words; `most` is how many, None for as many as the bytes allow."""
-        self._what, self._most_bytes, self._keep_seconds = what, most_bytes, keep_seconds
-        self._most, self._clock = most, clock
-        self._things: collections.OrderedDict[str, tuple[Thing, float]] = collections.OrderedDict()
+        """`kind` names an item in error messages."""
+        self._kind, self._max_bytes, self._max_items = kind, max_bytes, max_items
+        self._items: TTLCache[str, Item] = TTLCache(
+            float("inf"), max_idle_seconds, timer=clock, getsizeof=lambda item: item.nbytes
+        )
         self._lock = threading.Lock()
 
     @property
     def nbytes(self) -> int:
-        with self._lock:
-            return self._held()
+        with self._locked():
+            return int(self._items.currsize)
 
     def __len__(self) -> int:
-        return len(self._things)
+        with self._locked():
+            return len(self._items)
 
-    def get(self, name: str) -> Thing:
-        """Raises Expired."""
-        self.sweep()
-        with self._lock:
-            if name not in self._things:
-                raise Expired(f"this {self._what} is not open any more; send it again")
-            thing = self._things.pop(name)[0]
-            self._things[name] = thing, self._clock()
-            return thing
+    def __contains__(self, name: str) -> bool:
+        with self._locked():
+            return name in self._items
 
-    def put(self, name: str, thing: Thing) -> None:
-        """The newest stays even if it is larger than all that may be held."""
-        with self._lock:
-            gone = self._old()
-            if name in self._things:
-                gone.append(self._things.pop(name)[0])
-            self._things[name] = thing, self._clock()
-            while len(self._things) > 1 and self._is_too_much():
-                gone.append(self._things.popitem(last=False)[1][0])
-        _close(gone)
+    def get(self, name: str) -> Item:
+        """The item, which counts as used now; raises Expired."""
+        with self._locked():
+            if name not in self._items:
+                raise Expired(f"this {self._kind} is no longer open; send it again")
+            item = self._items[name]
+            # Setting it again restarts its idle time.
+            self._items[name] = item
+            return item
+
+    def put(self, name: str, item: Item) -> None:
+        """Add an item, in place of any other of that name.
+
+        It stays even if it alone is over the limit.
+        """
+        with self._locked() as removed:
+            if name in self._items:
+                removed.append(self._items.pop(name))
+            self._items[name] = item
+            while len(self._items) > 1 and self._is_over_limit():
+                removed.append(self._items.popitem()[1])
 
     def drop(self, name: str) -> None:
-        """Let go of one thing, if it is there."""
-        with self._lock:
-            gone = [self._things.pop(name)[0]] if name in self._things else []
-        _close(gone)
+        """Close an item, if it is there."""
+        with self._locked() as removed:
+            if name in self._items:
+                removed.append(self._items.pop(name))
 
     def sweep(self) -> None:
-        """Drop what was left for too long, even if nobody asks for anything any more."""
-        with self._lock:
-            gone = self._old()
-        _close(gone)
+        """Close the items that were idle for too long."""
+        with self._locked():
+            pass
 
     def clear(self) -> None:
-        """Drop everything."""
-        with self._lock:
-            gone = [thing for thing, _ in self._things.values()]
-            self._things.clear()
-        _close(gone)
+        """Close all items."""
+        with self._locked() as removed:
+            removed += self._items.values()
+            self._items.clear()
 
-    def _old(self) -> list[Thing]:
-        gone, oldest = [], self._clock() - self._keep_seconds
-        while self._things:
-            name, (thing, used) = next(iter(self._things.items()))
-            if used >= oldest:
-                break
-            del self._things[name]
-            gone.append(thing)
-        return gone
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[list[Item]]:
+        """Holds the lock; then closes expired items and those that were put on the list.
 
-    def _is_too_much(self) -> bool:
-        too_many = self._most is not None and len(self._things) > self._most
-        return too_many or self._held() > self._most_bytes
+        cachetools drops expired items in passing. With its clock stopped there are none but those
+        that `expire` returned. Closing may wait for a thread that uses the item, so it comes after.
+        """
+        removed: list[Item] = []
+        try:
+            with self._lock, self._items.timer as now:
+                removed += [item for _, item in self._items.expire(now)]
+                yield removed
+        finally:
+            for item in removed:
+                item.close()
 
-    def _held(self) -> int:
-        return sum(thing.nbytes for thing, _ in self._things.values())
-
-
-def _close(things: list) -> None:
-    """After the lock is let go of: closing may have to wait for who is at work with it."""
-    for thing in things:
-        thing.close()
+    def _is_over_limit(self) -> bool:
+        too_many = self._max_items is not None and len(self._items) > self._max_items
+        return too_many or self._items.currsize > self._max_bytes

@@ -1,8 +1,7 @@
-"""What every request passes first: where it comes from, how large it is, what a browser may do.
+"""Security checks for every request: its origin, its host name and its size.
 
-Pages of other sites cannot ask (a browser says when they try), a server that listens to this
-machine alone answers to this machine's names alone, and the page itself may load nothing from
-anywhere else.
+Other sites' pages cannot send requests (browsers mark those). A server that only this machine can
+reach accepts only this machine's names as host. And the page may load nothing from anywhere else.
 """
 
 import ipaddress
@@ -14,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 POLICY = "; ".join(
     [
         "default-src 'self'",
-        # Gradio starts from inline scripts and compiles its templates in the browser.
+        # Gradio needs inline scripts, and compiles its templates in the browser.
         "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
         "style-src 'self' 'unsafe-inline'",
         "img-src 'self' data: blob:",
@@ -36,9 +35,9 @@ HEADERS = {
 
 
 class Guard:
-    """ASGI middleware; `host` is what the server is bound to, `max_body` bytes of a request.
+    """ASGI middleware; `host` is the address that the server is bound to.
 
-    `larger` are paths where more bytes may come.
+    Requests may have `max_body` bytes, or more on the paths in `larger`.
     """
 
     def __init__(self, app: ASGIApp, host: str, max_body: int, larger: dict[str, int]):
@@ -49,53 +48,53 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        most = self._larger.get(scope["path"], self._max_body)
-        refused = self._refuse(scope["method"], Headers(scope=scope), most)
-        if refused:
-            await refused(scope, receive, send)
+        max_body = self._larger.get(scope["path"], self._max_body)
+        refusal = self._refusal(scope["method"], Headers(scope=scope), max_body)
+        if refusal:
+            await refusal(scope, receive, send)
         else:
-            await self.app(scope, _counted(receive, most), _with_headers(send))
+            await self.app(scope, _limited(receive, max_body), _with_headers(send))
 
-    def _refuse(self, method: str, headers: Headers, most: int) -> JSONResponse | None:
+    def _refusal(self, method: str, headers: Headers, max_body: int) -> JSONResponse | None:
         host = headers.get("host", "").rsplit(":", 1)[0]
         if self._hosts is not None and host not in self._hosts:
-            words = f"this server answers to {', '.join(sorted(self._hosts))}, not to {host[:80]!r}"
-            return JSONResponse({"error": words}, 421)
+            names = ", ".join(sorted(self._hosts))
+            return JSONResponse({"error": f"host {host[:80]!r}; expected one of {names}"}, 421)
         if method in ("GET", "HEAD", "OPTIONS"):
             return None
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            return JSONResponse({"error": "pages of other sites may not ask this server"}, 403)
+            return JSONResponse({"error": "requests from other sites are not allowed"}, 403)
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > most:
-            words = f"this request is too large; at most {most / 1e6:g} MB are taken"
-            return JSONResponse({"error": words}, 413)
+        if not length.isdigit() or int(length) > max_body:
+            message = f"this request is too large; the limit is {max_body / 1e6:g} MB"
+            return JSONResponse({"error": message}, 413)
         return None
 
 
-def _counted(receive: Receive, most: int) -> Receive:
-    """A body that comes in pieces without a length ends where it gets too large."""
-    taken = 0
+def _limited(receive: Receive, max_body: int) -> Receive:
+    """Disconnects a chunked body, which has no length, once it is too large."""
+    received = 0
 
-    async def counted() -> Message:
-        nonlocal taken
+    async def limited() -> Message:
+        nonlocal received
         message = await receive()
-        taken += len(message.get("body", b""))
-        return message if taken <= most else {"type": "http.disconnect"}
+        received += len(message.get("body", b""))
+        return message if received <= max_body else {"type": "http.disconnect"}
 
-    return counted
+    return limited
 
 
 def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             MutableHeaders(scope=message).update(HEADERS)
         await send(message)
 
-    return sending
+    return send_with_headers
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine can reach what is bound to that address."""
+    """Whether only this machine can reach a server bound to that address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

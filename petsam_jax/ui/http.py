@@ -1,5 +1,4 @@
-"""What all of the page's requests share: threads that compute, bodies of limited size, and errors
-that come back as words."""
+"""What all routes of the page share: worker threads, bodies of limited size, and errors as JSON."""
 
 import asyncio
 import json
@@ -15,15 +14,15 @@ from petsam_jax.ui.cache import Expired
 from petsam_jax.ui.limits import MAX_REQUEST, MEGA
 from petsam_jax.ui.request_fields import BadRequest
 
-# Two: while one waits for the model, the other packs masks.
+# Two: one runs the model while the other encodes masks.
 WORKERS = 2
-WENT_WRONG = "something went wrong in here; the terminal of demo.py says what"
+INTERNAL_ERROR = "something went wrong; see the terminal of demo.py"
 
 log = logging.getLogger(__name__)
 
 
 class TooLarge(ValueError):
-    """A request of too many bytes."""
+    """The request has too many bytes."""
 
 
 class Busy(RuntimeError):
@@ -31,17 +30,17 @@ class Busy(RuntimeError):
 
 
 class Workers:
-    """Threads that do the computing, and how many may wait for them."""
+    """Threads that compute, and a limit on how many requests may wait for them."""
 
-    def __init__(self, waiting: int):
-        self._most, self._waiting = waiting, 0
-        self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="studio")
+    def __init__(self, max_waiting: int):
+        self._max_waiting, self._waiting = max_waiting, 0
+        self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="petsam-page")
         self._turn = asyncio.Lock()
 
     async def run(self, work: Callable, *arguments, unless_busy: bool = False):
-        """Raises Busy instead of waiting in too long a row, or in any row if `unless_busy`."""
-        if self._waiting >= (1 if unless_busy else self._most):
-            raise Busy("too many visitors are waiting just now; this is tried again by itself")
+        """Raises Busy if the queue is full, or if there is any queue and `unless_busy`."""
+        if self._waiting >= (1 if unless_busy else self._max_waiting):
+            raise Busy("too many visitors are waiting; retrying automatically")
         self._waiting += 1
         try:
             return await self._run(work, *arguments)
@@ -49,54 +48,54 @@ class Workers:
             self._waiting -= 1
 
     async def in_turn(self, work: Callable, *arguments):
-        """A short piece of something long, such as tracking: of all such work one at a time.
+        """A short step of a long task such as tracking; only one such step runs at a time.
 
-        Those who track take turns, and a thread is always left for clicks.
+        So long tasks take turns, and one thread is always free for clicks.
         """
         async with self._turn:
             return await self._run(work, *arguments)
 
-    def begin(self, work: Callable) -> None:
-        """Have it done some time soon."""
+    def submit(self, work: Callable) -> None:
+        """Run it later, without a result."""
         self._threads.submit(work)
 
     async def _run(self, work: Callable, *arguments):
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
 
-async def body_of(request: Request, most: int) -> bytes:
-    """At most so many bytes; raises TooLarge."""
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body; raises TooLarge."""
     body = bytearray()
-    async for piece in pieces_of(request, most):
-        body += piece
+    async for chunk in read_chunks(request, max_bytes):
+        body += chunk
     return bytes(body)
 
 
-async def pieces_of(request: Request, most: int) -> AsyncIterator[bytes]:
-    """A body as it comes; raises TooLarge beyond so many bytes."""
+async def read_chunks(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+    """The body as it arrives; raises TooLarge."""
 
-    def check(taken: int) -> None:
-        if taken > most:
-            raise TooLarge(f"more than {most / MEGA:g} MB; make it smaller first")
+    def check(received: int) -> None:
+        if received > max_bytes:
+            raise TooLarge(f"larger than {max_bytes / MEGA:g} MB; make it smaller first")
 
     check(int(request.headers.get("content-length", 0)))
-    taken = 0
-    async for piece in request.stream():
-        taken += len(piece)
-        check(taken)
-        yield piece
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        check(received)
+        yield chunk
 
 
-async def json_of(request: Request) -> object:
-    """Raises BadRequest for what is none, or too large."""
+async def read_json(request: Request) -> object:
+    """Raises BadRequest for a body that is too large or not JSON."""
     try:
-        return json.loads(await body_of(request, MAX_REQUEST))
+        return json.loads(await read_body(request, MAX_REQUEST))
     except (ValueError, RecursionError) as error:
         raise BadRequest("request: not JSON, or too large") from error
 
 
-def in_words(handler: Callable) -> Callable:
-    """The handler with every error as a status and words for the page."""
+def with_errors(handler: Callable) -> Callable:
+    """The handler, with exceptions turned into a status and a message for the page."""
 
     async def handle(request: Request) -> Response:
         try:
@@ -104,20 +103,21 @@ def in_words(handler: Callable) -> Callable:
         except ClientDisconnect:
             return Response(status_code=499)
         except Expired as error:
-            return _refused(str(error), 410)
+            return _error(str(error), 410)
         except Busy as error:
-            return _refused(str(error), 503, {"Retry-After": "1"})
+            return _error(str(error), 503, {"Retry-After": "1"})
         except UnfitImage as error:
-            return _refused(error.reason, 400)
+            return _error(error.reason, 400)
         except ValueError as error:
-            return _refused(str(error), 400)
+            return _error(str(error), 400)
         except Exception:
             log.exception("%s failed", request.url.path)
-            return _refused(WENT_WRONG, 500)
+            return _error(INTERNAL_ERROR, 500)
 
     return handle
 
 
-def _refused(words: str, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    # A browser may keep what is gone, and would not see that it is there again.
-    return JSONResponse({"error": words}, status, {"Cache-Control": "no-store", **(headers or {})})
+def _error(message: str, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    # A browser may cache a 410, and would then miss that the file is open again.
+    headers = {"Cache-Control": "no-store", **(headers or {})}
+    return JSONResponse({"error": message}, status, headers)

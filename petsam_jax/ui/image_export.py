@@ -1,6 +1,6 @@
-"""What a visitor takes home: files of the very masks that are on the page, at full size.
+"""Files to save from the image tab: the masks on the page, at full size.
 
-In: a studio and what the page says, its state and how the file should look. Out: bytes.
+In: a service, and a request with the page's state and the export options. Out: bytes.
 """
 
 import dataclasses
@@ -16,14 +16,14 @@ from petsam_jax.files.annotations import Coco, Labelled, labelme, yolo_text
 from petsam_jax.files.render import COLOURS, cutout, mask_image, overlay
 from petsam_jax.files.rle import encode_rle
 from petsam_jax.ui.backgrounds import on_background
-from petsam_jax.ui.image_service import ImageService, Masks
-from petsam_jax.ui.page_state import PageState, Style, read_result
+from petsam_jax.ui.image_service import ImageMasks, ImageService
+from petsam_jax.ui.page_state import ExportOptions, PageState, read_export
 from petsam_jax.ui.request_fields import BadRequest
 
-# Of boxes and of background that is shown, as on the page.
+# Colours of boxes and of background, as on the page.
 PET, BACKGROUND = (22, 163, 74), (220, 38, 38)
-PICTURES = ("overlay", "cutout", "white", "blur", "mask")
-TEXTS = ("json", "coco", "yolo", "labelme")
+IMAGE_KINDS = ("overlay", "cutout", "white", "blur", "mask")
+TEXT_KINDS = ("json", "coco", "yolo", "labelme")
 
 
 class File(NamedTuple):
@@ -32,97 +32,101 @@ class File(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """Masks at full size, and what belongs to each."""
+class FullSizeMasks:
+    """An image, and the masks of the objects that have prompts."""
 
-    picture: UInt8[np.ndarray, "h w 3"]
+    image: UInt8[np.ndarray, "h w 3"]
     masks: Bool[np.ndarray, "n h w"]
-    objects: list[int]  # whose they are, by their place in the state
-    all: Masks
+    indices: list[int]  # of each mask's object in the state
+    all: ImageMasks
 
 
-def make_result(studio: ImageService, said: object) -> File:
-    """The file that a request asks for (see `read_result`).
+def export_image(service: ImageService, request: object) -> File:
+    """The requested file (see `read_export`).
 
-    Raises BadRequest, and whatever `ImageService.answer` raises.
+    Raises BadRequest, and whatever `ImageService.segment` raises.
     """
-    state, style = read_result(said, (*PICTURES, *TEXTS))
-    picture = studio.pictures.get(state.picture)
-    masks = studio.masks(picture, state, picture.encoded.size)
-    objects = [i for i, answer in enumerate(masks.answers) if answer]
-    if not objects:
-        raise BadRequest("objects: nothing was said about any; click on the animal first")
-    apart = np.stack([masks.labels == i + 1 for i in objects])
-    found = Found(studio.pixels(state.picture), apart, objects, masks)
-    if style.kind in PICTURES:
+    state, options = read_export(request, (*IMAGE_KINDS, *TEXT_KINDS))
+    image = service.images.get(state.image)
+    masks = service.masks(image, state, image.encoded.size)
+    indices = [i for i, found in enumerate(masks.objects) if found]
+    if not indices:
+        raise BadRequest("objects: no prompts yet; click on the animal first")
+    separate = np.stack([masks.labels == i + 1 for i in indices])
+    full = FullSizeMasks(service.pixels(state.image), separate, indices, masks)
+    if options.kind in IMAGE_KINDS:
         file = io.BytesIO()
-        _picture(found, state, style).save(file, "PNG", compress_level=4)
+        _render(full, state, options).save(file, "PNG", compress_level=4)
         return File(file.getvalue(), "image/png")
-    mime = "text/plain" if style.kind == "yolo" else "application/json"
-    return File(_text(found, state, style).encode(), mime)
+    mime = "text/plain" if options.kind == "yolo" else "application/json"
+    return File(_annotations(full, state, options).encode(), mime)
 
 
-def _picture(found: Found, state: PageState, style: Style) -> Image.Image:
-    if style.kind == "mask":
-        return mask_image(found.masks)
-    if style.kind == "overlay":
-        return _overlay(found, state, style)
-    mask = found.masks.any(axis=0)
-    if style.kind == "cutout":
-        return Image.fromarray(cutout(found.picture, mask, trim=style.trim, soft=style.soft))
-    return Image.fromarray(on_background(style.kind, found.picture, mask, style.soft))
+def _render(full: FullSizeMasks, state: PageState, options: ExportOptions) -> Image.Image:
+    if options.kind == "mask":
+        return mask_image(full.masks)
+    if options.kind == "overlay":
+        return _overlay(full, state, options)
+    mask = full.masks.any(axis=0)
+    if options.kind == "cutout":
+        return Image.fromarray(cutout(full.image, mask, trim=options.trim, soft=options.soft))
+    return Image.fromarray(on_background(options.kind, full.image, mask, options.soft))
 
 
-def _overlay(found: Found, state: PageState, style: Style) -> Image.Image:
-    """Boxes stay in the final picture."""
-    answers = [found.all.answers[i] for i in found.objects]
+def _overlay(full: FullSizeMasks, state: PageState, options: ExportOptions) -> Image.Image:
+    """With the boxes, which the page shows too."""
+    objects = [full.all.objects[i] for i in full.indices]
     colours = [
-        BACKGROUND if answer.shows_background else COLOURS[style.colour(i) % len(COLOURS)]
-        for i, answer in zip(found.objects, answers, strict=True)
+        BACKGROUND if found.is_background else COLOURS[options.colour_index(i) % len(COLOURS)]
+        for i, found in zip(full.indices, objects, strict=True)
     ]
-    drawn = Image.fromarray(overlay(found.picture, found.masks, colours, style.opacity))
+    drawn = Image.fromarray(overlay(full.image, full.masks, colours, options.opacity))
     pen = ImageDraw.Draw(drawn)
-    for i, answer in zip(found.objects, answers, strict=True):
+    for i, found in zip(full.indices, objects, strict=True):
         if box := state.objects[i].box:
             width = max(2, round(max(drawn.size) / 400))
-            pen.rectangle(box, outline=PET if answer.holds_pet else BACKGROUND, width=width)
+            pen.rectangle(box, outline=PET if found.holds_pet else BACKGROUND, width=width)
     return drawn
 
 
-def _text(found: Found, state: PageState, style: Style) -> str:
-    # Other programs have no word for background that was asked for: to them a mask is a pet.
-    pets = [n for n, i in enumerate(found.objects) if not found.all.answers[i].shows_background]
-    answers = [found.all.answers[found.objects[n]] for n in pets]
-    ious = np.array([answer.iou_pred for answer in answers])
-    scores = np.array([float(answer.masks.object_score) for answer in answers])
-    labelled = Labelled(style.name, found.masks[pets], ious, scores)
-    if style.kind == "yolo":
+def _annotations(full: FullSizeMasks, state: PageState, options: ExportOptions) -> str:
+    if options.kind == "json":
+        return json.dumps(_json(full, state, options))
+    # The other formats have no word for a background mask: every mask in them is a pet.
+    pets = [n for n, i in enumerate(full.indices) if not full.all.objects[i].is_background]
+    objects = [full.all.objects[full.indices[n]] for n in pets]
+    ious = np.array([found.iou_pred for found in objects])
+    scores = np.array([float(found.candidates.object_score) for found in objects])
+    labelled = Labelled(options.name, full.masks[pets], ious, scores)
+    if options.kind == "yolo":
         return yolo_text(labelled)
-    if style.kind == "labelme":
+    if options.kind == "labelme":
         return json.dumps(labelme(labelled, "pet"), indent=1)
-    if style.kind == "coco":
-        coco = Coco("pet")
-        coco.add(labelled)
-        return json.dumps(coco.to_dict())
-    height, width = found.masks.shape[1:]
+    coco = Coco("pet")
+    coco.add(labelled)
+    return json.dumps(coco.to_dict())
+
+
+def _json(full: FullSizeMasks, state: PageState, options: ExportOptions) -> dict:
+    height, width = full.masks.shape[1:]
     objects = [
-        _facts(state, found.all, i) | {"rle": encode_rle(mask), "area": int(mask.sum())}
-        for i, mask in zip(found.objects, found.masks, strict=True)
+        _object_json(state, full.all, i) | {"rle": encode_rle(mask), "area": int(mask.sum())}
+        for i, mask in zip(full.indices, full.masks, strict=True)
     ]
-    return json.dumps({"name": style.name, "height": height, "width": width, "objects": objects})
+    return {"name": options.name, "height": height, "width": width, "objects": objects}
 
 
-def _facts(state: PageState, masks: Masks, i: int) -> dict:
-    said, answer = state.objects[i], masks.answers[i]
-    # Where each click stands alone, the last one is all that was read.
-    clicks = said.clicks[len(said.clicks) - len(answer.labels) :]
+def _object_json(state: PageState, masks: ImageMasks, i: int) -> dict:
+    prompts, found = state.objects[i], masks.objects[i]
+    # With `last_click_only`, the clicks before it have no label.
+    clicks = prompts.clicks[len(prompts.clicks) - len(found.labels) :]
     return {
         "clicks": [
-            {"x": click.x, "y": click.y, "label": label, "pet": round(mean, 4)}
-            for click, label, mean in zip(clicks, answer.labels, answer.means, strict=True)
+            {"x": click.x, "y": click.y, "label": label, "pet": round(prob, 4)}
+            for click, label, prob in zip(clicks, found.labels, found.pet_probs, strict=True)
         ],
-        "box": said.box,
+        "box": prompts.box,
         "coverage": masks.coverages[i],
-        "region": "background" if answer.shows_background else "pet",
-        "iou_pred": round(answer.iou_pred, 4),
+        "region": "background" if found.is_background else "pet",
+        "iou_pred": round(found.iou_pred, 4),
     }

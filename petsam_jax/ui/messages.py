@@ -1,48 +1,59 @@
-"""What the page says about an object: numbers for its panels, and words for its visitor."""
+"""What the page shows about an object on an image: numbers for the panel, and a message."""
 
 import base64
 import io
+from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from petsam_jax.ui.object_masks import ObjectAnswer, in_box
+from petsam_jax.ui.object_masks import SegmentedObject, in_box
 from petsam_jax.ui.page_state import Click, ObjectPrompts, Settings
 
+NOTHING_FOUND = "Nothing found here. Click on the animal or draw a box around it"
+FOUND_UNPROMPTED = "Found a pet. Click to correct it."
 
-def tell_object(
-    said: ObjectPrompts,
-    answer: ObjectAnswer,
+
+def describe_object(
+    prompts: ObjectPrompts,
+    found: SegmentedObject,
     mask: Bool[np.ndarray, "h w"],
     coverage: float | None,
     settings: Settings,
 ) -> dict:
-    """`mask` is what is shown of the object, `coverage` how much of its box is pet."""
-    candidates = len(answer.masks.logits) > 1 and answer.holds_pet is not False
+    """`mask` is the one shown, `coverage` the share of the box that is pet."""
+    ambiguous = len(found.candidates.logits) > 1 and found.holds_pet is not False
     return {
-        "region": "background" if answer.shows_background else "pet",
-        "reads": [
-            {"label": label, "pet": round(mean, 4)}
-            for label, mean in zip(answer.labels, answer.means, strict=True)
-        ],
-        "iou": round(answer.iou_pred, 4),
+        "region": "background" if found.is_background else "pet",
+        "clicks": describe_clicks(found.labels, found.pet_probs),
+        "iou": round(found.iou_pred, 4),
         "share": round(np.count_nonzero(mask) / mask.size, 6),
         "coverage": None if coverage is None else round(coverage, 4),
-        "holds_pet": answer.holds_pet,
-        "chosen": answer.chosen,
-        "candidates": [
-            {"iou": round(float(iou), 4), "picture": _thumbnail(logits > settings.mask_logit)}
-            for logits, iou in zip(answer.masks.logits, answer.masks.iou_pred, strict=True)
-        ]
-        if candidates
-        else [],
-        "words": _words(said, answer, mask, coverage, settings),
+        "holds_pet": found.holds_pet,
+        "chosen": found.chosen,
+        "candidates": _candidates(found, settings) if ambiguous else [],
+        "message": _message(prompts, found, mask, coverage, settings),
     }
 
 
+def describe_clicks(labels: Iterable[int], pet_probs: Iterable[float]) -> list[dict]:
+    """The label of each click, and the pet probability around it."""
+    return [
+        {"label": label, "pet_prob": round(prob, 4)}
+        for label, prob in zip(labels, pet_probs, strict=True)
+    ]
+
+
+def _candidates(found: SegmentedObject, settings: Settings) -> list[dict]:
+    return [
+        {"iou": round(float(iou), 4), "thumbnail": _thumbnail(logits > settings.mask_logit)}
+        for logits, iou in zip(found.candidates.logits, found.candidates.iou_pred, strict=True)
+    ]
+
+
 def _thumbnail(mask: Bool[np.ndarray, "h w"]) -> str:
-    """A mask on the model's square as a PNG in a data URL: opaque where it is."""
+    """A mask on the model's grid as the data URL of a PNG, transparent outside it."""
     alpha = Image.fromarray(mask.astype(np.uint8))
     alpha.putpalette([0, 0, 0, 0, 0, 0])
     file = io.BytesIO()
@@ -50,49 +61,49 @@ def _thumbnail(mask: Bool[np.ndarray, "h w"]) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _words(
-    said: ObjectPrompts,
-    answer: ObjectAnswer,
+def _message(
+    prompts: ObjectPrompts,
+    found: SegmentedObject,
     mask: Bool[np.ndarray, "h w"],
     coverage: float | None,
     settings: Settings,
 ) -> str:
     sentences = []
-    if answer.means:
-        click = said.clicks[-1]
-        sentences.append(read_words(click, answer.labels[-1], answer.means[-1], settings))
-        if said.box and not in_box(click, said.box):
-            sentences.append("It is outside of the box, which the mask is limited to.")
-    if answer.background:
-        sentences.append("Shown is the background.")
+    if found.labels:
+        click = prompts.clicks[-1]
+        sentences.append(click_message(click, found.labels[-1], found.pet_probs[-1]))
+        if prompts.box and not in_box(click, prompts.box):
+            sentences.append("That click is outside the box; the mask stays inside it.")
+    if found.inverted:
+        sentences.append("The background is selected.")
     if coverage is not None:
-        sentences.append(box_words(answer.holds_pet, coverage))
+        sentences.append(box_message(found.holds_pet, coverage))
     if not mask.any():
-        lower = " or lower the mask threshold" if settings.mask_threshold > 0.5 else ""
-        sentences.append(f"Nothing is found here; click on the animal, draw a box round it{lower}.")
-    elif said.find and not said.clicks:
-        sentences.append("Found without a prompt; click to correct it.")
+        lower = ", or lower the mask threshold" if settings.mask_threshold > 0.5 else ""
+        sentences.append(f"{NOTHING_FOUND}{lower}.")
+    elif prompts.find and not prompts.clicks:
+        sentences.append(FOUND_UNPROMPTED)
     return " ".join(sentences)
 
 
-def box_words(holds_pet: bool, coverage: float) -> str:
+def box_message(holds_pet: bool | None, coverage: float) -> str:
     """What is in a box."""
     if not holds_pet:
-        return "Only background in this box: no pet is seen there. If there is one, click on it."
-    return f"Pet covers {percent(coverage)} of the box."
+        return "No pet found in this box. If there is one, click on it."
+    return f"Found a pet in the box ({percent(coverage)})."
 
 
-def read_words(click: Click, label: int, mean: float, settings: Settings) -> str:
-    """How a click was read, or what it was told to be."""
-    name = "pet" if label == 1 else "background"
-    looked = f"{settings.patch} × {settings.patch} pixels around it"
-    if click.say == "auto":
-        return f"Read as {name}: {percent(mean)} pet in the {looked}."
-    return f"Taken as {name}, as you said; {percent(mean)} pet in the {looked}."
+def click_message(click: Click, label: int, pet_prob: float) -> str:
+    """What a click did, and why where the page decided it."""
+    if click.label == "auto" and label == 1:
+        return f"Added: this looks like a pet ({percent(pet_prob)})."
+    if click.label == "auto":
+        return f"Removed: this looks like background ({percent(1 - pet_prob)})."
+    return "Added." if label == 1 else "Removed."
 
 
 def percent(share: float) -> str:
-    """In whole per cents, but never a false 0 or 100."""
+    """In whole per cent, but never a false 0 or 100."""
     if 0 < share < 0.005:
         return "less than 1 %"
     if 0.995 <= share < 1:

@@ -1,4 +1,4 @@
-"""The weights that the page runs on, and what there is to say about them."""
+"""The weights that the page runs on, and what it shows about them."""
 
 import json
 import math
@@ -11,22 +11,22 @@ from petsam_jax.predict.image_predictor import SHIPPED
 from petsam_jax.predict.video_predictor import VideoPredictor
 from petsam_jax.train.metric_log import METRICS
 
-# What `petsam_jax.cli.evaluate` writes; weights that ship have it beside them.
+# Written by `petsam_jax.cli.evaluate`, and stored beside the shipped weights.
 REPORT = "metrics.json"
 
 
-class Facts(NamedTuple):
-    """In words."""
+class ModelInfo(NamedTuple):
+    """One line each."""
 
     checkpoint: str
     size: str
-    quality: str  # empty if nobody measured it
+    quality: str  # empty if it was not measured
 
 
-def open_weights(
+def open_predictor(
     directory: str | None = None, step: int | None = None, dtype: str | None = None
-) -> tuple[VideoPredictor, Facts]:
-    """The predictor of a checkpoint or a run's workdir, None for the weights that ship.
+) -> tuple[VideoPredictor, ModelInfo]:
+    """The predictor of a checkpoint or a run's workdir; None for the shipped weights.
 
     Raises FileNotFoundError or ValueError with what is wrong, and how to get a checkpoint.
     """
@@ -36,32 +36,38 @@ def open_weights(
     stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     size = (
         f"{parameters / 1e6:.1f} M parameters, {stored / 1e6:.0f} MB on disk, "
-        f"pictures at {predictor.images.size} x {predictor.images.size}"
+        f"images at {predictor.images.size} x {predictor.images.size}"
     )
-    return predictor, Facts(str(path), size, measured_quality(path))
+    return predictor, ModelInfo(str(path), size, measured_quality(path))
 
 
 def measured_quality(path: Path) -> str:
-    """What a report beside a step says, else the last validation of its training, or nothing."""
+    """From a report beside the checkpoint, else the last validation of its training, or empty."""
     workdir = path.parent.parent if path.parent.name == STEPS else path.parent
     try:
         if (workdir / REPORT).is_file():
-            said = json.loads((workdir / REPORT).read_text("utf-8"))
-            clicks = said["click_iou"]
-            ious = {"no prompt": said["no_prompt_iou"], "a box": said["box_iou"]}
-            ious |= {"1 click": clicks[0], "3 clicks": clicks[2], "5 clicks": clicks[4]}
-            return f"{_list(ious)} on {said['n']:,} pets that it never saw"
+            return _quality_in_report(json.loads((workdir / REPORT).read_text("utf-8")))
         if (workdir / METRICS).is_file():
-            names = {"no prompt": "none", "a box": "box", "1 click": "click1", "3 clicks": "click3"}
-            lines = (workdir / METRICS).read_text("utf-8").splitlines()
-            logged = (json.loads(line) for line in lines if '"valid/iou_none"' in line)
-            last = [line for line in logged if line["step"] <= int(path.name)][-1]
-            ious = {name: last[f"valid/iou_{key}"] for name, key in names.items()}
-            return f"{_list(ious)} on validation pictures, step {last['step']:,} of its training"
-    # A report of another make, or a log with half a line: no reason not to start.
+            return _quality_in_log((workdir / METRICS).read_text("utf-8"), int(path.name))
+    # A report in another format, or a log cut off in a line, is no reason not to start.
     except (ValueError, LookupError, TypeError, OSError):
         pass
     return ""
+
+
+def _quality_in_report(report: dict) -> str:
+    clicks = report["click_iou"]
+    ious = {"no prompt": report["no_prompt_iou"], "a box": report["box_iou"]}
+    ious |= {"1 click": clicks[0], "3 clicks": clicks[2], "5 clicks": clicks[4]}
+    return f"{_list(ious)} on {report['n']:,} pets that it never saw"
+
+
+def _quality_in_log(text: str, step: int) -> str:
+    names = {"no prompt": "none", "a box": "box", "1 click": "click1", "3 clicks": "click3"}
+    logged = (json.loads(line) for line in text.splitlines() if '"valid/iou_none"' in line)
+    last = [line for line in logged if line["step"] <= step][-1]
+    ious = {name: last[f"valid/iou_{key}"] for name, key in names.items()}
+    return f"{_list(ious)} on validation images, step {last['step']:,} of its training"
 
 
 def _list(ious: Mapping[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""A video to take home: a clip with what was found laid over it, or cut out of it."""
+"""Videos to save: a clip with its masks as an overlay, or its objects cut out."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,45 +10,45 @@ from petsam_jax.files.render import COLOURS, cutout, mask_image, overlay
 from petsam_jax.files.video_writer import VideoWriter
 from petsam_jax.ui.backgrounds import on_background
 from petsam_jax.ui.video_clip import OpenClip
-from petsam_jax.ui.video_state import CLEAR, FilmStyle
+from petsam_jax.ui.video_state import TRANSPARENT, VideoExportOptions
 
 
-def make_film(clip: OpenClip, path: Path, style: FilmStyle) -> Iterator[int]:
-    """Write all frames, and tell how many are done; then it is `clip.film`, in place of any other.
+def export_video(clip: OpenClip, path: Path, options: VideoExportOptions) -> Iterator[int]:
+    """Write all frames, and yield how many are done; then it replaces `clip.exported`.
 
-    A file that is given up is removed.
+    Deletes the file if it is not finished.
     """
-    session, done = clip.session, False
+    session, finished = clip.session, False
     try:
         with VideoWriter(path, session.clip.size, session.clip.fps) as writer:
             for frame in range(clip.count):
                 found = clip.masks(frame)
-                # As on the page, colours follow from the objects' numbers.
-                colours = [COLOURS[(each - 1) % len(COLOURS)] for each in found.object_ids]
-                look = _look(session.clip.read(frame), found.masks, colours, style)
-                writer.write(look, session.clip.seconds(frame))
+                # As on the page, an object's number decides its colour.
+                colours = [COLOURS[(number - 1) % len(COLOURS)] for number in found.object_ids]
+                pixels = _render(session.clip.read(frame), found.masks, colours, options)
+                writer.write(pixels, session.clip.seconds(frame))
                 yield frame + 1
-        done = True
+        finished = True
     finally:
-        if not done:
+        if not finished:
             path.unlink(missing_ok=True)
-    if clip.film is not None:
-        clip.film.unlink(missing_ok=True)
-    clip.film = path
+    if clip.exported is not None:
+        clip.exported.unlink(missing_ok=True)
+    clip.exported = path
 
 
-def _look(
+def _render(
     pixels: UInt8[np.ndarray, "h w 3"],
     masks: Bool[np.ndarray, "n h w"],
     colours: list[tuple[int, int, int]],
-    style: FilmStyle,
+    options: VideoExportOptions,
 ) -> UInt8[np.ndarray, "h w c"]:
-    """RGB, or RGBA of what is transparent."""
-    if style.kind == "overlay":
-        return overlay(pixels, masks, colours, style.opacity)
+    """RGB, or RGBA for a transparent cut-out."""
+    if options.kind == "overlay":
+        return overlay(pixels, masks, colours, options.opacity)
     mask = masks.any(axis=0)
-    if style.kind == "mask":
+    if options.kind == "mask":
         return np.asarray(mask_image(mask[None]).convert("RGB"))
-    if style.kind == CLEAR:
-        return cutout(pixels, mask, trim=False, soft=style.soft)
-    return on_background(style.kind, pixels, mask, style.soft)
+    if options.kind == TRANSPARENT:
+        return cutout(pixels, mask, trim=False, soft=options.soft)
+    return on_background(options.kind, pixels, mask, options.soft)

@@ -1,62 +1,77 @@
-"""What the page says about an object on a frame of a clip; see `telling`."""
+"""What the page shows about an object on a frame of a clip; see `messages`."""
 
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
 
-from petsam_jax.ui.messages import box_words, percent, read_words
+from petsam_jax.ui.messages import (
+    FOUND_UNPROMPTED,
+    NOTHING_FOUND,
+    box_message,
+    click_message,
+    describe_clicks,
+    percent,
+)
 from petsam_jax.ui.object_masks import box_slices
-from petsam_jax.ui.page_state import ObjectPrompts, Settings
+from petsam_jax.ui.page_state import ObjectPrompts
 
 
 class ReadPrompt(NamedTuple):
-    """Prompts of an object on a frame that the session has, and how they were read."""
+    """An object's prompts on a frame, with the labels of its clicks."""
 
-    said: ObjectPrompts
+    prompts: ObjectPrompts
     labels: tuple[int, ...]
-    means: tuple[float, ...]
+    pet_probs: tuple[float, ...]
     holds_pet: bool | None
 
+    def is_same(self, other: "ReadPrompt") -> bool:
+        return (self.prompts, self.labels) == (other.prompts, other.labels)
 
-def tell_found(
-    heard: ReadPrompt | None, mask: Bool[np.ndarray, "h w"], score: float, settings: Settings
+    def continues(self, before: "ReadPrompt") -> bool:
+        """Whether clicks were added and nothing else changed."""
+        known = len(before.labels)
+        first = self.prompts.clicks[:known], self.labels[:known]
+        same = (before.prompts.box, before.prompts.find) == (self.prompts.box, self.prompts.find)
+        return same and first == (before.prompts.clicks, before.labels)
+
+
+def describe_object(
+    prompt: ReadPrompt | None, mask: Bool[np.ndarray, "h w"], presence: float
 ) -> dict:
-    """`heard` are the prompts there, None where it was tracked; `score`, how likely it is there."""
-    reads = zip(heard.labels, heard.means, strict=True) if heard else ()
+    """`prompt` is None where the object was tracked; `presence` is how likely it is there."""
     coverage = None
-    if heard and heard.said.box:
-        inside = mask[box_slices(heard.said.box, mask.shape, mask.shape)]
+    if prompt and prompt.prompts.box:
+        inside = mask[box_slices(prompt.prompts.box, mask.shape, mask.shape)]
         coverage = np.count_nonzero(inside) / inside.size
     return {
         "region": "pet",
-        "reads": [{"label": label, "pet": round(mean, 4)} for label, mean in reads],
+        "clicks": describe_clicks(prompt.labels, prompt.pet_probs) if prompt else [],
         "share": round(np.count_nonzero(mask) / mask.size, 6),
         "coverage": None if coverage is None else round(coverage, 4),
-        "holds_pet": heard.holds_pet if heard else None,
-        "presence": round(score, 4),
-        "words": _words(heard, mask, score, coverage, settings),
+        "holds_pet": prompt.holds_pet if prompt else None,
+        "presence": round(presence, 4),
+        "message": _message(prompt, mask, presence, coverage),
     }
 
 
-def _words(
-    heard: ReadPrompt | None,
+def _message(
+    prompt: ReadPrompt | None,
     mask: Bool[np.ndarray, "h w"],
-    score: float,
+    presence: float,
     coverage: float | None,
-    settings: Settings,
 ) -> str:
-    if heard is None:
-        seen = f"Found by tracking; {percent(score)} sure that it is here."
-        return seen if mask.any() else "By tracking, it is not seen on this frame."
+    if prompt is None:
+        tracked = f"Tracked, {percent(presence)} sure."
+        return tracked if mask.any() else "Not found on this frame."
     sentences = []
-    if heard.labels:
-        last = heard.said.clicks[-1], heard.labels[-1], heard.means[-1]
-        sentences.append(read_words(*last, settings))
+    if prompt.labels:
+        click = prompt.prompts.clicks[-1]
+        sentences.append(click_message(click, prompt.labels[-1], prompt.pet_probs[-1]))
     if coverage is not None:
-        sentences.append(box_words(heard.holds_pet, coverage))
+        sentences.append(box_message(prompt.holds_pet, coverage))
     if not mask.any():
-        sentences.append("Nothing is found here; click on the animal or draw a box round it.")
-    elif heard.said.find and not heard.labels:
-        sentences.append("Found without a prompt; click to correct it.")
+        sentences.append(f"{NOTHING_FOUND}.")
+    elif prompt.prompts.find and not prompt.labels:
+        sentences.append(FOUND_UNPROMPTED)
     return " ".join(sentences)

@@ -1,6 +1,6 @@
-"""What the browser says about a clip: the prompts of all objects on all frames, read and checked.
+"""The page's state of a clip: the prompts of all objects on all frames, read and checked.
 
-As in `page_state` the browser owns it and sends it whole. What was tracked is the server's.
+As in `page_state`, the browser owns the state and sends all of it. Tracked masks are the server's.
 """
 
 import dataclasses
@@ -9,32 +9,40 @@ from typing import NamedTuple
 
 from petsam_jax.ui import limits
 from petsam_jax.ui.page_state import ObjectPrompts, Settings, read_object, read_settings
-from petsam_jax.ui.request_fields import BadRequest, dictionary, listed, number, whole
+from petsam_jax.ui.request_fields import (
+    BadRequest,
+    read_bool,
+    read_choice,
+    read_dict,
+    read_int,
+    read_list,
+    read_number,
+)
 
-# The browser names its clip, with what nobody guesses, and so can send it again under this name.
+# The browser chooses an id that nobody can guess, and can send the clip again under it.
 ID = re.compile("[0-9a-f]{32}")
 FORMATS = ("mp4", "gif", "webp")
-# "cutout" is on nothing, which an mp4 cannot hold.
-CLEAR = "cutout"
-KINDS = ("overlay", CLEAR, "white", "green", "black", "blur", "mask")
+# Has no background, which an mp4 cannot express.
+TRANSPARENT = "cutout"
+KINDS = ("overlay", TRANSPARENT, "white", "green", "black", "blur", "mask")
 
 
 class ClipObject(NamedTuple):
-    number: int  # never another's; its colour follows from it
-    frames: dict[int, ObjectPrompts]  # those where anything was said
+    number: int  # unique; decides its colour
+    frames: dict[int, ObjectPrompts]  # only frames with prompts
 
 
 class ClipState(NamedTuple):
     clip: str  # its id
-    frame: int  # which is shown
+    frame: int  # the one that the page shows
     objects: tuple[ClipObject, ...]
     active: int
     settings: Settings
 
 
 @dataclasses.dataclass(frozen=True)
-class FilmStyle:
-    """How a video should look that a visitor takes home."""
+class VideoExportOptions:
+    """What to save."""
 
     kind: str
     format: str
@@ -42,68 +50,63 @@ class FilmStyle:
     opacity: float  # of the overlay
 
 
-def read_clip_id(said: object) -> str:
+def read_clip_id(value: object) -> str:
     """Raises BadRequest."""
-    if not isinstance(said, str) or not ID.fullmatch(said):
-        raise BadRequest("clip: want an id of 32 digits from 0 to f")
-    return said
+    if not isinstance(value, str) or not ID.fullmatch(value):
+        raise BadRequest("clip: expected an id of 32 hexadecimal digits")
+    return value
 
 
-def read_clip_state(said: object) -> ClipState:
+def read_clip_state(value: object) -> ClipState:
     """Raises BadRequest for anything that the page would not send."""
-    said = dictionary("request", said, {"clip", "frame", "objects", "active", "settings"})
+    fields = read_dict("request", value, {"clip", "frame", "objects", "active", "settings"})
     objects = tuple(
-        _read_clip_object(f"objects[{i}]", one)
-        for i, one in enumerate(listed("objects", said.get("objects"), limits.MAX_OBJECTS))
+        _read_clip_object(f"objects[{i}]", each)
+        for i, each in enumerate(read_list("objects", fields.get("objects"), limits.MAX_OBJECTS))
     )
-    if len({one.number for one in objects}) < len(objects):
-        raise BadRequest("objects: two of them have one number")
+    if len({each.number for each in objects}) < len(objects):
+        raise BadRequest("objects: two of them have the same number")
     return ClipState(
-        clip=read_clip_id(said.get("clip")),
-        frame=whole("frame", said.get("frame"), 0, 10**6),
+        clip=read_clip_id(fields.get("clip")),
+        frame=read_int("frame", fields.get("frame"), 0, 10**6),
         objects=objects,
-        active=whole("active", said.get("active", 0), 0, max(len(objects) - 1, 0)),
-        settings=read_settings(said.get("settings", {})),
+        active=read_int("active", fields.get("active", 0), 0, max(len(objects) - 1, 0)),
+        settings=read_settings(fields.get("settings", {})),
     )
 
 
-def _read_clip_object(name: str, said: object) -> ClipObject:
-    said = dictionary(name, said, {"number", "frames"})
-    frames = said.get("frames", {})
-    if not isinstance(frames, dict) or not all(at.isdecimal() for at in frames):
-        raise BadRequest(f"{name}.frames: want a dictionary of prompts by frame")
+def _read_clip_object(name: str, value: object) -> ClipObject:
+    fields = read_dict(name, value, {"number", "frames"})
+    frames = fields.get("frames", {})
+    if not isinstance(frames, dict) or not all(frame.isdecimal() for frame in frames):
+        raise BadRequest(f"{name}.frames: expected a dictionary of prompts by frame")
     if len(frames) > limits.MAX_PROMPTED:
         raise BadRequest(
-            f"{name}.frames: prompts on {len(frames)}; at most {limits.MAX_PROMPTED} are taken"
+            f"{name}.frames: prompts on {len(frames)} frames; the limit is {limits.MAX_PROMPTED}"
         )
     read = {
-        int(at): read_object(f"{name}.frames[{at}]", one, {"clicks", "box", "find"})
-        for at, one in frames.items()
+        int(frame): read_object(f"{name}.frames[{frame}]", prompts, {"clicks", "box", "find"})
+        for frame, prompts in frames.items()
     }
-    own = {at: one for at, one in read.items() if not one.is_empty}
-    return ClipObject(whole(f"{name}.number", said.get("number"), 1, 10**6), own)
+    prompted = {frame: prompts for frame, prompts in read.items() if not prompts.is_empty}
+    return ClipObject(read_int(f"{name}.number", fields.get("number"), 1, 10**6), prompted)
 
 
-def read_tracking(said: object) -> tuple[ClipState, bool]:
-    """A state, and whether to track backwards too."""
-    said = dictionary("request", said, {"state", "both"})
-    if not isinstance(said.get("both", False), bool):
-        raise BadRequest("both: want true or false")
-    return read_clip_state(said.get("state")), said.get("both", False)
+def read_tracking(value: object) -> tuple[ClipState, bool]:
+    """A state, and whether to track backward too."""
+    fields = read_dict("request", value, {"state", "both"})
+    return read_clip_state(fields.get("state")), read_bool("both", fields.get("both", False))
 
 
-def read_film(said: object) -> tuple[ClipState, FilmStyle]:
-    """A state, and which file is wanted of it."""
-    said = dictionary("request", said, {"state", "kind", "format", "soft", "opacity"})
-    for name, known in (("kind", KINDS), ("format", FORMATS)):
-        if said.get(name) not in known:
-            raise BadRequest(f"{name}: {said.get(name)!r:.40}; there are {', '.join(known)}")
-    if said["kind"] == CLEAR and said["format"] == "mp4":
-        raise BadRequest("format: an mp4 cannot be transparent; take gif or webp")
-    style = FilmStyle(
-        kind=said["kind"],
-        format=said["format"],
-        soft=number("soft", said.get("soft", 0), 0, 100),
-        opacity=number("opacity", said.get("opacity", 0.45), 0, 1),
+def read_video_export(value: object) -> tuple[ClipState, VideoExportOptions]:
+    """The state to save, and how."""
+    fields = read_dict("request", value, {"state", "kind", "format", "soft", "opacity"})
+    options = VideoExportOptions(
+        kind=read_choice("kind", fields.get("kind"), KINDS),
+        format=read_choice("format", fields.get("format"), FORMATS),
+        soft=read_number("soft", fields.get("soft", 0), 0, 100),
+        opacity=read_number("opacity", fields.get("opacity", 0.45), 0, 1),
     )
-    return read_clip_state(said.get("state")), style
+    if options.kind == TRANSPARENT and options.format == "mp4":
+        raise BadRequest("format: mp4 cannot be transparent; choose gif or webp")
+    return read_clip_state(fields.get("state")), options

@@ -1,22 +1,23 @@
-// Talking to the server. One question for masks is under way at a time; meanwhile only the newest
-// state is kept, and asked next. So no click is lost, and no old answer comes after a newer one.
+// Requests to the server. One request for masks runs at a time; meanwhile only the newest state is
+// kept, and sent next. So no click is lost, and no older masks arrive after newer ones.
 
-const PATIENCE = 10;
+const MAX_ATTEMPTS = 10;
 
 export class ServerError extends Error {
-  constructor(words, status) {
-    super(words);
+  constructor(message, status) {
+    super(message);
     this.status = status;
   }
 }
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-const passing = (error) => error.status === 503 || error.status === 0;
+const isTemporary = (error) => error.status === 503 || error.status === 0;
 
 export class Client {
-  // `on` has answer(answer, state), error(error), busy(isBusy), waiting(words), and may have sentAgain().
+  // `on` has prediction(prediction, state), error(error, state), busy(isBusy), waiting(message), and
+  // may have reopened().
   constructor(base, on) {
-    Object.assign(this, { base, on, file: null, wanted: null, running: false });
+    Object.assign(this, { base, on, file: null, next: null, running: false });
   }
 
   post(path, body, signal) {
@@ -24,13 +25,13 @@ export class Client {
     return this.fetch(path, { method: 'POST', body, signal, headers: { 'Content-Type': type } });
   }
 
-  // A file that the server has dropped is sent again.
+  // Sends the file again if it has expired on the server.
   async get(path) {
     try {
       return await this.fetch(path);
     } catch (error) {
       if (error.status !== 410 || !this.file) throw error;
-      await this.sendAgain();
+      await this.reopen();
       return this.fetch(path);
     }
   }
@@ -44,83 +45,84 @@ export class Client {
       throw new ServerError('The server cannot be reached.', 0);
     }
     if (response.ok) return response;
-    const said = await response.json().catch(() => ({}));
-    throw new ServerError(said.error || `The server answered ${response.status}.`, response.status);
+    const body = await response.json().catch(() => ({}));
+    throw new ServerError(body.error || `The server returned status ${response.status}.`, response.status);
   }
 
-  // Again and again while the server is only busy or away.
-  async patiently(ask, isStale = () => false) {
+  // Retries while the server is busy or unreachable.
+  async withRetries(request, isStale = () => false) {
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return await ask();
+        return await request();
       } catch (error) {
-        if (!passing(error) || attempt >= PATIENCE || isStale()) throw error;
-        this.on.waiting(`${error.message} Trying again …`);
+        if (!isTemporary(error) || attempt >= MAX_ATTEMPTS || isStale()) throw error;
+        this.on.waiting(`${error.message} Retrying …`);
         await pause(Math.min(3000, 250 * attempt));
       }
     }
   }
 
-  // The file stays here, in case the server has to ask for it again.
+  // Keeps the file, in case it expires on the server.
   async open(file, path = 'open') {
-    const opened = await this.patiently(async () => (await this.post(path, file)).json());
+    const opened = await this.withRetries(async () => (await this.post(path, file)).json());
     Object.assign(this, { file, path });
     return opened;
   }
 
-  async sendAgain(signal) {
+  async reopen(signal) {
     await this.post(this.path, this.file, signal);
-    this.on.sentAgain?.();
+    this.on.reopened?.();
   }
 
-  // A question about a file that the server has dropped: send it again, and ask again.
-  async asking(path, state, signal) {
+  // As `get`, for a request with a state.
+  async postState(path, state, signal) {
     const body = JSON.stringify(state);
     try {
       return await this.post(path, body, signal);
     } catch (error) {
       if (error.status !== 410 || !this.file) throw error;
-      await this.sendAgain(signal);
+      await this.reopen(signal);
       return this.post(path, body, signal);
     }
   }
 
-  ask(state) {
-    this.wanted = state;
+  segment(state) {
+    this.next = state;
     this.stopHint();
     if (!this.running) this.run();
   }
 
-  forget() {
-    this.wanted = null;
+  cancel() {
+    this.next = null;
     this.stopHint();
   }
 
   async run() {
     this.running = true;
     this.on.busy(true);
-    while (this.wanted) {
-      const state = this.wanted;
-      this.wanted = null;
+    while (this.next) {
+      const state = this.next;
+      this.next = null;
       try {
-        const answer = await this.patiently(async () => (await this.asking('answer', state)).json(), () => this.wanted);
-        this.on.answer(answer, state);
+        const request = async () => (await this.postState('segment', state)).json();
+        const prediction = await this.withRetries(request, () => this.next);
+        this.on.prediction(prediction, state);
       } catch (error) {
-        if (!this.wanted) this.on.error(error, state);
+        if (!this.next) this.on.error(error, state);
       }
     }
     this.running = false;
     this.on.busy(false);
   }
 
-  // What a click would give: asked only while there is nothing else to do.
+  // The masks that a click would give; only while nothing else is running.
   async hint(state) {
     if (this.running) return null;
     this.stopHint();
     this.hinting = new AbortController();
     const { signal } = this.hinting;
     try {
-      return await (await this.post('answer?hint=1', JSON.stringify(state), signal)).json();
+      return await (await this.post('segment?hint=1', JSON.stringify(state), signal)).json();
     } catch {
       return null;
     }
@@ -131,25 +133,25 @@ export class Client {
     this.hinting = null;
   }
 
-  async result(wanted) {
-    return this.patiently(async () => (await this.asking('result', wanted)).blob());
+  async export(request) {
+    return this.withRetries(async () => (await this.postState('export', request)).blob());
   }
 
-  // Long work: what it tells, line by line. Unless it `startsOver`, it builds on what was done to the file
-  // before, which is gone where the server has dropped it: then there is no use in sending it again.
-  async *lines(path, wanted, signal, startsOver) {
-    const ask = () => (startsOver ? this.asking(path, wanted, signal) : this.post(path, JSON.stringify(wanted), signal));
-    const response = await this.patiently(ask);
+  // A long task's response, line by line. A task that needs earlier results (not `startsOver`) has lost
+  // them if the file has expired, so the file is not sent again for it.
+  async *lines(path, request, signal, startsOver) {
+    const send = () => (startsOver ? this.postState(path, request, signal) : this.post(path, JSON.stringify(request), signal));
+    const response = await this.withRetries(send);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = '';
     for (;;) {
       const { done, value } = await reader.read();
-      const whole = (text + (value ?? '')).split('\n');
-      text = whole.pop();
-      for (const line of whole) {
-        const told = JSON.parse(line);
-        if (told.error) throw new ServerError(told.error, told.gone ? 410 : 500);
-        yield told;
+      const lines = (text + (value ?? '')).split('\n');
+      text = lines.pop();
+      for (const line of lines) {
+        const step = JSON.parse(line);
+        if (step.error) throw new ServerError(step.error, step.expired ? 410 : 500);
+        yield step;
       }
       if (done) return;
     }

@@ -1,35 +1,35 @@
-// Examples to start with: buttons with a picture, and their files.
+// Examples to start with: a thumbnail button for each, and their files.
 
-// `list` has [name, words, credit, and the picture of the button if the file is none].
-export function examples(place, base, list, choose) {
-  const buttons = list.map(([name, words, credit, picture]) => {
+// Each of `list` is [file, title, credit, thumbnail], the thumbnail only where the file is no image.
+export function addExamples(parent, base, list, open) {
+  const buttons = list.map(([name, title, credit, thumbnail]) => {
     const button = document.createElement('button');
     button.type = 'button';
-    button.title = `${words}. ${credit}`;
-    button.setAttribute('aria-label', `Example: ${words}`);
+    button.title = `${title}. ${credit}`;
+    button.setAttribute('aria-label', `Example: ${title}`);
     const image = document.createElement('img');
-    image.src = `${base}files/examples/${picture ?? name}`;
+    image.src = `${base}files/examples/${thumbnail ?? name}`;
     image.alt = '';
     button.append(image);
-    button.onclick = () => choose(name);
+    button.onclick = () => open(name);
     button.dataset.name = name;
     return button;
   });
-  place.append(...buttons);
+  parent.append(...buttons);
   return {
     first: list[0][0],
     mark: (name) => buttons.forEach((button) => button.setAttribute('aria-pressed', String(button.dataset.name === name))),
   };
 }
 
-// `null` if it is not to be had, which is said.
-export async function exampleFile(app, name) {
+// `null`, with a message, if it cannot be loaded.
+export async function exampleFile(tab, name) {
   try {
-    const response = await fetch(`${app.base}files/examples/${name}`);
+    const response = await fetch(`${tab.base}files/examples/${name}`);
     if (response.ok) return new File([await response.blob()], name);
   } catch {
-    // Said below.
+    // As for a failed response.
   }
-  app.tell('The example cannot be loaded; is the server still there?', 'error');
+  tab.showMessage('The example cannot be loaded. Is the server still running?', 'error');
   return null;
 }

@@ -1,38 +1,38 @@
-// Files to take home: made by the server at full size from the same prompts.
+// Files to save or copy; the server makes them at full size from the same prompts.
 
-const ENDINGS = { json: 'json', coco: 'coco.json', labelme: 'labelme.json', yolo: 'txt' };
+const EXTENSIONS = { json: 'json', coco: 'coco.json', labelme: 'labelme.json', yolo: 'txt' };
 
-async function resultOf(app, kind) {
-  const { trim, soft, opacity } = app.values;
-  const numbers = app.store.document.objects.map((object) => object.number);
-  app.sign('Making the file');
+async function exportAs(tab, kind) {
+  const { trim, soft, opacity } = tab.settings;
+  const numbers = tab.store.document.objects.map((object) => object.number);
+  tab.showBusy('Preparing the file');
   try {
-    return await app.client.result({ state: app.state(), kind, name: app.picture.name, numbers, trim, soft, opacity });
+    return await tab.client.export({ state: tab.state(), kind, name: tab.image.name, numbers, trim, soft, opacity });
   } finally {
-    app.sign(app.client.running && 'Computing');
+    tab.showBusy(tab.client.running && 'Computing');
   }
 }
 
-export async function saveResult(app, kind) {
-  const blob = await resultOf(app, kind);
-  const address = URL.createObjectURL(blob);
-  const stem = stemOf(app.picture.name);
-  download(address, kind in ENDINGS ? `${stem}.${ENDINGS[kind]}` : `${stem}-${kind}.png`);
-  setTimeout(() => URL.revokeObjectURL(address), 60000);
+export async function saveAs(tab, kind) {
+  const blob = await exportAs(tab, kind);
+  const url = URL.createObjectURL(blob);
+  const stem = stemOf(tab.image.name);
+  download(url, kind in EXTENSIONS ? `${stem}.${EXTENSIONS[kind]}` : `${stem}-${kind}.png`);
+  setTimeout(() => URL.revokeObjectURL(url), 60000);
 }
 
 export const stemOf = (name) => name.replace(/\.[^.]*$/, '');
 
-export function download(address, name) {
+export function download(url, name) {
   const link = document.createElement('a');
-  link.href = address;
+  link.href = url;
   link.download = name;
   link.click();
 }
 
-export async function copyResult(app, kind) {
-  if (!navigator.clipboard?.write) throw new Error('This browser lets pages copy only over https or on localhost; save the file instead.');
-  // The promise is handed over at once: some browsers want the copying to begin within the click.
-  await navigator.clipboard.write([new ClipboardItem({ 'image/png': resultOf(app, kind) })]);
-  app.tell('Copied.', 'pet');
+export async function copyAs(tab, kind) {
+  if (!navigator.clipboard?.write) throw new Error('This browser allows copying only over https or on localhost. Save the file instead.');
+  // Passed as a promise, since some browsers require the copy to start within the click.
+  await navigator.clipboard.write([new ClipboardItem({ 'image/png': exportAs(tab, kind) })]);
+  tab.showMessage('Copied.', 'pet');
 }

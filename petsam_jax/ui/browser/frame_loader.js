@@ -1,40 +1,40 @@
-// Frames of a clip on the stage. The server reads them, so what is shown is what the model sees, and
-// masks come with them. However fast one scrubs, one frame is under way, and then the newest asked for.
+// Loads a clip's frames and their masks. The server decodes the frames, so the page shows exactly what
+// the model sees. However fast one scrubs, one frame loads at a time, and then the newest requested.
 
-export class Reel {
-  // `app.put(frame, image, answer)` shows one.
-  constructor(app) {
-    Object.assign(this, { app, clip: null, wanted: null, running: null });
+export class FrameLoader {
+  // Calls `tab.showFrame(frame, image, prediction)` for each.
+  constructor(tab) {
+    Object.assign(this, { tab, clip: null, next: null, running: null });
     this.forget();
   }
 
   open(clip) {
     this.clip = clip;
-    this.wanted = null;
+    this.next = null;
     this.forget();
   }
 
-  // Answers that are known, by frame.
+  // Drops all known predictions, which are stored by frame.
   forget() {
-    this.answers = new Map();
+    this.predictions = new Map();
   }
 
   // Resolves once this frame, or a newer one, is shown.
   show(frame) {
-    this.wanted = frame;
+    this.next = frame;
     this.running ??= this.run().finally(() => (this.running = null));
     return this.running;
   }
 
   async run() {
-    while (this.wanted != null) {
-      const { clip, wanted: frame } = this;
-      this.wanted = null;
-      await this.app.attempt(async () => {
-        const [image] = await Promise.all([this.image(frame), this.answer(frame)]);
-        // Once more: while the image was on its way the answer may have been forgotten.
-        const answer = await this.answer(frame);
-        if (clip === this.clip) this.app.put(frame, image, answer);
+    while (this.next != null) {
+      const { clip, next: frame } = this;
+      this.next = null;
+      await this.tab.attempt(async () => {
+        const [image] = await Promise.all([this.image(frame), this.prediction(frame)]);
+        // Again, since it may have been forgotten while the image was loading.
+        const prediction = await this.prediction(frame);
+        if (clip === this.clip) this.tab.showFrame(frame, image, prediction);
       });
     }
   }
@@ -43,25 +43,24 @@ export class Reel {
     return createImageBitmap(await (await this.get('frame', frame)).blob());
   }
 
-  async answer(frame) {
+  async prediction(frame) {
     const { clip } = this;
-    while (clip === this.clip && !this.app.store.isEmpty) {
-      if (this.answers.has(frame)) return this.answers.get(frame);
-      await this.learn(frame);
+    while (clip === this.clip && !this.tab.store.isEmpty) {
+      if (this.predictions.has(frame)) return this.predictions.get(frame);
+      await this.fetchPrediction(frame);
     }
     return null;
   }
 
-  // Ask for a frame's masks, and for what is tracked. What was forgotten meanwhile is out of date,
-  // and so is an answer that was on its way.
-  async learn(frame) {
-    const { clip, answers } = this;
-    const answer = await (await this.get('masks', frame)).json();
-    if (clip === this.clip && answers === this.answers) this.app.heard(answer);
+  // Fetches a frame's masks and the timeline; ignores them if `forget` was called meanwhile.
+  async fetchPrediction(frame) {
+    const { clip, predictions } = this;
+    const prediction = await (await this.get('masks', frame)).json();
+    if (clip === this.clip && predictions === this.predictions) this.tab.storePrediction(prediction);
   }
 
-  async get(what, frame) {
-    const path = `${what}?clip=${this.clip.id}&frame=${frame}`;
-    return this.app.client.patiently(() => this.app.client.get(path), () => this.wanted != null);
+  async get(path, frame) {
+    const url = `${path}?clip=${this.clip.id}&frame=${frame}`;
+    return this.tab.client.withRetries(() => this.tab.client.get(url), () => this.next != null);
   }
 }

@@ -1,27 +1,28 @@
-// Mouse, pen, touch and keys on the stage, turned into what they mean.
+// Mouse, pen, touch and keyboard on the stage, as gestures.
 //
-// `does` has click(x, y, isOther), drag(x0, y0, x1, y1, isDone), stroke(points, isDone), hover(x, y),
-// leave(), cancel(), zoom(factor, x, y), move(dx, dy), key(event) -> whether it was one of ours.
+// `on` has click(x, y, isOpposite), drag(x0, y0, x1, y1, isDone), stroke(points, isDone), hover(x, y),
+// leave(), cancel(), zoom(factor, x, y), move(dx, dy), and key(event), which returns whether it was used.
 
-const SLOP = 5;
+const DRAG_FROM = 5;
 const LONG_PRESS = 550;
 
 export class Gestures {
-  constructor(canvas, view, does) {
-    Object.assign(this, { canvas, view, does, tool: 'points', pointers: new Map(), press: null, space: false });
-    const on = (name, handle, options) => canvas.addEventListener(name, handle, options);
-    on('pointerdown', (event) => this.down(event));
-    on('pointermove', (event) => this.moved(event));
-    on('pointerup', (event) => this.up(event));
-    on('pointercancel', (event) => this.drop(event));
-    on('pointerleave', () => this.does.leave());
-    // The stage shows that it has the focus to who came by keys.
-    on('focus', () => (this.canvas.parentElement.dataset.keys = ''));
-    on('contextmenu', (event) => event.preventDefault());
-    on('wheel', (event) => this.wheel(event), { passive: false });
-    on('keydown', (event) => this.keyDown(event));
-    on('keyup', (event) => event.code === 'Space' && (this.space = false));
-    on('blur', () => (this.space = false));
+  // `kind` is what a press starts: 'stroke', 'pan', or anything else for clicks and drags.
+  constructor(canvas, view, on) {
+    Object.assign(this, { canvas, view, on, kind: 'click', pointers: new Map(), press: null, space: false });
+    const listen = (name, handle, options) => canvas.addEventListener(name, handle, options);
+    listen('pointerdown', (event) => this.down(event));
+    listen('pointermove', (event) => this.moved(event));
+    listen('pointerup', (event) => this.up(event));
+    listen('pointercancel', (event) => this.lost(event));
+    listen('pointerleave', () => this.on.leave());
+    // The focus ring is only for keyboard users.
+    listen('focus', () => (this.canvas.parentElement.dataset.keys = ''));
+    listen('contextmenu', (event) => event.preventDefault());
+    listen('wheel', (event) => this.wheel(event), { passive: false });
+    listen('keydown', (event) => this.keyDown(event));
+    listen('keyup', (event) => event.code === 'Space' && (this.space = false));
+    listen('blur', () => (this.space = false));
   }
 
   at(event) {
@@ -37,19 +38,19 @@ export class Gestures {
     const place = this.at(event);
     this.pointers.set(event.pointerId, place);
     if (this.pointers.size === 2) return this.pinchStart();
-    const isPan = this.tool === 'pan' || this.space || event.button === 1;
-    // Ctrl and click is a Mac's right click.
-    const isOther = event.button === 2 || event.shiftKey || event.ctrlKey;
-    this.press = { place, last: place, kind: isPan ? 'pan' : 'click', isOther, isTouch: event.pointerType === 'touch', points: [place] };
+    const isPan = this.kind === 'pan' || this.space || event.button === 1;
+    // On a Mac, Ctrl+click is a right click.
+    const isOpposite = event.button === 2 || event.shiftKey || event.ctrlKey;
+    this.press = { place, last: place, kind: isPan ? 'pan' : 'click', isOpposite, isTouch: event.pointerType === 'touch', points: [place] };
     if (this.press.isTouch && !isPan) this.press.timer = setTimeout(() => this.longPress(), LONG_PRESS);
-    if (this.tool === 'paint' && !isPan) this.paint(event);
+    if (this.kind === 'stroke' && !isPan) this.extendStroke(event);
     event.preventDefault();
   }
 
   longPress() {
     if (this.press?.kind !== 'click') return;
     navigator.vibrate?.(15);
-    this.press.isOther = true;
+    this.press.isOpposite = true;
     this.finishClick();
   }
 
@@ -58,24 +59,24 @@ export class Gestures {
     if (this.pointers.has(event.pointerId)) this.pointers.set(event.pointerId, place);
     if (this.pinch) return this.pinchMove();
     const { press } = this;
-    if (!press) return this.does.hover(...place);
+    if (!press) return this.on.hover(...place);
     const [dx, dy] = [place[0] - press.last[0], place[1] - press.last[1]];
-    if (press.kind === 'pan') this.does.move(dx, dy);
-    else if (press.kind === 'stroke') this.paint(event);
-    else if (press.kind === 'drag' || (press.kind === 'click' && Math.hypot(place[0] - press.place[0], place[1] - press.place[1]) > SLOP)) {
+    if (press.kind === 'pan') this.on.move(dx, dy);
+    else if (press.kind === 'stroke') this.extendStroke(event);
+    else if (press.kind === 'drag' || (press.kind === 'click' && Math.hypot(place[0] - press.place[0], place[1] - press.place[1]) > DRAG_FROM)) {
       clearTimeout(press.timer);
       press.kind = 'drag';
-      this.does.drag(...press.place, ...place, false);
+      this.on.drag(...press.place, ...place, false);
     }
     press.last = place;
   }
 
-  paint(event) {
+  extendStroke(event) {
     this.press.kind = 'stroke';
-    // All that the mouse went through since the last frame, for a smooth line.
+    // All positions since the last frame, for a smooth line.
     const steps = event.type === 'pointermove' ? event.getCoalescedEvents?.() ?? [event] : [];
     for (const step of steps.length ? steps : [event]) this.press.points.push(this.at(step));
-    this.does.stroke(this.press.points, false);
+    this.on.stroke(this.press.points, false);
   }
 
   up(event) {
@@ -87,29 +88,29 @@ export class Gestures {
     const { press } = this;
     if (!press) return;
     if (press.kind === 'click') return this.finishClick();
-    if (press.kind === 'drag') this.does.drag(...press.place, ...this.at(event), true);
-    if (press.kind === 'stroke') this.does.stroke(press.points, true);
+    if (press.kind === 'drag') this.on.drag(...press.place, ...this.at(event), true);
+    if (press.kind === 'stroke') this.on.stroke(press.points, true);
     this.press = null;
   }
 
   finishClick() {
-    const { place, isOther, timer } = this.press;
+    const { place, isOpposite, timer } = this.press;
     clearTimeout(timer);
     this.press = null;
-    this.does.click(...place, isOther);
+    this.on.click(...place, isOpposite);
   }
 
-  drop(event) {
+  lost(event) {
     this.pointers.delete(event.pointerId);
     this.cancel();
   }
 
-  // Whether there was anything under way.
+  // Returns whether a gesture was in progress.
   cancel() {
     const wasBusy = Boolean(this.press);
     clearTimeout(this.press?.timer);
     this.press = null;
-    if (wasBusy) this.does.cancel();
+    if (wasBusy) this.on.cancel();
     return wasBusy;
   }
 
@@ -121,8 +122,8 @@ export class Gestures {
   pinchMove() {
     if (this.pointers.size < 2) return;
     const [before, now] = [this.pinch, this.fingers()];
-    this.does.zoom(now.distance / before.distance, now.x, now.y);
-    this.does.move(now.x - before.x, now.y - before.y);
+    this.on.zoom(now.distance / before.distance, now.x, now.y);
+    this.on.move(now.x - before.x, now.y - before.y);
     this.pinch = now;
   }
 
@@ -131,17 +132,17 @@ export class Gestures {
     return { x: (x0 + x1) / 2, y: (y0 + y1) / 2, distance: Math.max(1, Math.hypot(x1 - x0, y1 - y0)) };
   }
 
-  // Ctrl and wheel, which is also a touchpad's pinch, zooms; the wheel moves what is larger than the
-  // stage, and else scrolls the page.
+  // Ctrl + wheel, which is also a touchpad's pinch, zooms. The wheel alone moves an image that is larger
+  // than the stage; otherwise it scrolls the page.
   wheel(event) {
     if (event.ctrlKey || event.metaKey) {
       event.preventDefault();
       const steps = event.deltaMode ? event.deltaY * 20 : event.deltaY;
-      this.does.zoom(Math.exp(-steps * 0.004), ...this.at(event));
+      this.on.zoom(Math.exp(-steps * 0.004), ...this.at(event));
     } else if (this.view.isLarger) {
       event.preventDefault();
       const [dx, dy] = event.shiftKey ? [event.deltaY, 0] : [event.deltaX, event.deltaY];
-      this.does.move(-dx, -dy);
+      this.on.move(-dx, -dy);
     }
   }
 
@@ -149,6 +150,6 @@ export class Gestures {
     this.canvas.parentElement.dataset.keys = '';
     if (event.code === 'Space' && !event.repeat) this.space = true;
     if (event.key === 'Escape' && this.cancel()) return event.preventDefault();
-    if (this.does.key(event) || event.code === 'Space') event.preventDefault();
+    if (this.on.key(event) || event.code === 'Space') event.preventDefault();
   }
 }

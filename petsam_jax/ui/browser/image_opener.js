@@ -1,65 +1,65 @@
-// Pictures come in: examples, files chosen, dropped or pasted.
+// Opens images: examples, and files that are chosen, dropped or pasted.
 
-import { exampleFile, examples } from './examples.js';
-import { takeFiles } from './file_input.js';
+import { addExamples, exampleFile } from './examples.js';
+import { acceptFiles, openError } from './file_input.js';
 
-// To start with, so that the page is never empty. Where they come from: `examples/CREDITS.md`.
+// So that the page never starts empty. Their sources: `examples/CREDITS.md`.
 const EXAMPLES = [
   ['kitten.webp', 'A kitten with a ball of wool', 'Photo: Loliloli, public domain'],
   ['dog.webp', 'A German shepherd', 'Photo: Hans Kemperman, public domain'],
   ['chelsea.webp', 'Chelsea the cat', 'Photo: Stéfan van der Walt, CC0'],
 ];
 
-export class Photos {
-  constructor(app) {
-    this.app = app;
-    this.examples = examples(app.part('examples'), app.base, EXAMPLES, (name) => this.openExample(name));
-    takeFiles(app, 'image/', (file) => this.open(file));
+export class ImageOpener {
+  constructor(tab) {
+    this.tab = tab;
+    this.examples = addExamples(tab.part('examples'), tab.base, EXAMPLES, (name) => this.openExample(name));
+    acceptFiles(tab, 'image/', (file) => this.open(file));
   }
 
   async openExample(name = this.examples.first) {
-    const file = await exampleFile(this.app, name);
+    const file = await exampleFile(this.tab, name);
     if (file) await this.open(file);
   }
 
-  // The newest picture wins over others that are still on their way.
+  // The newest image wins over others that are still opening.
   async open(file) {
-    const { app } = this;
+    const { tab } = this;
     const opening = (this.opening = {});
-    // What is still to be asked is about the old picture.
-    app.client.forget();
-    app.sign('Looking at the photo');
-    app.tell('');
+    // Requests in the queue are about the old image.
+    tab.client.cancel();
+    tab.showBusy('Reading the photo');
+    tab.showMessage('');
     try {
-      // Shown at once, while the server is at work on it.
+      // The browser's own decoding is shown until the server is ready.
       const local = createImageBitmap(file, { imageOrientation: 'from-image' }).catch(() => null);
-      const sent = app.client.open(file);
+      const sent = tab.client.open(file);
       sent.catch(() => {});
       const early = await local;
       if (this.opening !== opening) return;
-      if (early) app.showPicture(early, early);
+      if (early) tab.showImage(early, early);
       const opened = await sent;
-      const fits = early && opened.browser_shows_it && early.width === opened.width && early.height === opened.height;
-      const image = fits ? early : await this.upright(opened.picture);
+      const isSame = early && opened.browser_shows_it && early.width === opened.width && early.height === opened.height;
+      const image = isSame ? early : await this.upright(opened.image);
       if (this.opening !== opening) return;
-      if (!fits) app.showPicture(image, opened);
+      if (!isSame) tab.showImage(image, opened);
       this.examples.mark(file.name);
-      app.startPicture({ id: opened.picture, name: file.name || 'photo' });
+      tab.imageOpened({ id: opened.image, name: file.name || 'photo' });
     } catch (error) {
       if (this.opening !== opening) return;
-      app.losePicture();
-      app.tell(error.message, 'error');
+      tab.imageRefused();
+      tab.showMessage(openError(file, error), 'error');
     } finally {
       if (this.opening === opening) {
         this.opening = null;
-        app.sign(app.client.running && 'Computing');
+        tab.showBusy(tab.client.running && 'Computing');
       }
     }
   }
 
-  // For what the browser cannot show, or would not turn as EXIF says.
-  async upright(picture) {
-    const response = await fetch(`${this.app.base}upright?picture=${picture}`);
+  // Where the browser cannot decode the file, or would not turn it upright.
+  async upright(image) {
+    const response = await fetch(`${this.tab.base}image/upright?image=${image}`);
     return createImageBitmap(await response.blob());
   }
 }

@@ -1,112 +1,113 @@
-// The picture tab: what the visitor does goes to the store, what the store says goes to the server,
-// what the server answers goes to the painter and the panel.
+// The image tab. Prompts go to the store, its state to the server, and the prediction that comes back to
+// the painter and the panel.
 
+import { copyAs, saveAs } from './export.js';
+import { ImageOpener } from './image_opener.js';
 import { defaults } from './panel.js';
-import { Photos } from './image_opener.js';
-import { copyResult, saveResult } from './export.js';
 import { Store } from './store.js';
-import { Workbench } from './tab.js';
+import { Tab } from './tab.js';
 
-const WHAT_TO_DO = 'Click on the animal, or drag a box round it.';
-const RESULTS = { overlay: 'overlay', cutout: 'cut-out', white: 'on white', blur: 'blurred', mask: 'mask' };
+const FIRST_STEP = 'Click on the animal, or drag a box around it.';
+const SAVE_LABELS = { overlay: 'Save overlay', cutout: 'Save cut-out', white: 'Save with white background', blur: 'Save with blurred background', mask: 'Save mask' };
 
 export function start(element, base) {
-  const app = new App(element.querySelector('[data-root]'), base);
-  // For who looks in with the browser's tools, tests among them.
-  element.petsam = app;
-  return app;
+  const tab = new ImageTab(element.querySelector('[data-root]'), base);
+  // For the browser's developer tools and for tests.
+  element.petsam = tab;
+  return tab;
 }
 
-class App extends Workbench {
+class ImageTab extends Tab {
   constructor(root, base) {
-    super(root, base, { values: defaults(), Store });
-    this.photos = new Photos(this);
-    const labels = this.part('labels');
-    labels.onchange = () => {
-      const kind = labels.value;
-      labels.value = '';
-      this.attempt(() => saveResult(this, kind));
+    super(root, base, { settings: defaults(), Store, api: 'image/', texts: { where: 'photo', empty: 'no clicks yet' } });
+    this.opener = new ImageOpener(this);
+    const annotations = this.part('annotations');
+    annotations.onchange = () => {
+      const kind = annotations.value;
+      annotations.value = '';
+      this.attempt(() => saveAs(this, kind));
     };
     this.refresh();
-    this.photos.openExample();
+    this.opener.openExample();
   }
 
-  // Pictures
+  // Images
 
-  showPicture(image, size) {
-    this.picture = null;
-    this.sizeUp(size);
+  // Shown at once, while the server still encodes it.
+  showImage(image, size) {
+    this.image = null;
+    this.resetTo(size);
     this.painter.setImage(image);
     this.refresh();
   }
 
-  startPicture(picture) {
-    this.picture = picture;
-    this.tell(WHAT_TO_DO);
-    // What was said while the server was still looking is answered now.
+  imageOpened(image) {
+    this.image = image;
+    this.showMessage(FIRST_STEP);
+    // Prompts may have been added meanwhile.
     this.changed();
   }
 
-  // The server did not take it: if it was shown already, there is nothing to show any more.
-  losePicture() {
-    if (!this.picture) this.painter.setImage(null);
+  // The server refused a new image: if it was shown already, nothing is left to show.
+  imageRefused() {
+    if (!this.image) this.painter.setImage(null);
     else this.changed();
     this.refresh();
   }
 
-  // What was said, and what comes of it
+  // Prompts and predictions
 
   changed() {
     this.painter.setHint(null);
     if (this.store.isEmpty) {
-      this.client.forget();
-      this.answer = null;
+      this.client.cancel();
+      this.prediction = null;
       this.painter.clearMask();
-      if (this.picture) this.tell(WHAT_TO_DO);
-    } else if (this.picture) {
-      this.asked = performance.now();
-      this.client.ask(this.state());
+      if (this.image) this.showMessage(FIRST_STEP);
+    } else if (this.image) {
+      this.sent = performance.now();
+      this.client.segment(this.state());
     }
     this.refresh();
   }
 
   state() {
-    return this.store.state(this.picture.id, this.settings(this.values));
+    return this.store.state(this.image.id, this.serverSettings());
   }
 
-  answered(answer, state) {
-    if (state.picture !== this.picture?.id || this.store.isEmpty) return;
-    this.took = performance.now() - this.asked;
-    // An answer to what was said a moment ago is shown too, with what has come since unread.
-    this.answer = answer;
-    this.painter.setMask(answer, this.store.shown);
-    this.tellAbout(answer.objects[state.active]);
+  predicted(prediction, state) {
+    if (state.image !== this.image?.id || this.store.isEmpty) return;
+    this.took = performance.now() - this.sent;
+    // May lack the newest prompts, which are shown as unread until their prediction comes.
+    this.prediction = prediction;
+    this.painter.setMask(prediction, this.store.shown);
+    this.showObjectMessage(prediction.objects[state.active]);
     this.refresh();
   }
 
   failed(error, state) {
-    if (state.picture === this.picture?.id) this.tell(error.message, 'error', true);
+    if (state.image === this.image?.id) this.showMessage(error.message, 'error', true);
   }
 
   refresh() {
     super.refresh();
-    this.part('labels').disabled = !this.answer;
+    this.part('annotations').disabled = !this.prediction;
   }
 
-  can() {
-    return { ...super.can(), save: this.answer, copy: this.answer };
+  enabled() {
+    return { ...super.enabled(), save: this.prediction, copy: this.prediction };
   }
 
   actions() {
     return {
       ...super.actions(),
-      save: () => saveResult(this, this.painter.show),
-      copy: () => copyResult(this, this.painter.show),
+      save: () => saveAs(this, this.painter.show),
+      copy: () => copyAs(this, this.painter.show),
     };
   }
 
   choice(name, value) {
     super.choice(name, value);
-    if (name === 'show') this.part('save-label').textContent = `Save ${RESULTS[value]}`;
+    if (name === 'show') this.part('save-label').textContent = SAVE_LABELS[value];
   }
 }

@@ -1,68 +1,68 @@
-// Work that takes long, tracking and making a video: its progress, and a way to stop it.
+// A task that takes long, tracking or saving a video: its progress, and a way to stop it.
 
-const TELL_EVERY = 120;
+const UPDATE_EVERY = 120;
 
-export class LongWork {
-  constructor(app) {
-    Object.assign(this, { app, running: null, follows: false });
-    this.bar = app.part('progress');
+export class LongTask {
+  constructor(tab) {
+    Object.assign(this, { tab, running: null, follows: false });
+    this.bar = tab.part('progress');
   }
 
-  // Resolves to whether it came to its end; `words` are of it and of its end, `each` gets what is told of
-  // a frame.
-  async run(path, body, [words, end], each = () => {}) {
+  // Resolves to whether it finished. `running` is the message meanwhile, `finished(summary)` the one
+  // after; `onStep` gets what the server returns for each frame.
+  async run(path, body, { running, finished }, onStep = () => {}) {
     if (this.running) return false;
-    const { app } = this;
-    const running = (this.running = new AbortController());
-    const progress = { done: 0, total: 0, started: performance.now(), told: 0 };
+    const { tab } = this;
+    const abort = (this.running = new AbortController());
+    const progress = { done: 0, total: 0, started: performance.now(), updated: 0 };
     this.follows = true;
-    app.tell(`${words} …`, 'working');
-    app.refresh();
+    tab.showMessage(`${running} …`, 'working');
+    tab.refresh();
     try {
-      for await (const told of app.client.lines(path, body, running.signal, path === 'track')) {
-        if (told.total) Object.assign(progress, { total: told.total, started: performance.now() });
+      for await (const step of tab.client.lines(path, body, abort.signal, path === 'track')) {
+        if (step.total) Object.assign(progress, { total: step.total, started: performance.now() });
         else {
           progress.done += 1;
-          each(told);
+          onStep(step);
         }
-        this.tell(words, progress);
+        this.showProgress(running, progress);
       }
-      const told = `${end}: ${summary(progress)}.`;
+      const message = finished(summary(progress));
       await this.settle();
-      app.tell(told, 'pet');
+      tab.showMessage(message, 'pet');
       return true;
     } catch (error) {
       await this.settle();
-      if (error.name === 'AbortError') app.tell(`Stopped after ${progress.done} of ${progress.total} frames.`);
-      // It was sent again by now, which is told.
-      else if (error.status !== 410) app.tell(error.message, 'error');
+      if (error.name === 'AbortError') tab.showMessage(`Stopped after ${progress.done} of ${progress.total} frames.`);
+      // An expired clip was sent again by now, which has its own message.
+      else if (error.status !== 410) tab.showMessage(error.message, 'error');
       return false;
     } finally {
       this.running = null;
       this.bar.style.removeProperty('--ps-done');
-      app.refresh();
+      tab.refresh();
     }
   }
 
-  // Frames that are still to be shown would have their own words, and one that was under way when it was
-  // stopped is known to the server alone.
+  // Frames that are still loading would replace the last message, and only the server knows whether
+  // the frame at hand was finished when the task was stopped.
   async settle() {
-    await this.app.reel.running;
-    await this.app.attempt(() => this.app.reel.learn(this.app.store.frame));
+    await this.tab.frames.running;
+    await this.tab.attempt(() => this.tab.frames.fetchPrediction(this.tab.store.frame));
   }
 
   stop() {
     this.running?.abort();
   }
 
-  tell(words, progress) {
+  showProgress(message, progress) {
     const now = performance.now();
-    if (now - progress.told < TELL_EVERY) return;
-    progress.told = now;
+    if (now - progress.updated < UPDATE_EVERY) return;
+    progress.updated = now;
     const { done, total, started } = progress;
     this.bar.style.setProperty('--ps-done', total ? done / total : 0);
-    const left = done > 2 ? `, ${duration(((now - started) / done) * (total - done))} left` : '';
-    this.app.tell(`${words}: ${done} of ${total} frames${done > 2 ? `, ${speed(progress)}` : ''}${left}`, 'working');
+    const left = done > 2 ? `, ${speed(progress)}, ${duration(((now - started) / done) * (total - done))} left` : '';
+    this.tab.showMessage(`${message}: ${done} of ${total} frames${left}`, 'working');
   }
 }
 

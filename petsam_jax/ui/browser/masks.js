@@ -1,22 +1,22 @@
-// From runs of labels to what is painted: coloured pixels and outlines.
+// From runs of labels to coloured pixels and outlines.
 
-// Each pixel's label, 0 none, i + 1 objects[i], from [label, length, label, length, ...].
+// Each pixel's label, 0 for none or i + 1 for objects[i], from [label, length, label, length, ...].
 export function unpack({ width, height, runs }) {
   const labels = new Uint8Array(width * height);
-  let at = 0;
+  let start = 0;
   for (let i = 0; i < runs.length; i += 2) {
-    if (runs[i]) labels.fill(runs[i], at, at + runs[i + 1]);
-    at += runs[i + 1];
+    if (runs[i]) labels.fill(runs[i], start, start + runs[i + 1]);
+    start += runs[i + 1];
   }
   return { width, height, labels };
 }
 
-// A canvas with each label in its colour, opaque; `colours[label]` is '#rrggbb' or nothing.
+// An opaque canvas with each label in its colour; `colours[label]` is '#rrggbb' or nothing.
 export function paint({ width, height, labels }, colours) {
   const canvas = new OffscreenCanvas(width, height);
   const image = new ImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);
-  // Bytes are red, green, blue, alpha; numbers have the first byte lowest.
+  // The bytes are red, green, blue and alpha; the first one is the number's lowest.
   const table = Uint32Array.from({ length: 256 }, (_, label) => {
     const hex = colours[label];
     return hex ? (0xff000000 | (parseInt(hex.slice(5, 7), 16) << 16) | (parseInt(hex.slice(3, 5), 16) << 8) | parseInt(hex.slice(1, 3), 16)) >>> 0 : 0;
@@ -26,7 +26,7 @@ export function paint({ width, height, labels }, colours) {
   return canvas;
 }
 
-// For each label the borders of its pixels, as a path in pixels.
+// The outline of each label, as a path in pixels.
 export function outlines({ width, height, labels }, count) {
   const paths = Array.from({ length: count + 1 }, () => new Path2D());
   const edge = (label, x0, y0, x1, y1) => {
@@ -34,7 +34,7 @@ export function outlines({ width, height, labels }, count) {
     paths[label].moveTo(x0, y0);
     paths[label].lineTo(x1, y1);
   };
-  // Along rows: a border goes on as long as both sides stay the same.
+  // Along rows: an edge continues while the labels on both sides stay the same.
   for (let y = 0; y <= height; y += 1) {
     let start = 0, above = 0, below = 0;
     for (let x = 0; x <= width; x += 1) {
@@ -49,7 +49,7 @@ export function outlines({ width, height, labels }, count) {
       }
     }
   }
-  // Down columns: borders are kept open from row to row.
+  // Down columns: edges stay open from row to row.
   const open = new Int32Array(width + 1).fill(-1);
   const sides = new Uint16Array(width + 1);
   for (let y = 0; y <= height; y += 1) {

@@ -1,81 +1,85 @@
-// What happens on the stage: clicks, corners, drags, strokes and keys become prompts of the active
-// object. Places are in CSS pixels of the stage, pixels are the picture's.
+// Turns gestures on the stage into prompts of the active object. Places are in CSS pixels of the stage,
+// pixels are the image's.
 
+import { DOT } from './drawing.js';
 import { Gestures } from './gestures.js';
-import { DOT } from './painter.js';
-import { colourOf, isEmpty } from './store.js';
+import { NO_PROMPTS, TOOLS, isEmpty } from './prompt_kinds.js';
+import { colourOf } from './store.js';
 
-// Answers that take longer than this make a hint under the mouse more of a hindrance.
+// When predictions take longer than this, no preview on hover.
 const HINT_WITHIN = 150;
-const HINT_AFTER = 40;
+const HINT_DELAY = 40;
 
 export class Stage {
-  constructor(app, canvas) {
-    Object.assign(this, { app, canvas, say: 'auto' });
-    // What is not yet a prompt: a first corner, a box or stroke being drawn, the keyboard's cross,
-    // and the click that the mouse is near to.
-    this.under = {};
-    const act = (name) => (...how) => app.attempt(() => this[name](...how));
-    this.gestures = new Gestures(canvas, app.view, {
-      click: act('click'), drag: act('drag'), stroke: act('stroke'),
+  constructor(tab, canvas) {
+    Object.assign(this, { tab, canvas, label: 'auto', tool: TOOLS.points });
+    // What is not a prompt yet: a first corner, a box or stroke being drawn, the keyboard's cross, and
+    // the click near the mouse.
+    this.draft = {};
+    const attempt = (name) => (...values) => tab.attempt(() => this[name](...values));
+    this.gestures = new Gestures(canvas, tab.view, {
+      click: attempt('click'), drag: attempt('drag'), stroke: attempt('stroke'),
       hover: (...place) => this.hover(...place),
       leave: () => this.leave(),
-      cancel: () => this.unfinish(),
-      zoom: (...how) => app.moveView(() => app.view.zoom(...how)),
-      move: (...how) => app.moveView(() => app.view.move(...how)),
+      cancel: () => this.discardDraft(),
+      zoom: (...values) => tab.moveView(() => tab.view.zoom(...values)),
+      move: (...values) => tab.moveView(() => tab.view.move(...values)),
       key: (event) => this.key(event),
     });
   }
 
   get isReady() {
-    return Boolean(this.app.painter.image);
+    return Boolean(this.tab.painter.image);
   }
 
-  set tool(tool) {
-    this.gestures.tool = tool;
-    this.canvas.parentElement.dataset.tool = tool;
-    this.unfinish();
+  setTool(name) {
+    this.tool = TOOLS[name];
+    this.gestures.kind = this.tool.gesture;
+    this.canvas.parentElement.dataset.tool = name;
+    this.discardDraft();
     this.leave();
   }
 
   // Prompts
 
-  click(x, y, isOther) {
+  click(x, y, isOpposite) {
     if (!this.isReady) return;
-    this.under.cross = null;
+    this.draft.cross = null;
     const near = this.nearClick(x, y);
-    const pixel = this.app.view.pixel(x, y);
-    if (near != null) this.app.store.removeClick(near);
-    else if (pixel) this.clickPixel(...pixel, isOther);
+    const pixel = this.tab.view.pixel(x, y);
+    if (near != null) this.tab.store.removeClick(near);
+    else if (pixel) this.clickPixel(...pixel, isOpposite);
   }
 
-  clickPixel(x, y, isOther) {
-    if (this.gestures.tool === 'box' && !isOther) return this.setCorner(x, y);
-    const other = { auto: 'other', pet: 'background', background: 'pet' };
-    return this.app.store.addClick(x, y, isOther ? other[this.say] : this.say, this.app.values.alone);
+  clickPixel(x, y, isOpposite) {
+    if (this.tool.gesture === 'box' && !isOpposite) return this.setCorner(x, y);
+    const opposite = { auto: 'opposite', pet: 'background', background: 'pet' };
+    const label = isOpposite ? opposite[this.label] : this.label;
+    return this.tab.store.addClick(x, y, label, this.tab.settings.last_click_only);
   }
 
   setCorner(x, y) {
-    const { corner } = this.under;
+    const { corner } = this.draft;
     if (!corner) {
-      this.under.corner = [x, y];
-      this.app.tell('First corner set. Click on the opposite one.');
-      return this.app.refresh();
+      this.draft.corner = [x, y];
+      this.tab.showMessage('First corner set. Click on the opposite corner.');
+      return this.tab.refresh();
     }
-    if (corner[0] === x || corner[1] === y) throw new Error('This box has no area: choose a second corner in another row and column.');
-    this.unfinish();
-    return this.app.store.setBox([...corner, x, y]);
+    if (corner[0] === x || corner[1] === y) throw new Error('This box has no area. The second corner must be in another row and column.');
+    this.discardDraft();
+    return this.tab.store.setBox([...corner, x, y]);
   }
 
-  // In the points tool, the active object's click that is under the mouse.
+  // With the points tool, the active object's click under the mouse.
   nearClick(x, y) {
-    return this.gestures.tool === 'points' ? this.nearest(x, y, DOT + (matchMedia('(pointer: coarse)').matches ? 10 : 2)) : null;
+    const reach = DOT + (matchMedia('(pointer: coarse)').matches ? 10 : 2);
+    return this.tool.gesture === 'click' ? this.nearest(x, y, reach) : null;
   }
 
   nearest(x, y, within) {
     let [best, distance] = [null, within];
-    this.app.store.active.clicks.forEach(([column, row], i) => {
-      const [px, py] = this.app.view.place(column, row);
+    this.tab.store.active.clicks.forEach(([column, row], i) => {
+      const [px, py] = this.tab.view.place(column, row);
       const away = Math.hypot(px - x, py - y);
       if (away <= distance) [best, distance] = [i, away];
     });
@@ -84,113 +88,113 @@ export class Stage {
 
   drag(x0, y0, x1, y1, isDone) {
     if (!this.isReady) return;
-    const { view } = this.app;
+    const { view } = this.tab;
     const box = [...view.pixel(x0, y0, true), ...view.pixel(x1, y1, true)];
-    this.under = { rubber: isDone ? null : box };
-    if (!isDone) return this.app.refresh();
+    this.draft = { rubber: isDone ? null : box };
+    if (!isDone) return this.tab.refresh();
     if (box[0] === box[2] || box[1] === box[3]) {
-      this.app.refresh();
-      throw new Error('This box has no area: drag in both directions.');
+      this.tab.refresh();
+      throw new Error('This box has no area. Drag diagonally.');
     }
-    this.app.store.setBox(box);
+    this.tab.store.setBox(box);
   }
 
   stroke(places, isDone) {
     if (!this.isReady) return;
-    const { scale, x, y } = this.app.view;
+    const { scale, x, y } = this.tab.view;
     const round = (value) => Math.round(value * 10) / 10;
     const points = places.flatMap(([px, py]) => [round((px - x) / scale - 0.5), round((py - y) / scale - 0.5)]);
-    // As wide as a finger on the screen, whatever the zoom.
+    // The same width on the screen at any zoom, about a finger's.
     const stroke = { radius: round(Math.max(0.5, 9 / scale)), points: points.slice(0, 4096) };
-    this.under.stroke = isDone ? null : stroke;
-    if (isDone) this.app.store.addStroke(stroke);
-    else this.app.refresh();
+    this.draft.stroke = isDone ? null : stroke;
+    if (isDone) this.tab.store.addStroke(this.tool.field, stroke);
+    else this.tab.refresh();
   }
 
-  unfinish() {
-    this.under = { cross: this.under.cross };
-    this.app.refresh();
+  discardDraft() {
+    this.draft = { cross: this.draft.cross };
+    this.tab.refresh();
   }
 
-  // The mouse above it
+  // Hover
 
   hover(x, y) {
     const near = this.nearClick(x, y);
     this.canvas.style.cursor = near != null ? 'pointer' : '';
-    if (near !== (this.under.near ?? null)) {
-      this.under.near = near;
-      this.app.refresh();
+    if (near !== (this.draft.near ?? null)) {
+      this.draft.near = near;
+      this.tab.refresh();
     }
-    this.hint(near == null && this.app.view.pixel(x, y));
+    this.hint(near == null && this.tab.view.pixel(x, y));
   }
 
   leave() {
     clearTimeout(this.hintTimer);
-    this.app.client.stopHint();
-    this.app.painter.setHint(null);
-    if (this.under.near == null) return;
-    this.under.near = null;
-    this.app.refresh();
+    this.tab.client.stopHint();
+    this.tab.painter.setHint(null);
+    if (this.draft.near == null) return;
+    this.draft.near = null;
+    this.tab.refresh();
   }
 
-  // What a click here would give, while nothing has been said of the object and answers come fast.
+  // Previews a click, while the object has no prompts and predictions are fast.
   hint(pixel) {
-    const { app } = this;
+    const { tab } = this;
     clearTimeout(this.hintTimer);
-    const isWanted = () => app.picture && app.values.hover && this.gestures.tool === 'points' && isEmpty(app.store.active) && !(app.took > HINT_WITHIN);
-    if (!pixel || !isWanted()) return app.painter.setHint(null);
+    const isDue = () => tab.image && tab.settings.hover && this.tool.gesture === 'click' && isEmpty(tab.store.active) && !(tab.took > HINT_WITHIN);
+    if (!pixel || !isDue()) return tab.painter.setHint(null);
     this.hintTimer = setTimeout(async () => {
-      const said = { clicks: [[...pixel, this.say]], box: null, strokes: [], find: false, choices: [null, null] };
-      const asked = performance.now();
-      const answer = await app.client.hint({ ...app.state(), objects: [said], active: 0 });
-      if (!answer || app.client.running || !isWanted()) return;
-      app.painter.setHint(answer, colourOf(app.store.active));
-      if (performance.now() - asked > HINT_WITHIN) app.took = performance.now() - asked;
-    }, HINT_AFTER);
+      const object = { ...NO_PROMPTS, clicks: [[...pixel, this.label]], choices: [null, null] };
+      const sent = performance.now();
+      const prediction = await tab.client.hint({ ...tab.state(), objects: [object], active: 0 });
+      if (!prediction || tab.client.running || !isDue()) return;
+      tab.painter.setHint(prediction, colourOf(tab.store.active));
+      if (performance.now() - sent > HINT_WITHIN) tab.took = performance.now() - sent;
+    }, HINT_DELAY);
   }
 
   // Keys, while the stage has the focus
 
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return false;
-    const { app } = this;
-    const tools = { p: 'points', b: 'box', s: 'paint', h: 'pan' };
-    const acts = { f: 'find', n: 'add', '+': 'zoom-in', '=': 'zoom-in', '-': 'zoom-out', 0: 'zoom-fit' };
+    const { tab } = this;
+    const actions = { f: 'find', n: 'add', '+': 'zoom-in', '=': 'zoom-in', '-': 'zoom-out', 0: 'zoom-fit' };
     const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const isOne = /^[123]$/.test(key) && app.answer?.objects[app.store.document.active]?.candidates?.length;
-    if (tools[key]) app.pick('tool', tools[key]);
-    else if (key in acts) app.attempt(() => app.do(acts[key]));
+    const tool = Object.keys(TOOLS).find((name) => TOOLS[name].key === key);
+    const isChoice = /^[123]$/.test(key) && tab.prediction?.objects[tab.store.document.active]?.candidates?.length;
+    if (tool) tab.pick('tool', tool);
+    else if (key in actions) tab.attempt(() => tab.do(actions[key]));
     else if (arrows[key]) this.moveCross(...arrows[key], event.shiftKey ? 10 : 1);
-    else if (key === 'Enter') app.attempt(() => this.enter(event.shiftKey));
+    else if (key === 'Enter') tab.attempt(() => this.enter(event.shiftKey));
     else if (key === 'Delete' || key === 'Backspace') this.removeNearest();
-    else if (isOne) app.store.choose(Number(key) - 1);
+    else if (isChoice) tab.store.choose(Number(key) - 1);
     else return false;
     return true;
   }
 
-  // The first time it comes up in the middle.
+  // It first appears in the middle.
   moveCross(dx, dy, times) {
-    const { view } = this.app;
-    const { width, height } = view.picture;
+    const { view } = this.tab;
+    const { width, height } = view.size;
     const within = (value, size) => Math.min(Math.max(value, 0), size - 1);
-    // About four pixels of the screen at a time, whatever the zoom.
+    // About four pixels of the screen at a time, at any zoom.
     const step = times * Math.max(1, Math.round(4 / view.scale));
-    const { cross } = this.under;
-    this.under.cross = cross ? [within(cross[0] + dx * step, width), within(cross[1] + dy * step, height)] : [Math.floor(width / 2), Math.floor(height / 2)];
-    this.app.refresh();
+    const { cross } = this.draft;
+    this.draft.cross = cross ? [within(cross[0] + dx * step, width), within(cross[1] + dy * step, height)] : [Math.floor(width / 2), Math.floor(height / 2)];
+    this.tab.refresh();
   }
 
-  enter(isOther) {
+  enter(isOpposite) {
     if (!this.isReady) return;
-    if (this.under.cross) this.clickPixel(...this.under.cross, isOther);
+    if (this.draft.cross) this.clickPixel(...this.draft.cross, isOpposite);
     else this.moveCross(0, 0, 1);
   }
 
-  // The click next to the cross, or without a cross the last one.
+  // The click nearest to the cross, or the last one if there is no cross.
   removeNearest() {
-    const { store, view } = this.app;
-    const index = this.under.cross ? this.nearest(...view.place(...this.under.cross), Infinity) : store.active.clicks.length - 1;
+    const { store, view } = this.tab;
+    const index = this.draft.cross ? this.nearest(...view.place(...this.draft.cross), Infinity) : store.active.clicks.length - 1;
     if (index != null && index >= 0) store.removeClick(index);
   }
 }

@@ -1,17 +1,15 @@
-// What the visitor said: objects with their prompts, as an immutable document with a history.
-// The browser owns it; every request carries all of it.
+// The objects and their prompts, as an immutable document with a history for undo. The browser owns it;
+// every request carries all of it.
+
+import { NO_PROMPTS, isEmpty, promptsOf } from './prompt_kinds.js';
 
 export const COLOURS = ['#3b82f6', '#f59e0b', '#a855f7', '#ec4899', '#06b6d4', '#84cc16'];
 export const MAX_OBJECTS = 12;
 export const MAX_CLICKS = 32;
-const MAX_PAST = 300;
+const MAX_HISTORY = 300;
 
 export function newObject(number) {
-  return { number, name: `Pet ${number}`, clicks: [], box: null, strokes: [], find: false, choices: [null, null] };
-}
-
-export function isEmpty(object) {
-  return !(object.clicks.length || object.box || object.strokes.length || object.find);
+  return { number, name: `Pet ${number}`, ...NO_PROMPTS, choices: [null, null] };
 }
 
 export function colourOf(object) {
@@ -24,7 +22,7 @@ export class Store {
     this.reset();
   }
 
-  // A new picture: nothing said, nothing to undo.
+  // For a new image: no prompts, and nothing to undo.
   reset() {
     this.past = [];
     this.future = [];
@@ -40,21 +38,21 @@ export class Store {
     return this.shown[this.document.active];
   }
 
-  // Whether nothing was said at all.
+  // Whether there are no prompts at all.
   get isEmpty() {
     return this.shown.every(isEmpty);
   }
 
-  // Everything that the visitor can take back goes through here.
+  // Every change that can be undone goes through here.
   commit(document) {
     this.past.push(this.document);
-    if (this.past.length > MAX_PAST) this.past.shift();
+    if (this.past.length > MAX_HISTORY) this.past.shift();
     this.future = [];
     this.document = document;
     this.changed();
   }
 
-  // Change the active object.
+  // Changes the active object.
   edit(change) {
     const objects = this.document.objects.slice();
     objects[this.document.active] = { ...this.active, ...change };
@@ -76,10 +74,12 @@ export class Store {
     this.changed();
   }
 
-  addClick(x, y, say, alone) {
-    const kept = alone ? [] : this.active.clicks;
-    if (kept.length >= MAX_CLICKS) throw new Error(`At most ${MAX_CLICKS} clicks to an object; undo some.`);
-    this.edit({ clicks: [...kept, [x, y, say]], choices: kept.length ? this.active.choices : [this.active.choices[0], null] });
+  // Prompts
+
+  addClick(x, y, label, isOnly) {
+    const kept = isOnly ? [] : this.active.clicks;
+    if (kept.length >= MAX_CLICKS) throw new Error(`The limit is ${MAX_CLICKS} clicks per object. Undo some.`);
+    this.edit({ clicks: [...kept, [x, y, label]], choices: kept.length ? this.active.choices : [this.active.choices[0], null] });
   }
 
   removeClick(index) {
@@ -87,21 +87,26 @@ export class Store {
     this.edit({ clicks, choices: index ? this.active.choices : [this.active.choices[0], null] });
   }
 
-  // Corners as they were set: the first is the green dot, the second the red one.
+  // A prompt other than a click makes other masks to choose from.
+  setPrompt(field, value) {
+    this.edit({ [field]: value, choices: [null, null] });
+  }
+
+  // The corners in the order in which they were set.
   setBox(box) {
-    this.edit({ box, choices: [null, null] });
+    this.setPrompt('box', box);
   }
 
-  addStroke(stroke) {
-    this.edit({ strokes: [...this.active.strokes, stroke], choices: [null, null] });
+  addStroke(field, stroke) {
+    this.setPrompt(field, [...this.active[field], stroke]);
   }
 
-  // From nothing: what was said before would not be "no prompt".
+  // Without a prompt, so it replaces all others.
   find() {
-    this.edit({ clicks: [], box: null, strokes: [], find: true, choices: [null, null] });
+    this.edit({ ...NO_PROMPTS, find: true, choices: [null, null] });
   }
 
-  // The mask is one of the start's three, or of the first click's.
+  // One of three masks: of those before any click, or of those after the first.
   choose(index) {
     const choices = this.active.choices.slice();
     choices[Math.min(this.active.clicks.length, 1)] = index;
@@ -113,9 +118,11 @@ export class Store {
     this.commit({ objects: [newObject(1)], active: 0 });
   }
 
+  // Objects
+
   addObject() {
     const { objects } = this.document;
-    if (objects.length >= MAX_OBJECTS) throw new Error(`At most ${MAX_OBJECTS} objects; remove one first.`);
+    if (objects.length >= MAX_OBJECTS) throw new Error(`The limit is ${MAX_OBJECTS} objects. Remove one first.`);
     const number = Math.max(...objects.map((object) => object.number)) + 1;
     this.commit({ objects: [...objects, newObject(number)], active: objects.length });
   }
@@ -127,7 +134,7 @@ export class Store {
     this.commit({ objects, active });
   }
 
-  // Looking at another object changes nothing that could be undone.
+  // Cannot be undone, since it changes no prompt.
   select(index) {
     this.document = { ...this.document, active: index };
     this.changed();
@@ -140,8 +147,8 @@ export class Store {
   }
 
   // For the server, which needs neither names nor colours.
-  state(picture, settings) {
-    const objects = this.document.objects.map(({ clicks, box, strokes, find, choices }) => ({ clicks, box, strokes, find, choices }));
-    return { picture, objects, active: this.document.active, settings };
+  state(image, settings) {
+    const objects = this.document.objects.map((object) => ({ ...promptsOf(object), choices: object.choices }));
+    return { image, objects, active: this.document.active, settings };
   }
 }

@@ -1,5 +1,5 @@
-// What both tabs are made of: a stage with its tools, a side of lists and settings, a line of words.
-// A tab says what is shown, what is asked of the server, and what its own buttons do.
+// What both tabs share: a stage with its tools, a side panel, and a status line. A subclass says what is
+// shown, what is sent to the server, and what its own buttons do.
 
 import { Client } from './client.js';
 import { Painter } from './painter.js';
@@ -7,22 +7,22 @@ import { Panel } from './panel.js';
 import { Stage } from './stage.js';
 import { View } from './view.js';
 
-const SIGN_AFTER = 80;
+const BUSY_DELAY = 80;
 
-export class Workbench {
-  // `parts`: Store and, if it is another, Stage; `values` of the settings; `asks`, where questions go.
-  constructor(root, base, { values, Store, Stage: OwnStage = Stage, asks = '' }) {
-    Object.assign(this, { root, base, values, picture: null, answer: null });
+export class Tab {
+  // `api` is the path of the tab's requests, `texts` as in `Panel`.
+  constructor(root, base, { settings, Store, Stage: OwnStage = Stage, api, texts, isVideo = false }) {
+    Object.assign(this, { root, base, settings, image: null, prediction: null });
     this.part = (name) => root.querySelector(`[data-${name}]`);
     this.store = new Store(() => this.changed());
     this.view = new View(this.part('stage'));
     this.painter = new Painter(this.part('stage'), this.view);
-    this.client = new Client(base + asks, {
-      answer: (answer, state) => this.answered(answer, state),
+    this.client = new Client(base + api, {
+      prediction: (prediction, state) => this.predicted(prediction, state),
       error: (error, state) => this.failed(error, state),
-      busy: (isBusy) => this.sign(isBusy && 'Computing'),
-      waiting: (words) => this.tell(words, 'waiting'),
-      sentAgain: () => this.sentAgain?.(),
+      busy: (isBusy) => this.showBusy(isBusy && 'Computing'),
+      waiting: (message) => this.showMessage(message, 'waiting'),
+      reopened: () => this.reopened?.(),
     });
     this.panel = new Panel(root, {
       removeClick: (i) => this.attempt(() => this.store.removeClick(i)),
@@ -31,10 +31,11 @@ export class Workbench {
       rename: (i, name) => this.store.rename(i, name),
       choose: (i) => this.store.choose(i),
       set: (name, value) => this.set(name, value),
-    });
+    }, texts);
+    this.panel.addTools(isVideo);
+    this.panel.addSettings(this.settings);
     this.stage = new OwnStage(this, this.part('canvas=marks'));
     this.listen();
-    this.panel.settings(this.values);
   }
 
   listen() {
@@ -51,49 +52,52 @@ export class Workbench {
       this.showZoom();
       this.painter.redraw();
     }).observe(this.part('stage'));
-    document.addEventListener('keydown', (event) => this.isShown && !event.defaultPrevented && this.anywhere(event));
+    document.addEventListener('keydown', (event) => this.isShown && !event.defaultPrevented && this.globalKey(event));
   }
 
-  // Whether this is the tab that is looked at.
+  // Whether this is the selected tab.
   get isShown() {
     return this.root.offsetParent !== null;
   }
 
-  // What is on the stage
+  // The stage
 
-  // A picture or a clip takes the place of the one before.
-  sizeUp({ width, height }) {
-    this.answer = null;
+  // Prepares for a new image or clip.
+  resetTo({ width, height }) {
+    this.prediction = null;
     this.store.reset();
-    this.view.picture = { width, height };
+    this.view.size = { width, height };
     this.panel.aspect = width / height;
     this.part('stage').style.setProperty('--ps-aspect', width / height);
     this.view.fit();
-    this.stage.under = {};
+    this.stage.draft = {};
     this.showZoom();
   }
 
   refresh() {
     const doc = { objects: this.store.shown, active: this.store.document.active };
-    this.painter.scene = { ...doc, answer: this.answer, ...this.stage.under };
+    this.painter.scene = { ...doc, prediction: this.prediction, ...this.stage.draft };
     this.painter.redraw();
-    this.panel.update(doc, this.answer);
-    for (const [name, yes] of Object.entries(this.can())) this.root.querySelector(`[data-do=${name}]`).disabled = !yes;
+    this.panel.update(doc, this.prediction);
+    for (const [name, isEnabled] of Object.entries(this.enabled())) this.button(name).disabled = !isEnabled;
     this.part('empty').hidden = Boolean(this.painter.image);
   }
 
-  // Which buttons make sense.
-  can() {
+  button(name) {
+    return this.part(`do=${name}`);
+  }
+
+  // Which buttons are enabled.
+  enabled() {
     return {
       undo: this.store.past.length, redo: this.store.future.length, find: this.painter.image,
       clear: this.store.document.objects.length > 1 || !this.store.isEmpty, add: this.painter.image,
     };
   }
 
-  // The view
-
-  moveView(how) {
-    how();
+  // Calls `change`, which moves or zooms the view.
+  moveView(change) {
+    change();
     this.showZoom();
     this.painter.redraw();
   }
@@ -107,7 +111,7 @@ export class Workbench {
   actions() {
     return {
       open: () => this.part('file').click(),
-      undo: () => (this.stage.under.corner ? this.stage.unfinish() : this.store.undo()),
+      undo: () => (this.stage.draft.corner ? this.stage.discardDraft() : this.store.undo()),
       redo: () => this.store.redo(),
       clear: () => this.store.clear(),
       find: () => this.store.find(),
@@ -119,14 +123,14 @@ export class Workbench {
     };
   }
 
-  do(what) {
-    if (['find', 'clear', 'add'].includes(what)) this.stage.unfinish();
-    return this.actions()[what]();
+  do(action) {
+    if (['find', 'clear', 'add'].includes(action)) this.stage.discardDraft();
+    return this.actions()[action]();
   }
 
   choice(name, value) {
-    if (name === 'tool') this.stage.tool = value;
-    else if (name === 'say') this.stage.say = value;
+    if (name === 'tool') this.stage.setTool(value);
+    else if (name === 'label') this.stage.label = value;
     else if (name === 'show') {
       this.painter.show = value;
       this.painter.redraw();
@@ -134,22 +138,22 @@ export class Workbench {
   }
 
   set(name, value) {
-    this.values[name] = value;
+    this.settings[name] = value;
     if (name === 'opacity') {
       this.painter.opacity = value;
       this.painter.redraw('above');
     } else if (!['hover', 'trim', 'soft'].includes(name)) this.changed();
   }
 
-  // For the server, areas are in pixels.
-  settings({ patch, pet_threshold, mask_threshold, alone }) {
-    const { width, height } = this.view.picture;
+  // The settings that the server needs, with areas in pixels.
+  serverSettings() {
+    const { patch, pet_threshold, mask_threshold, last_click_only, fill_holes, remove_islands } = this.settings;
+    const { width, height } = this.view.size;
     const pixels = (share) => Math.round(share * width * height);
-    const areas = { fill_holes: pixels(this.values.fill_holes), remove_islands: pixels(this.values.remove_islands) };
-    return { patch, pet_threshold, mask_threshold, alone, ...areas };
+    return { patch, pet_threshold, mask_threshold, last_click_only, fill_holes: pixels(fill_holes), remove_islands: pixels(remove_islands) };
   }
 
-  // Not all tabs have all tools.
+  // Selects one of a group of radio buttons, if this tab has it.
   pick(choice, value) {
     const input = this.root.querySelector(`[data-choice=${choice}] input[value=${value}]`);
     if (!input) return;
@@ -157,48 +161,47 @@ export class Workbench {
     this.choice(choice, value);
   }
 
-  // Keys that work wherever the focus is, but in a field.
-  anywhere(event) {
+  // Keys that work wherever the focus is, except in a text field.
+  globalKey(event) {
     if (event.target.closest?.('input[type=text], textarea, select')) return;
     const control = event.ctrlKey || event.metaKey;
     const key = event.key.toLowerCase();
     if (control && key === 'z') this.do(event.shiftKey ? 'redo' : 'undo');
     else if (control && key === 'y') this.do('redo');
-    else if (event.key === 'Escape') this.stage.unfinish();
+    else if (event.key === 'Escape') this.stage.discardDraft();
     else return;
     event.preventDefault();
   }
 
-  // Words
+  // The status line
 
-  // Whatever goes wrong is said on the page.
-  async attempt(act) {
+  // Errors become a message.
+  async attempt(action) {
     try {
-      await act();
+      await action();
     } catch (error) {
-      this.tell(error.message, 'error');
+      this.showMessage(error.message, 'error');
     }
   }
 
-  tell(words, kind = '', canRetry = false) {
-    this.part('words').textContent = words;
-    this.part('status').dataset.status = kind;
-    this.root.querySelector('[data-do=retry]').hidden = !canRetry;
+  showMessage(message, status = '', canRetry = false) {
+    this.part('message').textContent = message;
+    this.part('status').dataset.status = status;
+    this.button('retry').hidden = !canRetry;
   }
 
-  // What was said of the active object, as its answer tells it.
-  tellAbout(told) {
-    if (told) this.tell(told.words, told.region === 'background' ? 'background' : 'pet');
+  showObjectMessage(found) {
+    if (found) this.showMessage(found.message, found.region === 'background' ? 'background' : 'pet');
   }
 
-  // A sign of activity, unless it is over before it would be seen.
-  sign(words) {
-    clearTimeout(this.signTimer);
-    const sign = this.part('sign');
-    if (!words) sign.hidden = true;
+  // Nothing is shown if it is over within the delay.
+  showBusy(message) {
+    clearTimeout(this.busyTimer);
+    const busy = this.part('busy');
+    if (!message) busy.hidden = true;
     else {
-      this.part('sign-words').textContent = words;
-      this.signTimer = setTimeout(() => (sign.hidden = false), SIGN_AFTER);
+      this.part('busy-message').textContent = message;
+      this.busyTimer = setTimeout(() => (busy.hidden = false), BUSY_DELAY);
     }
   }
 }

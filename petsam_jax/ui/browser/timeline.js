@@ -1,37 +1,38 @@
-// The slider of frames, and above it which are tracked and where something was said.
+// The frame slider, and above it which frames are tracked and which have prompts.
 
 import { colourOf } from './store.js';
 
-// Half of the slider's thumb: so far from the sides the first and the last frame are.
+// The first and last frame are half a slider thumb from the sides.
 const INSET = 8;
-const BEFORE = 1;
+// As in `video_timeline.py`.
+const OUTDATED = 1;
 
 export class Timeline {
-  // `does` has scrub(frame).
-  constructor(part, does) {
-    [this.canvas, this.slider, this.told] = [part('line'), part('scrub'), part('at')];
-    this.slider.oninput = () => does.scrub(Number(this.slider.value));
+  // `onScrub(frame)` is called when the visitor moves the slider.
+  constructor(part, onScrub) {
+    [this.canvas, this.slider, this.position] = [part('timeline'), part('scrub'), part('position')];
+    this.slider.oninput = () => onScrub(Number(this.slider.value));
     new ResizeObserver(() => this.draw()).observe(this.canvas);
     this.reset(1);
   }
 
   reset(count) {
-    Object.assign(this, { count, line: new Uint8Array(count), objects: [], fps: 1 });
+    Object.assign(this, { count, states: new Uint8Array(count), objects: [], fps: 1 });
     this.slider.max = count - 1;
     this.slider.disabled = count < 2;
-    this.at(0);
+    this.showFrame(0);
   }
 
-  // From runs of states: 0 not tracked, 1 tracked before the prompts changed, 2 tracked.
-  setLine(runs) {
-    let at = 0;
-    for (let i = 0; i < runs.length; i += 2) this.line.fill(runs[i], at, (at += runs[i + 1]));
+  // From runs of states: 0 not tracked, 1 outdated, 2 tracked.
+  setStates(runs) {
+    let start = 0;
+    for (let i = 0; i < runs.length; i += 2) this.states.fill(runs[i], start, (start += runs[i + 1]));
   }
 
-  at(frame) {
+  showFrame(frame) {
     this.slider.value = frame;
     const seconds = (frame / this.fps).toFixed(1);
-    this.told.textContent = `${frame + 1} / ${this.count}`;
+    this.position.textContent = `${frame + 1} / ${this.count}`;
     this.slider.setAttribute('aria-valuetext', `frame ${frame + 1} of ${this.count}, ${seconds} seconds`);
   }
 
@@ -41,7 +42,7 @@ export class Timeline {
   }
 
   draw() {
-    const { canvas, count, line } = this;
+    const { canvas, count, states } = this;
     const ratio = window.devicePixelRatio || 1;
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
     Object.assign(canvas, { width: Math.round(width * ratio), height: Math.round(height * ratio) });
@@ -54,9 +55,9 @@ export class Timeline {
     context.fillStyle = style.getPropertyValue('--ps-accent');
     for (let start = 0; start < count; ) {
       let end = start + 1;
-      while (end < count && line[end] === line[start]) end += 1;
-      context.globalAlpha = line[start] === BEFORE ? 0.3 : 1;
-      if (line[start]) context.fillRect(x(start) - half, height - 4, x(end - 1) - x(start) + 2 * half, 3);
+      while (end < count && states[end] === states[start]) end += 1;
+      context.globalAlpha = states[start] === OUTDATED ? 0.3 : 1;
+      if (states[start]) context.fillRect(x(start) - half, height - 4, x(end - 1) - x(start) + 2 * half, 3);
       start = end;
     }
     context.globalAlpha = 1;

@@ -1,9 +1,9 @@
-// What the visitor said about a clip: as in `store.js`, but each object has prompts by frame, and the
-// active object's prompts are those on the frame that is shown.
+// The prompts of a clip: as in `store.js`, but each object has prompts by frame, and the active object's
+// prompts are those on the frame that is shown.
 
-import { Store, isEmpty } from './store.js';
+import { NO_PROMPTS, isEmpty, promptsOf } from './prompt_kinds.js';
+import { Store } from './store.js';
 
-const NOTHING = { clicks: [], box: null, strokes: [], find: false, choices: [null, null] };
 const MAX_FRAMES = 64;
 
 export class VideoStore extends Store {
@@ -13,32 +13,31 @@ export class VideoStore extends Store {
   }
 
   get shown() {
-    return this.document.objects.map((object) => ({ ...object, ...NOTHING, ...object.frames?.[this.frame] }));
+    return this.document.objects.map((object) => ({ ...object, ...NO_PROMPTS, choices: [null, null], ...object.frames?.[this.frame] }));
   }
 
   get isEmpty() {
-    return this.document.objects.every((object) => !this.promptsOf(object).length);
+    return this.document.objects.every((object) => !this.promptedFrames(object).length);
   }
 
-  // Frames where something was said about an object.
-  promptsOf(object) {
+  promptedFrames(object) {
     return Object.keys(object.frames ?? {}).map(Number);
   }
 
-  // On the shown frame, of the active object.
+  // Changes the active object on the shown frame.
   edit(change) {
     const { document: doc, frame } = this;
-    const { clicks, box, find } = { ...this.active, ...change };
+    const prompts = promptsOf({ ...this.active, ...change }, true);
     const frames = { ...doc.objects[doc.active].frames };
-    if (isEmpty({ clicks, box, find, strokes: [] })) delete frames[frame];
-    else frames[frame] = { clicks, box, find };
-    if (Object.keys(frames).length > MAX_FRAMES) throw new Error(`At most ${MAX_FRAMES} frames of an object have prompts; take some back.`);
+    if (isEmpty(prompts)) delete frames[frame];
+    else frames[frame] = prompts;
+    if (Object.keys(frames).length > MAX_FRAMES) throw new Error(`The limit is ${MAX_FRAMES} frames with prompts per object. Clear some.`);
     const objects = doc.objects.slice();
     objects[doc.active] = { ...objects[doc.active], frames };
     this.commit({ ...doc, objects });
   }
 
-  // A document knows the frame where it was made, for undo and redo to lead there.
+  // A document knows the frame on which it was made, so that undo and redo return there.
   commit(document) {
     super.commit({ ...document, frame: this.frame });
   }
@@ -54,7 +53,7 @@ export class VideoStore extends Store {
   }
 
   clearFrame() {
-    if (!isEmpty(this.active)) this.edit(NOTHING);
+    if (!isEmpty(this.active)) this.edit(NO_PROMPTS);
   }
 
   state(clip, settings) {

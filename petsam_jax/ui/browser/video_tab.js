@@ -1,43 +1,48 @@
-// The video tab: prompts on any frame, masks on all of them. As in `image_tab.js`, but what was tracked is
-// the server's: the page keeps what it was told of a frame until the prompts change.
+// The video tab: prompts on any frame, masks on all of them. As in `image_tab.js`, but tracked masks are
+// the server's: the page keeps a frame's prediction until the prompts change.
 
-import { exampleFile, examples } from './examples.js';
-import { takeFiles } from './file_input.js';
-import { LongWork } from './long_task.js';
-import { defaults } from './panel.js';
-import { Reel } from './frame_loader.js';
+import { addExamples, exampleFile } from './examples.js';
 import { download, stemOf } from './export.js';
+import { acceptFiles, openError } from './file_input.js';
+import { FrameLoader } from './frame_loader.js';
+import { LongTask } from './long_task.js';
+import { defaults } from './panel.js';
+import { Player } from './player.js';
+import { Tab } from './tab.js';
 import { Timeline } from './timeline.js';
 import { VideoStage, stepOf } from './video_stage.js';
 import { VideoStore } from './video_store.js';
-import { Workbench } from './tab.js';
 
-const WHAT_TO_DO = 'Click on the animal on any frame, or drag a box round it; then track it.';
-const EXAMPLES = [['kitten.mp4', 'A kitten, and a camera that moves', 'Made of the photo by Loliloli, public domain', 'kitten.webp']];
+const FIRST_STEP = 'Click on the animal on any frame, or drag a box around it. Then track it.';
+const EXAMPLES = [['kitten.mp4', 'A kitten, filmed by a moving camera', 'Made from the photo by Loliloli, public domain', 'kitten.webp']];
 const MEGA = 1e6;
 
 export function start(element, base) {
-  const app = new VideoApp(element.querySelector('[data-root]'), base);
-  element.petsam = app;
-  return app;
+  const tab = new VideoTab(element.querySelector('[data-root]'), base);
+  element.petsam = tab;
+  return tab;
 }
 
-// Nobody guesses it, and the same clip can be sent again under it.
+// Nobody can guess it, and the clip can be sent again under it.
 const newId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
 
-class VideoApp extends Workbench {
+class VideoTab extends Tab {
   constructor(root, base) {
     const { opacity, fill_holes, remove_islands, soft, patch, pet_threshold } = defaults();
-    super(root, base, { values: { opacity, fill_holes, remove_islands, soft, patch, pet_threshold }, Store: VideoStore, Stage: VideoStage, asks: 'clip/' });
-    Object.assign(this, { clip: null, version: 0, playing: false });
-    this.panel.nothing = 'not here';
-    this.timeline = new Timeline(this.part, { scrub: (frame) => this.scrub(frame) });
-    this.reel = new Reel(this);
-    this.work = new LongWork(this);
-    this.examples = examples(this.part('examples'), base, EXAMPLES, (name) => this.openExample(name));
-    takeFiles(this, 'video/', (file) => this.open(file));
-    // The server need not keep what nobody looks at; who comes back has the file still.
-    window.addEventListener('pagehide', () => this.clip && navigator.sendBeacon(`${base}clip/close?clip=${this.clip.id}`));
+    super(root, base, {
+      settings: { opacity, fill_holes, remove_islands, soft, patch, pet_threshold },
+      Store: VideoStore, Stage: VideoStage, api: 'video/', isVideo: true,
+      texts: { where: 'frame', empty: 'no mask on this frame' },
+    });
+    Object.assign(this, { clip: null, version: 0 });
+    this.player = new Player(this);
+    this.timeline = new Timeline(this.part, (frame) => this.player.scrub(frame));
+    this.frames = new FrameLoader(this);
+    this.task = new LongTask(this);
+    this.examples = addExamples(this.part('examples'), base, EXAMPLES, (name) => this.openExample(name));
+    acceptFiles(this, 'video/', (file) => this.open(file));
+    // The server need not keep a clip that nobody looks at; after going back, the page sends it again.
+    window.addEventListener('pagehide', () => this.clip && navigator.sendBeacon(`${base}video/close?clip=${this.clip.id}`));
     this.refresh();
     this.openExample(this.examples.first);
   }
@@ -49,167 +54,138 @@ class VideoApp extends Workbench {
     if (file) await this.open(file);
   }
 
-  // The newest clip wins over others that are still on their way.
+  // The newest clip wins over others that are still opening.
   async open(file) {
     const opening = (this.opening = {});
-    const most = Number(this.root.dataset.most);
-    this.work.stop();
-    this.client.forget();
-    this.sign('Reading the clip');
-    this.tell('');
+    this.task.stop();
+    this.client.cancel();
+    this.showBusy('Reading the video');
+    this.showMessage('');
     try {
-      if (file.size > most) throw new Error(`This file has ${Math.ceil(file.size / MEGA)} MB; at most ${most / MEGA} MB are taken.`);
+      const limit = Number(this.root.dataset.maxBytes);
+      if (file.size > limit) throw new Error(`This file has ${Math.ceil(file.size / MEGA)} MB; the limit is ${limit / MEGA} MB.`);
       const id = newId();
       const opened = await this.client.open(file, `open?clip=${id}`);
       if (this.opening !== opening) return;
-      this.clip = { ...opened, id, name: file.name || 'clip' };
-      this.startClip();
+      this.clipOpened({ ...opened, id, name: file.name || 'video' });
       this.examples.mark(file.name);
-      await this.reel.show(0);
+      await this.frames.show(0);
     } catch (error) {
-      if (this.opening === opening) this.tell(error.message, 'error');
+      if (this.opening === opening) this.showMessage(openError(file, error), 'error');
     } finally {
       if (this.opening === opening) {
         this.opening = null;
-        this.sign(this.client.running && 'Computing');
+        this.showBusy(this.client.running && 'Computing');
       }
     }
   }
 
-  startClip() {
-    this.playing = false;
-    this.sizeUp(this.clip);
+  clipOpened(clip) {
+    this.clip = clip;
+    this.player.playing = false;
+    this.resetTo(clip);
     this.painter.setImage(null);
-    this.reel.open(this.clip);
-    this.timeline.reset(this.clip.count);
-    this.timeline.fps = this.clip.fps;
-    this.tell(WHAT_TO_DO);
+    this.frames.open(clip);
+    this.timeline.reset(clip.count);
+    this.timeline.fps = clip.fps;
+    this.showMessage(FIRST_STEP);
   }
 
   // Frames
 
-  // A frame with what is known of it, once it is there.
-  put(frame, image, answer) {
+  showFrame(frame, image, prediction) {
     const isOther = frame !== this.store.frame;
-    if (isOther) this.stage.leaveFrame();
+    if (isOther) this.stage.frameChanged();
     this.store.frame = frame;
     this.painter.setImage(image);
-    this.answer = answer;
-    if (answer) this.painter.setMask(answer, this.store.shown);
-    if (!this.work.running && isOther) this.tellAbout(answer?.objects[this.store.document.active]);
-    if (this.reel.wanted == null) this.timeline.at(frame);
+    this.prediction = prediction;
+    if (prediction) this.painter.setMask(prediction, this.store.shown);
+    if (!this.task.running && isOther) this.showObjectMessage(prediction?.objects[this.store.document.active]);
+    if (this.frames.next == null) this.timeline.showFrame(frame);
     this.refresh();
   }
 
-  // What the visitor does himself ends what runs by itself.
-  scrub(frame) {
-    this.playing = false;
-    this.work.follows = false;
-    this.go(frame);
-  }
-
-  go(frame) {
-    if (!this.clip) return null;
-    const within = Math.min(Math.max(frame, 0), this.clip.count - 1);
-    this.timeline.at(within);
-    return this.reel.show(within);
-  }
-
-  step(by) {
-    this.scrub(Number(this.timeline.slider.value) + by);
-  }
-
-  async play() {
-    this.playing = !this.playing;
-    this.refresh();
-    const { clip } = this;
-    while (this.playing && clip === this.clip) {
-      const started = performance.now();
-      const next = this.store.frame + 1;
-      await this.go(next < clip.count ? next : 0);
-      await new Promise((resolve) => setTimeout(resolve, Math.max(0, 1000 / clip.fps - (performance.now() - started))));
-    }
-  }
-
-  // What was said, and what comes of it
+  // Prompts and predictions
 
   changed() {
     if (!this.clip) return;
     if (this.store.isEmpty) {
-      this.client.forget();
-      this.answer = null;
-      this.reel.forget();
-      this.timeline.line.fill(0);
+      this.client.cancel();
+      this.prediction = null;
+      this.frames.forget();
+      this.timeline.states.fill(0);
       this.painter.clearMask();
-      this.tell(WHAT_TO_DO);
-    } else this.client.ask(this.state());
-    // Undoing leads to where it was done.
-    if (this.store.frame !== Number(this.timeline.slider.value)) this.go(this.store.frame);
+      this.showMessage(FIRST_STEP);
+    } else this.client.segment(this.state());
+    // Undo returns to the frame of the change.
+    if (this.store.frame !== Number(this.timeline.slider.value)) this.player.go(this.store.frame);
     this.refresh();
   }
 
   state() {
-    return this.store.state(this.clip.id, this.settings(this.values));
+    return this.store.state(this.clip.id, this.serverSettings());
   }
 
-  // What the server told of a frame, for the next time that it is shown.
-  heard(answer) {
-    const { reel, timeline } = this;
-    if (answer.version !== this.version) reel.forget();
-    this.version = answer.version;
-    reel.answers.set(answer.frame, answer);
-    if (answer.line) timeline.setLine(answer.line);
+  // Keeps a frame's prediction for the next time that it is shown.
+  storePrediction(prediction) {
+    const { frames, timeline } = this;
+    if (prediction.version !== this.version) frames.forget();
+    this.version = prediction.version;
+    frames.predictions.set(prediction.frame, prediction);
+    if (prediction.timeline) timeline.setStates(prediction.timeline);
     timeline.update(this.store.document.objects);
   }
 
-  answered(answer, state) {
+  predicted(prediction, state) {
     if (state.clip !== this.clip?.id || this.store.isEmpty) return;
-    this.heard(answer);
-    if (answer.frame !== this.store.frame) {
-      this.reel.show(this.store.frame);
+    this.storePrediction(prediction);
+    if (prediction.frame !== this.store.frame) {
+      this.frames.show(this.store.frame);
       return;
     }
-    this.answer = answer;
-    this.painter.setMask(answer, this.store.shown);
-    if (this.lost) this.tell(this.lost, 'error');
-    else if (!this.work.running) this.tellAbout(answer.objects[state.active]);
-    this.lost = null;
+    this.prediction = prediction;
+    this.painter.setMask(prediction, this.store.shown);
+    if (this.lossMessage) this.showMessage(this.lossMessage, 'error');
+    else if (!this.task.running) this.showObjectMessage(prediction.objects[state.active]);
+    this.lossMessage = null;
     this.refresh();
   }
 
-  // The server had dropped the clip, and has it again: but not what was said, and nothing tracked.
-  sentAgain() {
+  // The clip had expired and is open again, but without prompts and tracked masks.
+  reopened() {
     if (this.opening || this.store.isEmpty) return;
-    const hadTracked = this.timeline.line.some(Boolean);
-    this.reel.forget();
-    this.timeline.line.fill(0);
-    this.client.ask(this.state());
-    if (hadTracked) this.lost = 'The server had let go of this clip and of what was tracked. It is open again: track it once more.';
+    const wasTracked = this.timeline.states.some(Boolean);
+    this.frames.forget();
+    this.timeline.states.fill(0);
+    this.client.segment(this.state());
+    if (wasTracked) this.lossMessage = 'The video expired and was reloaded. Please track again.';
   }
 
   failed(error, state) {
-    if (state.clip === this.clip?.id) this.tell(error.message, 'error', true);
+    if (state.clip === this.clip?.id) this.showMessage(error.message, 'error', true);
   }
 
-  // Long work
+  // Long tasks
 
   track() {
-    this.playing = false;
+    this.player.playing = false;
     const body = { state: this.state(), both: this.part('both').checked };
-    return this.work.run('track', body, ['Tracking', 'Tracked'], (told) => {
-      this.heard(told);
-      this.timeline.line[told.frame] = 2;
-      if (this.work.follows) this.go(told.frame);
-      else if (told.frame === this.store.frame) this.reel.show(told.frame);
+    const messages = { running: 'Tracking', finished: (summary) => `Tracked ${summary}.` };
+    return this.task.run('track', body, messages, (prediction) => {
+      this.storePrediction(prediction);
+      this.timeline.states[prediction.frame] = 2;
+      if (this.task.follows) this.player.go(prediction.frame);
+      else if (prediction.frame === this.store.frame) this.frames.show(prediction.frame);
     });
   }
 
   async save(format) {
-    const { clip, painter, values } = this;
-    const body = { state: this.state(), kind: painter.show, format, opacity: values.opacity, soft: values.soft };
-    const isDone = await this.work.run('save', body, ['Making the video', 'The video is made']);
-    const name = `${stemOf(clip.name)}-${painter.show}`;
-    if (isDone) download(`${this.base}clip/film?clip=${clip.id}&name=${encodeURIComponent(name)}`, `${name}.${format}`);
+    const { clip, painter, settings } = this;
+    const body = { state: this.state(), kind: painter.show, format, opacity: settings.opacity, soft: settings.soft };
+    const stem = `${stemOf(clip.name)}-${painter.show}`;
+    const messages = { running: 'Saving', finished: () => `Saved ${stem}.${format}.` };
+    const isDone = await this.task.run('export', body, messages);
+    if (isDone) download(`${this.base}video/download?clip=${clip.id}&name=${encodeURIComponent(stem)}`, `${stem}.${format}`);
   }
 
   // Buttons and keys
@@ -220,41 +196,42 @@ class VideoApp extends Workbench {
   }
 
   set(name, value) {
-    // Settings are about all frames.
-    this.reel.forget();
+    // A setting applies to all frames.
+    this.frames.forget();
     super.set(name, value);
   }
 
   refresh() {
-    if (!this.work) return;
+    if (!this.task) return;
     super.refresh();
-    const { running } = this.work;
+    const { running } = this.task;
     this.timeline.update(this.store.document.objects);
-    this.root.querySelector('[data-do=track]').hidden = Boolean(running);
-    this.root.querySelector('[data-do=stop]').hidden = !running;
-    this.root.querySelector('[data-do=save-mp4]').title = this.isClear ? 'An mp4 cannot be transparent; take GIF or WebP' : 'Smallest';
-    this.root.querySelector('[data-do=play]').setAttribute('aria-pressed', this.playing);
+    this.button('track').hidden = Boolean(running);
+    this.button('stop').hidden = !running;
+    this.button('save-mp4').title = this.isTransparent ? 'An mp4 cannot be transparent; use GIF or WebP' : 'The smallest file';
+    this.button('play').setAttribute('aria-pressed', this.player.playing);
   }
 
-  get isClear() {
+  get isTransparent() {
     return this.painter.show === 'cutout';
   }
 
-  can() {
-    const isReady = this.clip && !this.work.running && !this.store.isEmpty;
+  enabled() {
+    const isReady = this.clip && !this.task.running && !this.store.isEmpty;
+    const active = this.store.document.objects[this.store.document.active];
     return {
-      ...super.can(), play: this.clip, track: isReady,
-      'save-mp4': isReady && !this.isClear, 'save-gif': isReady, 'save-webp': isReady,
-      'clear-frame': this.store.document.objects.length && this.store.promptsOf(this.store.document.objects[this.store.document.active]).includes(this.store.frame),
+      ...super.enabled(), play: this.clip, track: isReady,
+      'save-mp4': isReady && !this.isTransparent, 'save-gif': isReady, 'save-webp': isReady,
+      'clear-frame': active && this.store.promptedFrames(active).includes(this.store.frame),
     };
   }
 
   actions() {
     return {
       ...super.actions(),
-      play: () => this.play(),
+      play: () => this.player.play(),
       track: () => this.track(),
-      stop: () => this.work.stop(),
+      stop: () => this.task.stop(),
       'save-mp4': () => this.save('mp4'),
       'save-gif': () => this.save('gif'),
       'save-webp': () => this.save('webp'),
@@ -262,14 +239,14 @@ class VideoApp extends Workbench {
     };
   }
 
-  anywhere(event) {
+  globalKey(event) {
     const isField = event.target.closest?.('input, textarea, select');
     const isPlain = !(event.ctrlKey || event.metaKey || event.altKey);
     const step = stepOf(event);
-    if (isPlain && step && !isField) this.step(step);
-    else if (isPlain && !isField && event.key.toLowerCase() === 'k') this.play();
-    else if (isPlain && !isField && event.key.toLowerCase() === 't' && this.can().track) this.attempt(() => this.track());
-    else return super.anywhere(event);
+    if (isPlain && step && !isField) this.player.step(step);
+    else if (isPlain && !isField && event.key.toLowerCase() === 'k') this.player.play();
+    else if (isPlain && !isField && event.key.toLowerCase() === 't' && this.enabled().track) this.attempt(() => this.track());
+    else return super.globalKey(event);
     return event.preventDefault();
   }
 }
