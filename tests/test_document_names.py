@@ -63,7 +63,6 @@ PATH = re.compile(r"[\w.*-]*/[\w./*-]*|[\w*-]+\.(?:py|js|css|html|md|cff|toml|we
 PACKAGES = ("petsam_jax", "configs", "benchmarks", "tests", "docs", ".ci")
 # Files of users and of runs, and names of other projects.
 NOT_OURS = {"images/", "masks/", "train/", "valid/", "test/", "sheets/", "davis/dog"}
-NOT_OURS |= {"mask_values.py", "models/prompting.py"}
 NOT_OURS |= {"davis/dog/frames", "image/iou_first", "image/iou_last", "event_id"}
 
 
