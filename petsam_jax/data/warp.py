@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from petsam_jax.data.sources import Example
+from petsam_jax.files.resample import stretch
 from petsam_jax.mask_values import IGNORE, PET
 from petsam_jax.normalise import MEAN_COLOUR
 
@@ -103,8 +104,7 @@ def warp_image(image: Image.Image, matrix: Matrix, size: int) -> Image.Image:
     """`size` x `size` pixels of an RGB image; outside the source is the mean colour."""
     box = _upright_box(image, matrix, size)
     if box is not None:
-        # Averages over all source pixels; an affine transform would only see 2 x 2 of them.
-        small = image.resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
+        small = stretch(image, size, box)
         flipped = matrix[0, 0] < 0
         return small.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else small
     step = float(np.linalg.norm(matrix[:, :2], axis=0).min())

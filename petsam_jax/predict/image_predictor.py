@@ -27,8 +27,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from petsam_jax.checkpoint import load_model
-from petsam_jax.data.warp import view_matrix, warp_image
 from petsam_jax.files.images import AnyImage, load_image
+from petsam_jax.files.resample import stretch
 from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.layers import Conv, Linear, UpConv
 from petsam_jax.models.position import MASK_STRIDE
@@ -160,11 +160,9 @@ class ImagePredictor:
         return encoded
 
     def _model_input(self, image: AnyImage) -> tuple[tuple[int, int], UInt8[np.ndarray, "s s 3"]]:
-        """Height and width, and the picture stretched to the model's square as in training."""
+        """Height and width, and the image stretched to the model's square as in training."""
         pixels = load_image(image)
-        picture = Image.fromarray(pixels)
-        square = warp_image(picture, view_matrix(picture.size, self.size), self.size)
-        return pixels.shape[:2], np.asarray(square)
+        return pixels.shape[:2], np.asarray(stretch(Image.fromarray(pixels), self.size))
 
     def _encode_step(
         self, parameters: dict, image: UInt8[Array, "b h w 3"]
