@@ -1,4 +1,4 @@
-"""`petsam segment`: its files hold the predictor's masks, and bad pictures stop nothing."""
+"""`petsam segment`: its files hold the predictor's masks, and bad images stop nothing."""
 
 import json
 import weakref
@@ -21,7 +21,7 @@ ALL = "mask,cutout,overlay,yolo,labelme,coco,polygons"
 
 @pytest.fixture(scope="module")
 def model():
-    """A predictor of the smallest model with random weights."""
+    """A predictor with random weights of the smallest model."""
     config = load_config("tiny", ["data.size=64"])
     rng = np.random.default_rng(0)
     shapes = model_shapes(config)
@@ -31,7 +31,7 @@ def model():
 
 @pytest.fixture
 def predictor(model, monkeypatch):
-    """What every checkpoint opens as."""
+    """The predictor that every checkpoint opens as."""
     monkeypatch.setattr(
         ImagePredictor, "from_checkpoint", lambda directory, step=None, dtype=None: model
     )
@@ -40,7 +40,7 @@ def predictor(model, monkeypatch):
 
 @pytest.fixture
 def photos(tmp_path, rng):
-    """A folder with three pictures of different sizes, one of them in a folder of its own."""
+    """A folder with three images of different sizes, one of them in a subfolder."""
     folder = tmp_path / "photos"
     (folder / "tabby").mkdir(parents=True)
     for name, size in (("a.png", (40, 50)), ("b.png", (64, 48)), ("tabby/a.png", (33, 21))):
@@ -53,8 +53,8 @@ def run(*argv):
     return segment.main([str(arg) for arg in argv])
 
 
-def asked(predictor, path, **prompts):
-    """What the predictor says itself."""
+def predicted(predictor, path, **prompts):
+    """The predictor's own result."""
     return predictor.predict(image=predictor.encode(path), **prompts)
 
 
@@ -74,28 +74,28 @@ def test_all_formats_hold_the_masks_of_the_predictor(predictor, photos, tmp_path
     coco = json.loads((out / "coco.json").read_text())
     assert [image["file_name"] for image in coco["images"]] == ["a.png", "b.png", "tabby/a.png"]
     for stem, annotation in zip(stems, coco["annotations"], strict=True):
-        said = asked(predictor, photos / f"{stem}.png")
-        np.testing.assert_array_equal(mask_of(out / f"{stem}_mask.png"), said.masks[0])
-        np.testing.assert_array_equal(decode_rle(annotation["segmentation"]), said.masks[0])
-        assert annotation["score"] == pytest.approx(float(said.iou_pred[0]), abs=1e-4)
+        result = predicted(predictor, photos / f"{stem}.png")
+        np.testing.assert_array_equal(mask_of(out / f"{stem}_mask.png"), result.masks[0])
+        np.testing.assert_array_equal(decode_rle(annotation["segmentation"]), result.masks[0])
+        assert annotation["score"] == pytest.approx(float(result.iou_pred[0]), abs=1e-4)
         pixels = np.asarray(Image.open(photos / f"{stem}.png"))
         alpha = np.asarray(Image.open(out / f"{stem}_cutout.png"))[..., 3]
-        assert (alpha == 255).sum() == said.masks[0].sum()
+        assert (alpha == 255).sum() == result.masks[0].sum()
         assert Image.open(out / f"{stem}_overlay.jpg").size == pixels.shape[1::-1]
-        told = json.loads((out / f"{stem}.json").read_text())
-        there = (out / f"{stem}.json").parent / told["imagePath"]
-        assert there.resolve() == photos / f"{stem}.png"
-    said = capsys.readouterr()
-    assert said.out == f"{out}: 3 of 3 pictures as {ALL.replace(',', ', ')}\n"
-    assert [line[:4] for line in said.err.splitlines()] == ["[1/3", "[2/3", "[3/3"]
+        label = json.loads((out / f"{stem}.json").read_text())
+        path = (out / f"{stem}.json").parent / label["imagePath"]
+        assert path.resolve() == photos / f"{stem}.png"
+    printed = capsys.readouterr()
+    assert printed.out == f"{out}: 3 of 3 images as {ALL.replace(',', ', ')}\n"
+    assert [line[:4] for line in printed.err.splitlines()] == ["[1/3", "[2/3", "[3/3"]
 
 
 def test_points_and_a_box_are_of_one_object(predictor, photos, tmp_path):
     flags = ["--point", "20,10", "--point", "3,4,0", "--box", "2,2,30,40"]
     assert run(photos / "b.png", *flags, "--out", tmp_path, "--format", "mask") == 0
-    said = asked(predictor, photos / "b.png", points=[(20, 10), (3, 4)], labels=[1, 0],
+    result = predicted(predictor, photos / "b.png", points=[(20, 10), (3, 4)], labels=[1, 0],
                  boxes=(2, 2, 30, 40))  # fmt: skip
-    np.testing.assert_array_equal(mask_of(tmp_path / "b_mask.png"), said.masks[0])
+    np.testing.assert_array_equal(mask_of(tmp_path / "b_mask.png"), result.masks[0])
 
 
 def test_several_boxes_are_an_object_each(predictor, photos, tmp_path):
@@ -103,9 +103,9 @@ def test_several_boxes_are_an_object_each(predictor, photos, tmp_path):
     flags = [f"--box={','.join(map(str, box))}" for box in boxes]
     flags += ["--out", tmp_path, "--format", "coco,cutout,mask", "--full-size"]
     assert run(photos / "b.png", *flags) == 0
-    said = asked(predictor, photos / "b.png", boxes=boxes)
+    result = predicted(predictor, photos / "b.png", boxes=boxes)
     read = json.loads((tmp_path / "coco.json").read_text())["annotations"]
-    for number, (annotation, masks) in enumerate(zip(read, said.masks, strict=True), start=1):
+    for number, (annotation, masks) in enumerate(zip(read, result.masks, strict=True), start=1):
         np.testing.assert_array_equal(decode_rle(annotation["segmentation"]), masks[0])
         alpha = np.asarray(Image.open(tmp_path / f"b_cutout_{number}.png"))[..., 3]
         np.testing.assert_array_equal(alpha > 0, masks[0])
@@ -117,26 +117,26 @@ def test_a_mask_is_a_first_guess(predictor, photos, tmp_path):
     guess[10:40, 5:50] = True
     Image.fromarray(guess).save(tmp_path / "guess.png")
     assert run(photos / "b.png", "--mask", tmp_path / "guess.png", "--out", tmp_path / "out") == 0
-    said = asked(predictor, photos / "b.png", mask_input=predictor.mask_prompt(guess))
-    np.testing.assert_array_equal(mask_of(tmp_path / "out" / "b_mask.png"), said.masks[0])
+    result = predicted(predictor, photos / "b.png", mask_input=predictor.mask_prompt(guess))
+    np.testing.assert_array_equal(mask_of(tmp_path / "out" / "b_mask.png"), result.masks[0])
 
 
-def test_a_mask_of_another_size_is_told_with_both_sizes(predictor, photos, tmp_path, capsys):
+def test_a_mask_of_another_size_is_an_error_with_both_sizes(predictor, photos, tmp_path, capsys):
     Image.new("1", (10, 12)).save(tmp_path / "guess.png")
     assert run(photos / "b.png", "--mask", tmp_path / "guess.png", "--out", tmp_path / "out") == 1
-    assert "has 64 x 48 pixels, the --mask 10 x 12" in capsys.readouterr().err
+    assert "has 64 x 48 pixels and the mask 10 x 12" in capsys.readouterr().err
 
 
-def test_bad_pictures_stop_nothing_and_are_listed(predictor, photos, tmp_path, capsys):
+def test_bad_images_stop_nothing_and_are_listed(predictor, photos, tmp_path, capsys):
     (photos / "aa.jpg").write_text("not a picture")
     data = (photos / "b.png").read_bytes()
     (photos / "cut.png").write_bytes(data[: len(data) // 2])
-    (photos / "notes.txt").write_text("no picture, and nobody says so")
-    # In the two larger pictures; beyond the third.
+    (photos / "notes.txt").write_text("ignored without a message")
+    # Inside the two larger images, outside the third.
     assert run(photos, "--point", "35,10", "--out", tmp_path / "out", "--format", "mask,coco") == 1
-    said = capsys.readouterr()
-    assert "2 of 5 pictures" in said.out
-    failed = [line for line in said.err.splitlines() if line.startswith("failed: ")]
+    printed = capsys.readouterr()
+    assert "2 of 5 images" in printed.out
+    failed = [line for line in printed.err.splitlines() if line.startswith("failed: ")]
     assert len(failed) == 3 and all(str(photos) in line for line in failed)
     assert f"{photos / 'aa.jpg'}: not an image" in failed[0]
     assert f"{photos / 'cut.png'}: damaged or truncated PNG" in failed[1]
@@ -146,18 +146,18 @@ def test_bad_pictures_stop_nothing_and_are_listed(predictor, photos, tmp_path, c
     assert len(json.loads((tmp_path / "out" / "coco.json").read_text())["images"]) == 2
 
 
-def test_pictures_of_the_same_name_are_told_apart(predictor, photos, tmp_path, capsys):
+def test_images_of_the_same_name_get_numbers(predictor, photos, tmp_path, capsys):
     Image.open(photos / "b.png").transpose(Image.Transpose.ROTATE_90).save(photos / "a.bmp")
     out = tmp_path / "out"
     assert run(photos / "a.png", photos / "a.bmp", photos / "tabby" / "a.png", "--out", out) == 0
     sizes = [Image.open(out / f"{stem}_mask.png").size for stem in ("a", "a-2", "a-3")]
     assert sizes == [(40, 50), (48, 64), (33, 21)]
-    assert f"{photos / 'a.bmp'}: another picture has this name, so it is a-2" in (
+    assert f"{photos / 'a.bmp'}: another image has this name; results are named a-2" in (
         capsys.readouterr().err
     )
 
 
-def test_what_is_there_with_too_small_a_probability_is_left_out(predictor, photos, tmp_path):
+def test_objects_with_too_low_a_score_are_dropped(predictor, photos, tmp_path):
     flags = ["--min-score", "1", "--format", ALL, "--out", tmp_path]
     assert run(photos / "b.png", *flags) == 0
     assert not mask_of(tmp_path / "b_mask.png").any()
@@ -166,15 +166,15 @@ def test_what_is_there_with_too_small_a_probability_is_left_out(predictor, photo
     assert not list(tmp_path.glob("b_cutout*"))
 
 
-def test_masks_are_cleaned_as_said(predictor, photos, tmp_path):
+def test_masks_are_cleaned_as_the_flags_say(predictor, photos, tmp_path):
     flags = ["--fill-holes", "50", "--remove-islands", "60", "--mask-threshold", "-0.5"]
     assert run(photos / "b.png", *flags, "--out", tmp_path) == 0
-    said = asked(predictor, photos / "b.png", mask_threshold=-0.5, fill_hole_area=50,
+    result = predicted(predictor, photos / "b.png", mask_threshold=-0.5, fill_hole_area=50,
                  max_sprinkle_area=60)  # fmt: skip
-    np.testing.assert_array_equal(mask_of(tmp_path / "b_mask.png"), said.masks[0])
+    np.testing.assert_array_equal(mask_of(tmp_path / "b_mask.png"), result.masks[0])
 
 
-def test_an_accelerator_gets_several_pictures_at_once(predictor, photos, tmp_path, monkeypatch):
+def test_an_accelerator_gets_several_images_at_once(predictor, photos, tmp_path, monkeypatch):
     encode, sizes = predictor.encode_many, []
 
     def one_by_one(images):
@@ -188,13 +188,11 @@ def test_an_accelerator_gets_several_pictures_at_once(predictor, photos, tmp_pat
     assert run(photos, "--out", tmp_path / "out") == 1
     assert sizes == [1, 2]
     for stem in ("a", "b", "tabby/a"):
-        said = asked(predictor, photos / f"{stem}.png").masks[0]
-        np.testing.assert_array_equal(mask_of(tmp_path / "out" / f"{stem}_mask.png"), said)
+        result = predicted(predictor, photos / f"{stem}.png").masks[0]
+        np.testing.assert_array_equal(mask_of(tmp_path / "out" / f"{stem}_mask.png"), result)
 
 
-def test_no_more_than_a_few_pictures_are_held_however_many_there_are(
-    predictor, tmp_path, monkeypatch
-):
+def test_only_a_few_images_are_held_at_a_time(predictor, tmp_path, monkeypatch):
     photos, number = tmp_path / "photos", 100
     photos.mkdir()
     for i in range(number):
@@ -211,7 +209,7 @@ def test_no_more_than_a_few_pictures_are_held_however_many_there_are(
     monkeypatch.setattr(segment_images, "find_objects", watched)
     assert run(photos, "--quiet", "--out", tmp_path / "out", "--format", "mask,coco") == 0
     assert len(masks) == number and max(held) <= 4
-    # Of the picture in hand and of those whose program is still running.
+    # Those of the current image, and of images whose program still runs.
     assert max(arrays) - min(arrays) <= 10
     assert len(json.loads((tmp_path / "out" / "coco.json").read_text())["images"]) == number
 
@@ -227,15 +225,15 @@ def test_ctrl_c_keeps_what_is_done(predictor, photos, tmp_path, capsys, monkeypa
 
     monkeypatch.setattr(predictor, "encode_many", interrupted)
     assert run(photos, "--out", tmp_path / "out", "--format", "coco,mask") == 130
-    assert "stopped after 2 of 3 pictures" in capsys.readouterr().err
+    assert "stopped after 2 of 3 images" in capsys.readouterr().err
     assert len(json.loads((tmp_path / "out" / "coco.json").read_text())["images"]) == 2
     assert (tmp_path / "out" / "b_mask.png").is_file()
 
 
-def test_results_within_the_folder_are_not_its_pictures_the_next_time(predictor, photos, capsys):
+def test_results_inside_the_folder_are_not_segmented_the_next_time(predictor, photos, capsys):
     for _ in range(2):
         assert run(photos, "--out", photos / "out", "--format", "mask,overlay") == 0
-        assert "3 of 3 pictures" in capsys.readouterr().out
+        assert "3 of 3 images" in capsys.readouterr().out
 
 
 def nothing(tmp_path):
@@ -252,14 +250,14 @@ def file_for_out(tmp_path):
     return ["photos", "--out", "file/out"], "--out file/out: not writable"
 
 
-def among_the_pictures(tmp_path):
-    return ["photos", "--out", "photos"], "is a folder of pictures, and mask would be taken"
+def among_the_images(tmp_path):
+    return ["photos", "--out", "photos"], "is an input folder: the next run would segment mask"
 
 
-def over_a_picture(tmp_path):
+def over_an_image(tmp_path):
     (tmp_path / "photos" / "a.png").rename(tmp_path / "photos" / "b_mask.png")
-    pictures = ["photos/b.png", "photos/b_mask.png"]
-    return [*pictures, "--out", "photos"], "photos/b_mask.png is one of the pictures"
+    images = ["photos/b.png", "photos/b_mask.png"]
+    return [*images, "--out", "photos"], "photos/b_mask.png is one of the images"
 
 
 def twice(tmp_path):
@@ -274,9 +272,9 @@ def twice(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "prepare", [nothing, missing, file_for_out, among_the_pictures, over_a_picture, twice]
+    "prepare", [nothing, missing, file_for_out, among_the_images, over_an_image, twice]
 )
-def test_what_cannot_work_is_told_before_a_model_is_opened(
+def test_bad_paths_are_reported_before_a_model_is_opened(
     prepare, photos, tmp_path, capsys, monkeypatch
 ):
     def opened(*args, **options):
@@ -292,28 +290,31 @@ def test_what_cannot_work_is_told_before_a_model_is_opened(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--point", "3"], "'3': want X,Y or X,Y,0, in pixels"),
+        (["--point", "3"], "'3': expected X,Y or X,Y,0, in pixels"),
         (["--point", "3,4,2"], "the third number is 1, in, or 0, out"),
-        (["--point", "3,nan"], "want X,Y"),
-        (["--box", "1,2,3"], "want X0,Y0,X1,Y1"),
+        (["--point", "3,nan"], "expected X,Y"),
+        (["--box", "1,2,3"], "expected X0,Y0,X1,Y1"),
         (["--format", "mask,cutuot"], "no format 'cutuot'; did you mean cutout?"),
         (["--format", "gif"], "no format 'gif'; there are mask, cutout"),
-        (["--auto", "--box", "1,2,3,4"], "--auto is without prompts, and here is --box"),
-        (["--box", "1,2,3,4", "--box", "1,2,3,4", "--point", "1,2"], "beside it at most one --box"),
-        (["--min-score", "2"], "want a number from 0 to 1"),
-        (["--soft", "-1"], "want a number of 0 or more"),
-        (["--fill-holes", "-1"], "want a number of pixels, 0 or more"),
-        (["--background", "whit"], "no colour; write white"),
-        (["--step", "3"], "--step: say of which checkpoint, with --ckpt DIR"),
+        (["--auto", "--box", "1,2,3,4"], "--auto: cannot be combined with --box"),
+        (
+            ["--box", "1,2,3,4", "--box", "1,2,3,4", "--point", "1,2"],
+            "--point: cannot be combined with more than one --box",
+        ),
+        (["--min-score", "2"], "expected a number from 0 to 1"),
+        (["--soft", "-1"], "expected a number of 0 or more"),
+        (["--fill-holes", "-1"], "expected a number of pixels, 0 or more"),
+        (["--background", "whit"], "not a colour; write white"),
+        (["--step", "3"], "--step: name its checkpoint with --ckpt DIR"),
         (["clip.mp4"], "clip.mp4 is a video: petsam track"),
     ],
 )
-def test_wrong_flags_say_what_is_right(flags, words, capsys):
+def test_wrong_flags_are_errors_with_what_is_expected(flags, words, capsys):
     with pytest.raises(SystemExit) as ended:
         run("cat.jpg", "--out", "out", *flags)
     assert ended.value.code == 2 and words in capsys.readouterr().err
 
 
-def test_a_missing_checkpoint_is_told_by_its_name(photos, tmp_path, capsys):
+def test_a_missing_checkpoint_is_named(photos, tmp_path, capsys):
     assert run(photos, "--out", tmp_path / "out", "--ckpt", tmp_path / "none") == 1
     assert f"{tmp_path / 'none'}: no such checkpoint directory" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`petsam track`: files of every format, prompts anywhere, runs that are stopped, bad flags."""
+"""`petsam track`: files of every format, prompts anywhere, interrupted runs, wrong flags."""
 
 import argparse
 import re
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
+from tqdm import tqdm
 
 from petsam_jax.checkpoint import save_weights
 from petsam_jax.cli import track
@@ -45,9 +46,9 @@ def pictures(folder):
     return [np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]
 
 
-def expected(clip, *say):
+def expected(clip, *calls):
     session = shipped_predictor().open(clip)
-    for name, *given in say:
+    for name, *given in calls:
         getattr(session, name)(*given)
     return session
 
@@ -66,8 +67,8 @@ def test_files_of_every_format(clip, tmp_path, capsys):
     np.testing.assert_array_equal(cutouts[..., 3] == 255, np.array(masks).any(axis=1))
     video = open_clip(out)
     assert video.count == COUNT and video.size == (SIDE, SIDE)
-    told = f"{out}, {tmp_path / 'out-cutout'}, {tmp_path / 'out-masks'}: {COUNT} frames"
-    assert told in capsys.readouterr().out
+    printed = f"{out}, {tmp_path / 'out-cutout'}, {tmp_path / 'out-masks'}: {COUNT} frames"
+    assert printed in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
@@ -136,33 +137,33 @@ def test_a_mask_file_and_no_prompt_at_all(clip, tmp_path, capsys, rng):
     if pet.any():
         assert code == 0 and (pictures(tmp_path / "b-masks")[0] > 0).sum() == pet.sum()
     else:
-        assert code == 1 and "no pet is found on frame 0" in capsys.readouterr().err
+        assert code == 1 and "no pet found on frame 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("frame, done", [(0, [0, 1, 2, 3]), (6, [3, 4, 5])])
 def test_ctrl_c_leaves_what_is_done(clip, tmp_path, capsys, monkeypatch, frame, done):
-    """On the way on, and on the way back from the prompted frame."""
-    steps = track.Progress.step
+    """On the way forward and on the way back from the prompted frame."""
+    update = tqdm.update
 
-    def step(self):
-        steps(self)
-        if self._done == 4:
+    def interrupted(self, n=1):
+        update(self, n)
+        if self.n == 4:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(track.Progress, "step", step)
+    monkeypatch.setattr(tqdm, "update", interrupted)
     out = tmp_path / "out.mp4"
     flags = ["--frame", str(frame), *POINT, "--format", "overlay,masks"]
     assert track.main([str(clip), "--out", str(out), *flags]) == 130
     assert open_clip(out).count == len(done)
     names = [path.stem for path in sorted((tmp_path / "out-masks").iterdir())]
     assert names == [f"{number:05}" for number in done]
-    told = f"interrupted by SIGINT; {len(done)} of {COUNT} frames are done"
-    assert told in capsys.readouterr().err
+    printed = f"interrupted by SIGINT; {len(done)} of {COUNT} frames are done"
+    assert printed in capsys.readouterr().err
     # Python's own handler is back.
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_program_that_is_ended_leaves_a_video_that_plays(tmp_path):
+def test_a_terminated_program_leaves_a_video_that_plays(tmp_path):
     """The command itself, with weights from a file, on a clip that it could not finish in time."""
     config = shipped_predictor().config.copy_and_resolve_references()
     with config.unlocked():
@@ -184,17 +185,17 @@ def test_a_program_that_is_ended_leaves_a_video_that_plays(tmp_path):
         while program.poll() is None and not (out.exists() and out.stat().st_size > 1000):
             time.sleep(0.05)
         program.send_signal(signal.SIGTERM)
-        _, told = program.communicate(timeout=120)
+        _, printed = program.communicate(timeout=120)
     finally:
         program.kill()
-    assert program.returncode == 143, told
-    done = int(re.search(r"interrupted by SIGTERM; (\d+) of 5000 frames are done", told)[1])
+    assert program.returncode == 143, printed
+    done = int(re.search(r"interrupted by SIGTERM; (\d+) of 5000 frames are done", printed)[1])
     video = open_clip(out)
     assert video.count == done > 0
     assert video.read(done - 1).shape == (48, 64, 3)
 
 
-def test_a_damaged_frame_ends_it_with_what_was_before(clip, tmp_path, capsys, monkeypatch):
+def test_a_damaged_frame_ends_the_video_before_it(clip, tmp_path, capsys, monkeypatch):
     read = FrameSequence._read
 
     def damaged(self, frame):
@@ -209,24 +210,29 @@ def test_a_damaged_frame_ends_it_with_what_was_before(clip, tmp_path, capsys, mo
     assert f"frame 3 is damaged; 3 of {COUNT} frames are done" in capsys.readouterr().err
 
 
-def test_progress_tells_rate_and_time_left(capsys, monkeypatch):
-    clock = iter(20.0 * number for number in range(9))
-    monkeypatch.setattr(track.time, "perf_counter", lambda: next(clock))
-    progress = track.Progress(300, quiet=False)
-    for _ in range(2):
-        progress.step()
+def test_progress_shows_rate_and_time_left(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("tqdm.std.time", lambda: now)
+    with track.progress_bar(300, quiet=False) as progress:
+        for seconds in (20, 5, 15):
+            now += seconds
+            progress.update()
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "1/300 frames, 0.1 frames/s, 1:39:40 left",
-        "2/300 frames, 0.1 frames/s, 1:39:20 left",
+        "1/300 frames,  0.05 frames/s, 1:39:40 left",
+        "3/300 frames,  0.07 frames/s, 1:06:00 left",
     ]
+    with track.progress_bar(300, quiet=True) as progress:
+        now += 20
+        progress.update()
+    assert capsys.readouterr().err == ""
 
 
-def test_wrong_flags_are_told(clip, tmp_path, capsys):
+def test_wrong_flags_are_errors(clip, tmp_path, capsys):
     out = ["--out", str(tmp_path / "out.mp4")]
     for flags, reason in [
-        ([str(clip), *out, *POINT, "--frame", "3"], "--frame and --object stand before"),
-        ([str(clip), *out, "--step", "3"], "--step: say of which checkpoint"),
+        ([str(clip), *out, *POINT, "--frame", "3"], "--frame and --object go before"),
+        ([str(clip), *out, "--step", "3"], "--step: name its checkpoint"),
         ([str(clip), "--out", str(tmp_path / "out.avi"), *POINT], "want a name that ends in"),
         ([str(clip), "--out", str(tmp_path / "no" / "out.mp4"), *POINT], "there is no folder"),
         ([str(tmp_path / "none.mp4"), *out, *POINT], "none.mp4: no such file"),
@@ -240,7 +246,7 @@ def test_wrong_flags_are_told(clip, tmp_path, capsys):
     for flags, reason in [
         (["--format", "mp4"], "no format 'mp4'; there are overlay, cutout, masks"),
         (["--frame", "-1"], "whole number"),
-        (["--point", "3"], "want X,Y"),
+        (["--point", "3"], "expected X,Y"),
     ]:
         with pytest.raises(SystemExit):
             track.main([str(clip), *out, *flags])

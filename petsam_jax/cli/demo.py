@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from petsam_jax.cli import model_flags
+from petsam_jax.cli import arguments
 from petsam_jax.ui.limits import MEGA, Limits
 
 # Flag -> the field of `Limits`, and its help. The first group is in millions.
@@ -36,16 +36,16 @@ NUMBERS = {
 }
 
 
-def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags; exits with an error message for wrong values."""
     defaults = Limits()
     parser = argparse.ArgumentParser(
         "petsam demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    model_flags.add_checkpoint(parser)
+    arguments.add_checkpoint(parser)
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines connect")
     parser.add_argument("--port", type=int, default=7860, help="0 picks a free port")
-    model_flags.add_device(parser)
+    arguments.add_device(parser)
     group = parser.add_argument_group("limits for visitors")
     for flag, (name, text) in (MEGAS | NUMBERS).items():
         value, is_mega = getattr(defaults, name), flag in MEGAS
@@ -57,7 +57,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             metavar="M" if is_mega else "N",
             help=f"{text}; default {value / MEGA if is_mega else value:g}",
         )
-    return parser.parse_args(arguments)
+    return parser.parse_args(argv)
 
 
 def _millions(text: str) -> int:
@@ -85,7 +85,7 @@ def limits_of(args: argparse.Namespace) -> Limits:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C."""
     args = parse_args(argv)
-    model_flags.use_device(args)
+    arguments.use_device(args)
     # Gradio's folder for API uploads, deleted when this process ends.
     cache = tempfile.mkdtemp(prefix="petsam-")
     os.environ["GRADIO_TEMP_DIR"] = cache

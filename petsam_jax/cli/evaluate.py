@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from petsam_jax.cli import model_flags
+from petsam_jax.cli import arguments
 from petsam_jax.data.load import SPLITS, SourceError, load_source
 from petsam_jax.data.oxford_layout import LayoutError
 from petsam_jax.data.sources import Subset
@@ -29,7 +29,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    model_flags.add_checkpoint(parser)
+    arguments.add_checkpoint(parser)
     parser.add_argument("--data", required=True, metavar="DIR|tfds", help="held-out images")
     parser.add_argument("--split", choices=SPLITS, default="test", help="default: test")
     parser.add_argument(
@@ -40,7 +40,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.limit is not None and args.limit < 1:
         parser.error(f"--limit {args.limit}: set it to at least 1")
     try:
-        model_flags.check_checkpoint(args)
+        arguments.check_checkpoint(args)
     except ValueError as error:
         parser.error(str(error))
     return args

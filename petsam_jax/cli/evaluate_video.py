@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from petsam_jax.cli import model_flags
+from petsam_jax.cli import arguments
 
 # Of the figures in metrics.json.
 DIGITS = 4
@@ -32,7 +32,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    model_flags.add_checkpoint(parser)
+    arguments.add_checkpoint(parser)
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="clips with masks")
     parser.add_argument(
         "--out",
@@ -43,7 +43,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     args = parser.parse_args(argv)
     try:
-        model_flags.check_checkpoint(args)
+        arguments.check_checkpoint(args)
     except ValueError as error:
         parser.error(str(error))
     return args

@@ -1,15 +1,15 @@
-"""Masks of pictures and of folders of pictures, as files.
+"""Segment images and folders of images.
 
-    petsam segment cat.jpg --out masks                                  # finds the pet by itself
-    petsam segment cat.jpg --point 320,200 --point 90,50,0 --out masks  # on the pet, and not there
+    petsam segment cat.jpg --out masks                                  # find the pet
+    petsam segment cat.jpg --point 320,200 --point 90,50,0 --out masks  # a point on it, one off it
     petsam segment cats.jpg --box 40,30,400,380 --box 420,50,640,380 --out masks --format cutout
     petsam segment cat.jpg --mask rough.png --out masks --format mask,overlay
     petsam segment photos more/cat.jpg --auto --out masks --format coco,cutout --ckpt runs/pets
 
-Points and boxes are in pixels, the upper left one being 0,0, of the picture as a viewer shows it.
-All points are of one object, and in the box if there is one; several boxes are an object each. The
-same prompts go to every picture. One that cannot be read does not stop the others; they are listed
-at the end, and the exit code is 1.
+Points and boxes are in pixels, the upper left one being 0,0, of the image as a viewer shows it. All
+points are of one object, and inside the box if there is one; several boxes are an object each. The
+same prompts are used for every image. Images that cannot be read are listed at the end, and the
+exit code is then 1.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from petsam_jax.cli import flag_values, model_flags
+from petsam_jax.cli import arguments
 from petsam_jax.files import formats as known
 from petsam_jax.files.find_images import FilesError, ImageFile, check_writable, find_images
 
@@ -28,7 +28,7 @@ VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: 0 if all went well, 1 if not, 2 for wrong flags, 130 after Ctrl-C."""
     args = parse(argv)
-    model_flags.use_device(args)
+    arguments.use_device(args)
     try:
         files = find_images(args.inputs, args.out)
         check_names(files, args)
@@ -41,70 +41,63 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, files: list[ImageFile]) -> int:
-    # Here, since they take seconds to import, and wrong flags are told at once.
+    # Imported here, since they take seconds to import and wrong flags are reported first.
     import jax
 
-    from petsam_jax.files.masks import VOID, decode_mask
     from petsam_jax.predict.image_predictor import ImagePredictor
-    from petsam_jax.predict.segment_images import Run, Said
+    from petsam_jax.predict.prompt_inputs import Prompt
+    from petsam_jax.predict.segment_images import MaskOptions, SegmentRun
 
     try:
         jax.devices()
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"--device {args.device or 'left out'}: {reason}") from error
-    mask = None if args.mask is None else decode_mask(args.mask)
-    said = Said(
-        points=[point[:2] for point in args.point],
-        labels=[point[2] for point in args.point],
-        boxes=args.box,
-        mask=None if mask is None else (mask > 0) & (mask != VOID),
-        mask_threshold=args.mask_threshold,
-        fill_hole_area=args.fill_holes,
-        max_sprinkle_area=args.remove_islands,
-        min_score=args.min_score,
-    )
+        raise ValueError(f"--device {args.device or 'not given'}: {reason}") from error
+    prompts = list(arguments.read_prompts(args.prompts).values()) or [Prompt()]
+    options = MaskOptions(args.mask_threshold, args.fill_holes, args.remove_islands, args.min_score)
     style = known.Style(args.label, args.tolerance, not args.full_size, args.soft, args.background)
     predictor = ImagePredictor.from_checkpoint(args.ckpt, step=args.step, dtype=args.dtype)
-    tell = (lambda line: None) if args.quiet else lambda line: print(line, file=sys.stderr)
-    run = Run(predictor, files, args.out, args.format, style, tell)
+    report = (lambda line: None) if args.quiet else lambda line: print(line, file=sys.stderr)
+    run = SegmentRun(predictor, files, args.out, args.format, style, report)
     try:
-        run(said)
+        run(prompts, options)
     except KeyboardInterrupt:
-        print(f"segment: stopped after {run.done} of {len(files)} pictures", file=sys.stderr)
+        print(f"segment: stopped after {run.done} of {len(files)} images", file=sys.stderr)
         return 130
     for path, reason in run.failures.items():
         print(f"failed: {path}: {reason}", file=sys.stderr)
     good = run.done - len(run.failures)
-    print(f"{args.out}: {good} of {len(files)} pictures as {', '.join(args.format)}")
+    print(f"{args.out}: {good} of {len(files)} images as {', '.join(args.format)}")
     return 1 if run.failures else 0
 
 
 def check_names(files: list[ImageFile], args: argparse.Namespace) -> None:
-    """Raise FilesError where the results would get into the way of the pictures or of each other.
+    """Raise FilesError where results would overwrite the images, or each other.
 
-    Names that were given a number are told of.
+    Reports the results that got a number because two images have one name.
     """
     folders = [given.resolve() for given in args.inputs if given.is_dir()]
     drawn = [name for name in args.format if name in known.IMAGES]
     if drawn and args.out.resolve() in folders:
         raise FilesError(
-            f"--out {args.out} is a folder of pictures, and {', '.join(drawn)} would be taken for "
-            "pictures the next time; choose another folder"
+            f"--out {args.out} is an input folder: the next run would segment {', '.join(drawn)} "
+            "files as images; choose another folder"
         )
     inputs = {file.path.resolve() for file in files}
     written = {args.out / known.WHOLE_RUN[name] for name in args.format if name in known.WHOLE_RUN}
+    objects = max((number for _, number, *_ in args.prompts), default=1)
     for file in files:
-        names = known.file_names(file.stem, args.format, max(1, len(args.box)))
+        names = known.file_names(file.stem, args.format, objects)
         for path in [args.out / name for name in names]:
             if path.resolve() in inputs:
-                raise FilesError(f"{path} is one of the pictures; choose another folder than --out")
+                raise FilesError(f"{path} is one of the images; choose another folder for --out")
             if path in written:
                 raise FilesError(f"{path} would be written twice; rename {file.path}")
             written.add(path)
         if Path(file.stem).name != file.path.stem and not args.quiet:
             print(
-                f"{file.path}: another picture has this name, so it is {file.stem}", file=sys.stderr
+                f"{file.path}: another image has this name; results are named {file.stem}",
+                file=sys.stderr,
             )
 
 
@@ -117,20 +110,25 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "petsam segment", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     _add_input(parser)
-    _add_prompts(parser.add_argument_group("prompts (none: the pet is found)"))
+    group = arguments.add_prompts(
+        parser,
+        "prompts, for every image",
+        box="; repeat it for several objects",
+        mask=": a first guess",
+    )
+    group.add_argument("--auto", action="store_true", help="segment without prompts (default)")
     _add_masks(parser.add_argument_group("masks"))
     _add_files(parser.add_argument_group("files"))
-    # Pictures may stand before, between and after flags.
+    # Images may stand before, between and after flags.
     args = parser.parse_intermixed_args(argv)
-    given = [name for name in ("point", "box", "mask") if getattr(args, name)]
-    if args.auto and given:
-        parser.error(f"--auto is without prompts, and here is --{given[0]}: leave out one of them")
-    if len(args.box) > 1 and len(given) > 1:
-        parser.error(
-            f"--{given[0] if given[0] != 'box' else given[1]}: beside it at most one --box"
-        )
+    kinds = list(dict.fromkeys(kind for _, _, kind, _ in args.prompts))
+    if args.auto and kinds:
+        parser.error(f"--auto: cannot be combined with --{kinds[0]}")
+    if len(kinds) > 1 and sum(kind == "box" for _, _, kind, _ in args.prompts) > 1:
+        other = next(kind for kind in kinds if kind != "box")
+        parser.error(f"--{other}: cannot be combined with more than one --box")
     try:
-        model_flags.check_checkpoint(args)
+        arguments.check_checkpoint(args)
     except ValueError as error:
         parser.error(str(error))
     for path in args.inputs:
@@ -140,44 +138,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="PICTURE|FOLDER")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where files go")
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="IMAGE|FOLDER")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
     parser.add_argument(
         "--format",
-        type=flag_values.formats,
+        type=arguments.formats(known.FORMATS),
         default=[DEFAULT_FORMAT],
         metavar="LIST",
         help=f"one or more of {','.join(known.FORMATS)} (default: {DEFAULT_FORMAT})",
     )
-    model_flags.add_checkpoint(parser)
-    model_flags.add_device(parser)
-    parser.add_argument("--quiet", action="store_true", help="no line for each picture")
-
-
-def _add_prompts(group) -> None:
-    group.add_argument(
-        "--point",
-        type=flag_values.point,
-        action="append",
-        default=[],
-        metavar="X,Y[,1|0]",
-        help="on the object, or with 0 not on it; as many as you like",
-    )
-    group.add_argument(
-        "--box",
-        type=flag_values.box,
-        action="append",
-        default=[],
-        metavar="X0,Y0,X1,Y1",
-        help="around the object; several for several objects",
-    )
-    group.add_argument(
-        "--mask",
-        type=Path,
-        metavar="FILE",
-        help="a first guess, white on black, of the picture's size",
-    )
-    group.add_argument("--auto", action="store_true", help="find the pet, as without any of these")
+    arguments.add_checkpoint(parser)
+    arguments.add_device(parser)
+    parser.add_argument("--quiet", action="store_true", help="print no line per image")
 
 
 def _add_masks(group) -> None:
@@ -186,41 +158,39 @@ def _add_masks(group) -> None:
         type=float,
         default=0.0,
         metavar="LOGIT",
-        help="lower for larger masks (default: 0, a probability of one half)",
+        help="lower values give larger masks (default: 0, a probability of one half)",
     )
+    area = arguments.whole_number("a number of pixels")
     for flag, what in (
-        ("--fill-holes", "fill holes of up to so many pixels"),
-        ("--remove-islands", "remove separate parts of up to so many pixels"),
+        ("--fill-holes", "fill holes of up to AREA pixels"),
+        ("--remove-islands", "remove separate parts of up to AREA pixels"),
     ):
-        group.add_argument(flag, type=flag_values.area, default=0, metavar="AREA", help=what)
+        group.add_argument(flag, type=area, default=0, metavar="AREA", help=what)
     group.add_argument(
         "--min-score",
-        type=flag_values.number(0.0, 1.0),
+        type=arguments.number(0.0, 1.0),
         default=0.0,
         metavar="P",
-        help="leave out what is there with a smaller probability (default: 0)",
+        help="drop objects whose probability of being there is below P (default: 0)",
     )
 
 
 def _add_files(group) -> None:
-    group.add_argument(
-        "--soft", type=flag_values.number(0.0), default=0.0, metavar="PX", help=_SOFT
-    )
+    length = arguments.number(0.0)
+    group.add_argument("--soft", type=length, default=0.0, metavar="PX", help=_SOFT)
     group.add_argument("--full-size", action="store_true", help="do not trim cut-outs")
     group.add_argument(
         "--background",
-        type=flag_values.colour,
+        type=arguments.colour,
         metavar="COLOUR",
         help="of cut-outs, such as white or #3060c0",
     )
-    group.add_argument("--label", default="pet", help="name of the objects (default: pet)")
-    group.add_argument(
-        "--tolerance", type=flag_values.number(0.0), default=1.0, metavar="PX", help=_TOLERANCE
-    )
+    group.add_argument("--label", default="pet", help="category of the objects (default: pet)")
+    group.add_argument("--tolerance", type=length, default=1.0, metavar="PX", help=_TOLERANCE)
 
 
-_SOFT = "width of the fading edge of cut-outs (default: 0)"
-_TOLERANCE = "how far polygons may run from the mask's edge (default: 1; 0 is exact)"
+_SOFT = "width over which the edge of cut-outs fades (default: 0)"
+_TOLERANCE = "how far polygons may be from the mask's edge (default: 1; 0 is exact)"
 
 
 if __name__ == "__main__":
