@@ -22,7 +22,7 @@ def pets(rng):
     return Labelled("cats/a.jpg", masks, ious, there)
 
 
-def test_coco_tells_masks_boxes_and_scores(pets):
+def test_coco_has_masks_boxes_and_scores(pets):
     coco = Coco("pet")
     coco.add(pets)
     coco.add(pets._replace(name="b.jpg"))
@@ -58,7 +58,7 @@ def test_pycocotools_reads_the_same_masks(pets, tolerance, tmp_path):
         np.testing.assert_array_equal(read.annToMask(read.loadAnns(number)[0]), mask)
 
 
-def test_yolo_has_a_line_an_object_with_shares_of_the_sides(pets):
+def test_yolo_has_a_line_per_object_with_shares_of_the_sides(pets):
     lines = yolo_text(pets, tolerance=0.0).splitlines()
     assert len(lines) == 2
     for line, mask in zip(lines, pets.masks[:2], strict=True):
@@ -71,7 +71,7 @@ def test_yolo_has_a_line_an_object_with_shares_of_the_sides(pets):
     assert yolo_text(pets._replace(masks=pets.masks[2:])) == ""
 
 
-def test_labelme_has_a_polygon_a_part_and_groups_parts_by_object(pets):
+def test_labelme_has_a_polygon_per_part_and_groups_parts_by_object(pets):
     made = json.loads(json.dumps(labelme(pets, "cat", tolerance=0.0)))
     assert made["imagePath"] == "cats/a.jpg" and made["imageData"] is None
     assert (made["imageHeight"], made["imageWidth"]) == (48, 64)

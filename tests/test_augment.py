@@ -63,16 +63,16 @@ def test_image_and_mask_stay_aligned(kind):
         assert (bright & pet).sum() / union > 0.9
 
 
-def test_zero_settings_are_the_plain_resize_whatever_the_key():
+def test_zero_settings_equal_the_plain_resize_for_every_key():
     example = marked(0)
     plain = resize(example, SIZE)
     for seed in range(3):
-        for got, want in zip(
+        for got, expected in zip(
             augment(example, np.random.default_rng(seed), SIZE, Augmentation(), OTHERS),
             plain,
             strict=True,
         ):
-            np.testing.assert_array_equal(got, want)
+            np.testing.assert_array_equal(got, expected)
 
 
 def test_resize_to_the_same_size_is_the_identity():
@@ -92,7 +92,7 @@ def test_same_key_same_result_and_the_source_is_untouched():
     np.testing.assert_array_equal(example.mask, before[1])
 
 
-def test_a_crop_keeps_the_asked_share_of_the_pet():
+def test_a_crop_keeps_the_requested_share_of_the_pet():
     settings = Augmentation(crop=0.8, aspect=0.3, rotation=30.0, min_pet=0.6, flip_prob=0.5)
     for seed in range(40):
         example = marked(seed)
@@ -103,12 +103,12 @@ def test_a_crop_keeps_the_asked_share_of_the_pet():
         # The view is the first thing drawn, so the same key gives it again.
         view = random_view(np.random.default_rng(seed), layer, points, SIZE, settings)
         area = abs(np.linalg.det(view[:, :2])) * SIZE**2 / example.mask.size
-        wanted = 0.6 * min(1.0, area / (example.mask == PET).mean())
+        needed = 0.6 * min(1.0, area / (example.mask == PET).mean())
         every = np.argwhere(example.mask == PET)[:, ::-1] + 0.5
-        assert warp.in_view(view, every, SIZE).mean() > wanted - 0.03
+        assert warp.in_view(view, every, SIZE).mean() > needed - 0.03
 
 
-def test_what_comes_from_outside_is_ignored_and_of_the_mean_colour():
+def test_outside_the_image_is_ignored_and_has_the_mean_colour():
     image, mask = augment(marked(3), np.random.default_rng(0), SIZE, Augmentation(zoom_out=3.0))
     outside = mask == IGNORE
     assert outside.mean() > 0.1
@@ -121,7 +121,7 @@ def test_what_comes_from_outside_is_ignored_and_of_the_mean_colour():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 70), (70, 1), (2, 3), (400, 30)])
 @pytest.mark.parametrize("kind", ["empty", "full", "pixel", "ignored"])
-def test_odd_sizes_and_masks_come_through(shape, kind):
+def test_odd_sizes_and_masks_work(shape, kind):
     rng = np.random.default_rng(0)
     mask = np.full(shape, {"full": PET, "ignored": IGNORE}.get(kind, BACKGROUND), np.uint8)
     if kind == "pixel":
@@ -140,7 +140,7 @@ def test_odd_sizes_and_masks_come_through(shape, kind):
 def test_a_pasted_pet_is_the_target_and_the_other_one_is_background():
     pasting = Augmentation(paste_prob=1.0)
     dark = marked(0)
-    # A pet of another colour, so that it is told from that of the background.
+    # A pet of another colour than the background's.
     image = np.where(dark.mask[..., None] == PET, (0, 255, 0), dark.image).astype(np.uint8)
     green = dataclasses.replace(dark, image=image)
     other = Marked([marked(50)])
@@ -173,7 +173,7 @@ def test_other_pets_hide_no_more_than_allowed_and_are_background():
     assert changed > 10
 
 
-def test_a_cut_off_pet_is_put_where_its_cut_is_hidden():
+def test_a_cut_off_pet_is_placed_with_its_cut_hidden():
     other = np.zeros((100, 100), np.uint8)
     other[60:, 30:60] = PET
     layer = warp.to_layer(Example(np.full((100, 100, 3), 250, np.uint8), other, "", ""))
@@ -189,7 +189,7 @@ def test_a_cut_off_pet_is_put_where_its_cut_is_hidden():
     assert added > 10
 
 
-def test_colour_leaves_geometry_alone_and_grey_is_grey():
+def test_colour_does_not_change_geometry_and_grey_is_grey():
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8))
     assert colour.recolour(image, colour.random_colour(rng, 100.0, *[0.0] * 5)) is image
@@ -207,7 +207,7 @@ def test_colour_leaves_geometry_alone_and_grey_is_grey():
     assert np.abs(turned @ colour.LUMA - np.asarray(mild) @ colour.LUMA).max() < 1.5
 
 
-def test_fill_in_takes_the_pet_away_and_keeps_the_rest():
+def test_fill_in_removes_the_pet_and_keeps_the_rest():
     example = marked(4, sigma=0.0)
     filled = np.asarray(fill_in(warp.to_layer(example)))
     assert filled[example.mask == PET].mean() < 45
@@ -229,7 +229,7 @@ def test_matrices_compose_and_invert():
     np.testing.assert_allclose(warp.apply(warp.inverse(first), warp.apply(first, places)), places)
 
 
-def test_wrong_settings_and_sizes_are_named():
+def test_errors_name_wrong_settings_and_sizes():
     with pytest.raises(ValueError, match="flip_prob=1.5: set it to at least 0 and at most 1"):
         Augmentation(flip_prob=1.5)
     with pytest.raises(ValueError, match="max_others=0: set it to at least 1"):
@@ -246,8 +246,8 @@ def test_wrong_settings_and_sizes_are_named():
 
 def test_normalise_is_the_published_formula_and_runs_under_jit():
     image = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
-    want = (image / 255 - np.array(IMAGE_MEAN)) / np.array(IMAGE_STD)
-    np.testing.assert_allclose(jax.jit(normalise)(image), want, atol=2e-6)
-    np.testing.assert_allclose(normalise(image[0]), want[0], atol=2e-6)
+    expected = (image / 255 - np.array(IMAGE_MEAN)) / np.array(IMAGE_STD)
+    np.testing.assert_allclose(jax.jit(normalise)(image), expected, atol=2e-6)
+    np.testing.assert_allclose(normalise(image[0]), expected[0], atol=2e-6)
     fill = np.broadcast_to(np.array(MEAN_COLOUR, np.uint8), (1, 1, 3))
     assert np.abs(normalise(fill)).max() < 0.01

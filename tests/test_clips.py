@@ -62,7 +62,7 @@ def test_motion_is_smooth_and_bounded():
     assert moved > 0.1
 
 
-def test_paths_start_at_nothing_and_keep_their_limit():
+def test_curves_start_at_zero_and_keep_their_limit():
     rng = np.random.default_rng(0)
     for _ in range(200):
         path = smooth_curve(rng, 9, 0.3)
@@ -102,7 +102,7 @@ def test_the_pet_leaves_the_frame_after_the_first():
     assert gone > 3 and back > 3
 
 
-def test_something_passes_in_front_and_what_it_hides_is_background():
+def test_an_occluder_turns_what_it_hides_into_background():
     plain, passing = Motion(frames=4), Motion(frames=4, occlude_prob=1.0)
     hidden_later = 0
     for seed in range(20):
@@ -140,7 +140,7 @@ def test_light_changes_smoothly_and_the_masks_do_not():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 60), (60, 1), (40, 300)])
 @pytest.mark.parametrize("kind", ["empty", "full", "pixel", "ignored"])
-def test_odd_sizes_and_masks_come_through(shape, kind):
+def test_odd_sizes_and_masks_work(shape, kind):
     rng = np.random.default_rng(0)
     mask = np.full(shape, {"full": PET, "ignored": IGNORE}.get(kind, BACKGROUND), np.uint8)
     if kind == "pixel":
@@ -164,7 +164,7 @@ def test_the_camera_stays_inside_the_image():
         assert not (clip(marked(seed), seed, motion)[1] == IGNORE).any()
 
 
-def test_wrong_settings_are_named():
+def test_errors_name_wrong_settings():
     with pytest.raises(ValueError, match="frames=0: set it to at least 1"):
         Motion(frames=0)
     with pytest.raises(ValueError, match="exit_prob=2.0"):
@@ -212,7 +212,7 @@ def test_a_pet_that_turns_changes_its_width_and_not_its_height():
     assert max(ratios) > 1.2 and min(ratios) < 0.85
 
 
-def test_a_grid_that_is_not_moved_bends_nothing():
+def test_an_unmoved_grid_bends_nothing():
     layer = warp.to_layer(marked(0))
     image, mask = warp.bend(layer, np.zeros((5, 5, 2)))
     np.testing.assert_array_equal(np.asarray(image), np.asarray(layer.image))

@@ -89,7 +89,7 @@ def test_own_folder_with_an_example_left_out(ckpt, tmp_path, monkeypatch, capsys
         Image.fromarray(mask).save(tmp_path / "cats" / "masks" / f"{name}.png")
     flags = ["--ckpt", str(ckpt), "--data", str(tmp_path / "cats"), "--out", str(tmp_path / "out")]
     assert evaluate.main(flags) == 1
-    assert "no test part" in capsys.readouterr().err
+    assert "no test split" in capsys.readouterr().err
     whole = evaluate.load_source
 
     def without_a_pet(spec, split):

@@ -64,7 +64,7 @@ def test_every_instance_is_an_example_with_the_others_as_background(root):
         np.testing.assert_array_equal(source[index].image, np.asarray(noise(1)))
 
 
-def test_a_stem_that_looks_like_an_instance_keeps_an_image_of_its_own(root):
+def test_a_stem_that_looks_like_an_instance_is_an_image_of_its_own(root):
     for stem in ("shot#1", "shot#2"):
         save(root, f"images/{stem}.png", noise(2))
         save(root, f"masks/{stem}.png", box())
@@ -73,7 +73,7 @@ def test_a_stem_that_looks_like_an_instance_keeps_an_image_of_its_own(root):
     assert len({image_name(name) for name in names}) == 3
 
 
-def test_folders_in_the_folder_are_groups_and_part_names_are_not(root):
+def test_subfolders_are_groups_and_split_names_are_not(root):
     save(root, "images/tabby/x.jpg", noise(3))
     save(root, "masks/tabby/x.png", box())
     source = FolderSource(root)
@@ -97,7 +97,7 @@ def test_exif_is_applied_to_the_image_before_the_mask_is_compared(root):
     assert "30 x 20, but its image 20 x 30 as EXIF turns it" in unfit.reason
 
 
-def test_what_cannot_be_used_is_left_out_with_its_reason(root, caplog):
+def test_unusable_files_are_skipped_with_their_reason(root, caplog):
     cases = {
         "alone": "has no masks/alone.*",
         "maskless": "has no images/maskless.*",
@@ -129,7 +129,7 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(root, caplog):
     assert f"{root}: 8 of 9 images left out" in caplog.text
 
 
-def test_folders_of_another_kind_are_refused(root, tmp_path):
+def test_other_folder_layouts_are_refused(root, tmp_path):
     with pytest.raises(LayoutError, match="no images/ folder; expected images/ and masks/"):
         FolderSource(tmp_path)
     save(root, "masks/a.png", box(0))

@@ -112,7 +112,7 @@ def test_damaged_exif_leaves_the_image_as_it_is_stored():
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP"])
-def test_a_file_cut_short_is_an_unfit_image_however_it_is_read(format):
+def test_a_truncated_file_is_unfit_for_every_reader(format):
     data = encoded(Image.fromarray(noise((64, 80, 3))), format)
     for part in (0.02, 0.1, 0.5, 0.8):
         short = data[: int(len(data) * part)]
@@ -122,7 +122,7 @@ def test_a_file_cut_short_is_an_unfit_image_however_it_is_read(format):
             assert caught.value.name == "cut.file" and str(caught.value).startswith("cut.file: ")
 
 
-def test_what_is_no_image_is_said(tmp_path):
+def test_errors_name_what_is_not_an_image(tmp_path):
     cases = [
         (b"", "an empty file"),
         (b"<html>", "not an image in a format that Pillow knows"),
@@ -135,7 +135,7 @@ def test_what_is_no_image_is_said(tmp_path):
             decode_image(file)
 
 
-def test_an_image_of_too_many_pixels_is_refused_unread():
+def test_an_image_of_too_many_pixels_is_refused_without_decoding():
     side = int(MAX_FILE_PIXELS**0.5) + 1
     small_file = encoded(Image.new("1", (side, side)))
     assert len(small_file) < 200_000
@@ -177,8 +177,8 @@ def test_grey_black_and_white_in_every_mode(mode):
     else:
         image = Image.fromarray(grey).convert("RGB").convert(mode)
     assert image.mode == mode
-    want = np.repeat(grey[..., None], 3, 2)
-    np.testing.assert_allclose(load_image(image), want, atol=1)
+    expected = np.repeat(grey[..., None], 3, 2)
+    np.testing.assert_allclose(load_image(image), expected, atol=1)
 
 
 def test_grey_arrays_have_three_equal_channels(rng):
@@ -225,6 +225,6 @@ def test_more_than_40_megapixels_are_refused_before_they_are_decoded():
         (encoded(Image.new("RGB", (90, 90), "red"))[:-60], "damaged or truncated PNG data"),
     ],
 )
-def test_what_is_no_image_is_refused_with_what_to_do(image, message):
+def test_other_inputs_are_refused_with_advice(image, message):
     with pytest.raises(UnfitImage, match=message):
         load_image(image)

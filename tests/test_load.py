@@ -55,7 +55,7 @@ def test_the_official_folder_and_the_prepared_one_have_the_same_splits(official,
     assert splits[0]["all"] == {*GOOD["train"], *GOOD["test"]}
 
 
-def test_plain_tfds_looks_where_tfds_does(data_dir, monkeypatch):
+def test_plain_tfds_uses_the_default_folder_of_tfds(data_dir, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
     assert names("tfds", "test") == set(GOOD["test"])
 
@@ -85,7 +85,7 @@ def test_train_and_valid_folders_are_the_splits(tmp_path, valid_name):
     assert names(tmp_path, "test") == {"030", "031"}
 
 
-def test_a_train_folder_alone_gives_its_own_validation_part(tmp_path):
+def test_a_train_folder_alone_gives_a_validation_split(tmp_path):
     write_images(tmp_path / "train", 30)
     train, valid = names(tmp_path, "train"), names(tmp_path, "valid")
     assert not train & valid and len(train | valid) == 30 and valid
@@ -94,7 +94,7 @@ def test_a_train_folder_alone_gives_its_own_validation_part(tmp_path):
         load_source(str(tmp_path), "valid")
 
 
-def test_too_few_to_split_is_said(tmp_path):
+def test_too_few_to_split_is_an_error(tmp_path):
     root = write_images(tmp_path / "mine", 1)
     with pytest.raises(SourceError, match="1 examples are too few .*; use split all"):
         load_source(str(root), "valid")
@@ -114,14 +114,14 @@ def test_a_mix_opens_each_at_its_split(tmp_path):
 @pytest.mark.parametrize(
     "spec", ["shapes:colour=3", "shapes:size", "shapes:size=big", "shapes:size=-4", "shapes:,"]
 )
-def test_numbers_for_shapes_that_make_no_sense(spec):
+def test_senseless_numbers_for_shapes_are_refused(spec):
     with pytest.raises(
         SourceError, match=f"^source '{spec}': expected shapes:KEY=NUMBER.*length, size"
     ):
         load_source(spec, "train")
 
 
-def test_a_text_that_names_nothing_lists_what_is_accepted(tmp_path):
+def test_the_error_for_an_unknown_source_lists_valid_ones(tmp_path):
     for spec, reason in [
         ("pets", "no such folder or other source"),
         (str(tmp_path / "none"), "no such folder"),
@@ -144,7 +144,7 @@ def test_a_text_that_names_nothing_lists_what_is_accepted(tmp_path):
         load_source("shapes", "val")
 
 
-def test_folders_that_are_nearly_right_get_their_own_advice(official, tmp_path):
+def test_nearly_right_folders_get_specific_advice(official, tmp_path):
     with pytest.raises(SourceError, match=f"it contains some: {official}"):
         load_source(str(official.parent), "train")
     where = archives(official, tmp_path / "packed")

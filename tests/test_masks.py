@@ -19,7 +19,7 @@ def test_trimap_values():
 
 
 @pytest.mark.parametrize("other", [0, 4, 255])
-def test_other_values_are_no_trimap(other):
+def test_a_trimap_with_other_values_is_refused(other):
     values = np.full((9, 11), 2, np.uint8)
     values[3, 4] = other
     with pytest.raises(UnfitImage, match=f"not a trimap: values .*{other}"):
@@ -71,7 +71,7 @@ BINARY = {
 
 
 @pytest.mark.parametrize("kind", BINARY)
-def test_every_way_to_say_pet_or_not_is_the_same_mask(kind):
+def test_every_kind_of_binary_mask_reads_the_same(kind):
     image, format = BINARY[kind]
     np.testing.assert_array_equal(decode_mask(encoded(image, format)), disc().astype(np.uint8))
 
@@ -100,8 +100,8 @@ def test_instance_numbers_are_kept_and_white_beside_them_is_void(kind, void):
     if kind == "palette":
         colours = np.random.default_rng(0).integers(0, 256, (256, 3)).tolist()
         image = palette(numbers, colours)
-    want = np.where(numbers > 100, 255, numbers)
-    np.testing.assert_array_equal(decode_mask(encoded(image)), want)
+    expected = np.where(numbers > 100, 255, numbers)
+    np.testing.assert_array_equal(decode_mask(encoded(image)), expected)
 
 
 @pytest.mark.parametrize("value", [0, 1, 255])
@@ -129,7 +129,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("reason", REFUSED)
-def test_what_is_not_clear_is_refused(reason):
+def test_ambiguous_masks_are_refused(reason):
     with pytest.raises(UnfitImage, match=f"^mask.png: .*{reason}"):
         decode_mask(encoded(Image.fromarray(REFUSED[reason])), "mask.png")
 

@@ -23,9 +23,9 @@ def test_iou_counts_pixels(border_as_pet):
             for p, m in zip(pred[i].flat, mask[i].flat, strict=True)
             if border_as_pet or m != 2
         ]
-        want = sum(p and m for p, m in pairs) / sum(p or m for p, m in pairs)
-        assert iou(pred, mask, border_as_pet)[i] == pytest.approx(want)
-        assert iou(pred[i], mask[i], border_as_pet) == pytest.approx(want)
+        expected = sum(p and m for p, m in pairs) / sum(p or m for p, m in pairs)
+        assert iou(pred, mask, border_as_pet)[i] == pytest.approx(expected)
+        assert iou(pred[i], mask[i], border_as_pet) == pytest.approx(expected)
 
 
 def test_iou_is_the_same_in_jax_and_numpy():
@@ -81,7 +81,7 @@ def test_boundary_f_equals_the_published_one(seed, shape):
     assert strict == pytest.approx(davis_f(pred, pet | void, np.zeros(shape, bool)))
 
 
-def test_boundary_f_forgives_a_shift_within_tolerance_only():
+def test_boundary_f_forgives_only_a_shift_within_tolerance():
     mask = np.zeros((200, 200), np.uint8)
     mask[60:140, 60:140] = 1
     reach = int(np.ceil(0.008 * np.hypot(200, 200)))

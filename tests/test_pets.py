@@ -1,4 +1,4 @@
-"""pets: the prepared set and the extracted folder give the same examples, and say what is wrong."""
+"""pets: the prepared set and the extracted folder give the same examples and report faults."""
 
 import shutil
 import subprocess
@@ -37,7 +37,7 @@ def test_both_sources_give_the_same_good_images(official, data_dir, split):
         assert one.group == other.group == name.rpartition("_")[0]
 
 
-def test_the_folder_says_what_it_leaves_out(official, caplog):
+def test_the_folder_logs_skipped_images(official, caplog):
     source = OfficialFolder(official, "all")
     assert len(source.skipped) == len(FAULTS) + 1
     for name, reason in {**FAULTS, TEST_FAULT: "cannot be read: No such file"}.items():
@@ -71,7 +71,7 @@ def test_exif_does_not_turn_official_images(official, tmp_path):
     assert example.mask.shape == (30, 40)
 
 
-def test_a_list_that_is_missing_is_named(official, data_dir, tmp_path):
+def test_errors_name_a_missing_list(official, data_dir, tmp_path):
     folder = tmp_path / "pets"
     shutil.copytree(official, folder)
     (folder / "annotations" / "test.txt").unlink()
@@ -90,7 +90,7 @@ def test_a_folder_without_a_usable_image_is_refused_with_the_first_fault(officia
         OfficialFolder(folder, "train")
 
 
-def test_threads_read_what_one_reader_reads(official, data_dir):
+def test_threads_read_the_same_as_one_reader(official, data_dir):
     for source in (OfficialFolder(official, "train"), PetsSource(data_dir, "train")):
         once = [source[index] for index in range(len(source))]
         with ThreadPoolExecutor(4) as pool:
@@ -105,7 +105,7 @@ def test_breeds_and_species():
     assert species("Egyptian_Mau_1") == "cat" and species("american_bulldog") == "dog"
 
 
-def test_the_archives_hold_what_the_folder_holds(official, tmp_path):
+def test_the_archives_hold_the_same_as_the_folder(official, tmp_path):
     where = archives(official, tmp_path)
     packed = OfficialArchives(where / "images.tar.gz", where / "annotations.tar.gz")
     tree = OfficialTree(official)
@@ -116,7 +116,7 @@ def test_the_archives_hold_what_the_folder_holds(official, tmp_path):
     assert 0 < tree.size() < packed.size() * 2
 
 
-def test_missing_data_is_said_within_two_seconds_with_every_way_out(tmp_path):
+def test_missing_data_is_reported_within_two_seconds_with_advice(tmp_path):
     code = (
         "import sys; from pathlib import Path; from petsam_jax.data.pets import PetsSource\n"
         "PetsSource(Path(sys.argv[1]), 'train')"
@@ -132,7 +132,7 @@ def test_missing_data_is_said_within_two_seconds_with_every_way_out(tmp_path):
         PetsSource(tmp_path, "train")
 
 
-def test_the_real_folder_is_whole():
+def test_the_real_folder_is_complete():
     root = real_data("oxford-iiit-pet")
     train, test = OfficialFolder(root, "train"), OfficialFolder(root, "test")
     assert not train.skipped and not test.skipped

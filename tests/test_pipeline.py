@@ -17,8 +17,8 @@ SETTINGS = dict(batch_size=4, size=32, seed=3, augmentation=augment.FULL)
 
 
 def assert_same(first, second):
-    for got, want in zip(first[:-1], second[:-1], strict=True):
-        np.testing.assert_array_equal(got, want)
+    for got, expected in zip(first[:-1], second[:-1], strict=True):
+        np.testing.assert_array_equal(got, expected)
     assert first[-1] == second[-1]
 
 
@@ -54,7 +54,7 @@ def test_shapes_and_types_and_visible(motion):
 
 
 @pytest.mark.parametrize("motion", [None, FULL])
-def test_a_restored_state_replays_exactly_whatever_the_threads(motion):
+def test_a_restored_state_replays_exactly_for_any_number_of_threads(motion):
     first = make_train_iterator(SHAPES, motion=motion, num_threads=2, **SETTINGS)
     for _ in range(3):
         next(first)
@@ -63,8 +63,8 @@ def test_a_restored_state_replays_exactly_whatever_the_threads(motion):
     after = take(first, 4)
     second = make_train_iterator(SHAPES, motion=motion, num_threads=0, **SETTINGS)
     second.set_state(state)
-    for got, want in zip(take(second, 4), after, strict=True):
-        assert_same(got, want)
+    for got, expected in zip(take(second, 4), after, strict=True):
+        assert_same(got, expected)
 
 
 def test_seeds_and_passes_differ():
@@ -98,7 +98,7 @@ def test_a_batch_larger_than_the_source_is_filled_from_the_next_pass():
 
 
 @pytest.mark.parametrize("length", [1, 4, 6])
-def test_evaluation_is_in_order_complete_and_of_one_shape(length):
+def test_evaluation_batches_are_in_order_complete_and_of_one_shape(length):
     source = Blank(length)
     batches = list(make_eval_iterator(source, batch_size=4, size=8))
     assert [batch.image.shape for batch in batches] == [(4, 8, 8, 3)] * -(-length // 4)
@@ -114,7 +114,7 @@ def test_evaluation_is_in_order_complete_and_of_one_shape(length):
     assert all(example.mask.shape == (3, 5) for example in examples)
 
 
-def test_evaluation_can_be_left_early():
+def test_evaluation_can_stop_early():
     iterator = make_eval_iterator(Blank(50), batch_size=2, size=4)
     assert next(iterator).example[0].name == "0"
     iterator.close()
@@ -132,7 +132,7 @@ def test_an_error_in_a_thread_names_the_example():
     iterator.close()
 
 
-def test_wrong_arguments_are_named():
+def test_errors_name_wrong_arguments():
     with pytest.raises(ValueError, match="shard_index=2, shard_count=2"):
         make_train_iterator(Blank(5), batch_size=1, size=4, seed=0, shard_index=2, shard_count=2)
     with pytest.raises(ValueError, match="shard_count <= 2, the number of examples"):

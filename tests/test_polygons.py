@@ -42,7 +42,7 @@ def pet(rng, size=(120, 160)):
     return smooth + 0.2 * ndimage.gaussian_filter(rng.normal(size=size), 2) > 0
 
 
-def test_filled_they_are_the_mask(rng):
+def test_filled_polygons_equal_the_mask(rng):
     for mask in [*noise(rng), pet(rng), np.zeros((4, 5), bool)]:
         np.testing.assert_array_equal(filled(rings_of(mask_polygons(mask)), *mask.shape), mask)
 
@@ -88,7 +88,7 @@ def test_pixels_that_touch_at_a_corner_are_parts_and_pockets_are_holes():
 
 
 @pytest.mark.filterwarnings("ignore:__array__")
-def test_joined_into_one_ring_they_are_the_mask(rng):
+def test_joined_rings_equal_the_mask(rng):
     coco = pytest.importorskip("pycocotools.mask")
     for mask in [mask for mask in [*noise(rng), pet(rng)] if mask.any()]:
         ring = joined(rings_of(mask_polygons(mask)))

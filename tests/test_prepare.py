@@ -46,7 +46,7 @@ def left_behind(data_dir):
     return [path for path in Path(data_dir).rglob("*") if path.is_file()]
 
 
-def test_stock_tfds_reads_what_is_made(made, official):
+def test_stock_tfds_reads_the_result(made, official):
     for split, names in GOOD.items():
         records = {r["file_name"].decode(): r for r in stock(made[0], split)}
         assert sorted(records) == sorted(f"{name}.jpg" for name in names)
@@ -60,11 +60,11 @@ def test_stock_tfds_reads_what_is_made(made, official):
     assert labels["Bengal_3.jpg"] == 5 and labels["american_bulldog_4.jpg"] == 1
 
 
-def test_the_head_box_is_relative_and_zero_where_there_is_none(made):
+def test_the_head_box_is_relative_and_zero_if_missing(made):
     boxes = {r["file_name"].decode(): r["head_bbox"] for r in stock(made[0], "train")}
     np.testing.assert_allclose(boxes["Abyssinian_1.jpg"], [6 / 30, 10 / 40, 24 / 30, 30 / 40])
     np.testing.assert_array_equal(boxes["Abyssinian_2.jpg"], np.zeros(4))
-    # Bengal_3's says "ten": kept without it, and said so.
+    # Bengal_3's box has "ten": the image is kept without it, and reported.
     np.testing.assert_array_equal(boxes["Bengal_3.jpg"], np.zeros(4))
     assert len(made[1].boxless) == 1 and "annotations/xmls/Bengal_3.xml" in made[1].boxless[0]
 
@@ -122,7 +122,7 @@ def test_paths_and_links_in_an_archive_are_not_followed(official, tmp_path):
     assert not list(tmp_path.rglob("escaped.jpg")) and not (tmp_path / "absolute.jpg").exists()
 
 
-def test_a_part_of_the_set_will_do(official, tmp_path):
+def test_a_part_of_the_set_is_enough(official, tmp_path):
     part = tmp_path / "part"
     shutil.copytree(official, part)
     (part / "annotations" / "test.txt").unlink()
@@ -151,7 +151,7 @@ def folder_with(root, *paths):
     return root
 
 
-def test_what_is_wrong_with_the_source_is_said(official, tmp_path):
+def test_errors_name_what_is_wrong_with_the_source(official, tmp_path):
     data = tmp_path / "data"
     cases = [
         (tmp_path / "none", "no such folder"),
@@ -175,7 +175,7 @@ def test_what_is_wrong_with_the_source_is_said(official, tmp_path):
 @pytest.mark.parametrize(
     "line", ["Abyssinian_1 1 1", "Abyssinian_1 one 1 1", "../Abyssinian 1 1 1"]
 )
-def test_a_malformed_list_is_named_with_its_line(official, tmp_path, line):
+def test_errors_name_the_line_of_a_malformed_list(official, tmp_path, line):
     part = tmp_path / "part"
     shutil.copytree(official, part)
     (part / "annotations" / "test.txt").write_text(f"Abyssinian_6 1 1 1\n{line}\n")
@@ -193,13 +193,13 @@ def test_images_that_are_all_unfit_leave_no_data_set(official, tmp_path):
 
 
 @pytest.mark.parametrize("where", ["a_file/data", "/proc/data"])
-def test_a_place_that_cannot_be_written_to(official, tmp_path, where):
+def test_an_unwritable_folder_is_refused(official, tmp_path, where):
     (tmp_path / "a_file").touch()
     with pytest.raises(PrepareError, match="cannot be written to .* --data-dir"):
         prepare.prepare(tmp_path / where, src=official)
 
 
-def test_too_little_room_is_found_out_before_the_start(official, tmp_path, monkeypatch):
+def test_too_little_space_is_noticed_before_the_start(official, tmp_path, monkeypatch):
     usage = types.SimpleNamespace(free=19_000_000)
     monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(PrepareError, match="19 MB free on the disk, but about 20 MB needed"):
@@ -213,12 +213,12 @@ FULL = "No space left on device"
     ("error", "kind"),
     [
         (OSError(28, FULL), PrepareError),
-        # As array_record says it.
+        # As array_record raises it.
         (RuntimeError(f"write() failed: {FULL}; writing ..."), PrepareError),
         (KeyboardInterrupt(), None),
     ],
 )
-def test_a_run_that_breaks_off_leaves_nothing(official, tmp_path, monkeypatch, error, kind):
+def test_a_failed_run_leaves_nothing(official, tmp_path, monkeypatch, error, kind):
     whole = pets_builder._example
     seen = []
 
@@ -238,7 +238,7 @@ def test_a_run_that_breaks_off_leaves_nothing(official, tmp_path, monkeypatch, e
     assert prepare.prepare(tmp_path, src=official).counts == {"train": 5, "test": 2}
 
 
-def test_a_killed_run_is_not_trusted_and_its_leavings_are_named(official, tmp_path, capsys):
+def test_leftovers_of_a_killed_run_are_listed_and_not_used(official, tmp_path, capsys):
     code = (
         "import os, signal, sys; from pathlib import Path\n"
         "from petsam_jax.data import pets_builder, prepare\n"
@@ -254,7 +254,7 @@ def test_a_killed_run_is_not_trusted_and_its_leavings_are_named(official, tmp_pa
 
 
 @pytest.mark.parametrize("harm", ["missing", "empty", "short"])
-def test_damaged_records_are_not_taken_for_a_data_set(made, official, tmp_path, harm):
+def test_damaged_records_are_refused(made, official, tmp_path, harm):
     data = tmp_path / "data"
     shutil.copytree(made[0], data)
     (shard,) = data.rglob("*train.array_record*")
@@ -298,14 +298,14 @@ def serving(folder, monkeypatch, checksums=None):
         server.server_close()
 
 
-def test_the_archives_that_would_be_fetched_are_the_official_ones():
+def test_the_official_archives_would_be_downloaded():
     infos = pets_builder.url_infos()
     assert [url.rpartition("/")[2] for url in infos] == ["images.tar.gz", "annotations.tar.gz"]
     assert [int(info.size) for info in infos.values()] == [791_918_971, 19_173_078]
     assert all(len(info.checksum) == 64 for info in infos.values())
 
 
-def test_download_verifies_prepares_and_does_not_fetch_twice(official, tmp_path, monkeypatch):
+def test_download_verifies_prepares_and_does_not_repeat(official, tmp_path, monkeypatch):
     where, data = archives(official, tmp_path / "site"), tmp_path / "data"
     with serving(where, monkeypatch):
         assert prepare.prepare(data, download=True).counts == {"train": 5, "test": 2}
@@ -326,7 +326,7 @@ def test_a_wrong_checksum_is_refused(official, tmp_path, monkeypatch):
     assert {path.parent.name for path in prepare.leftovers(data)} == {NAME}
 
 
-def test_a_file_that_is_gone_from_the_site(official, tmp_path, monkeypatch):
+def test_a_file_missing_from_the_site_is_reported(official, tmp_path, monkeypatch):
     where, data = archives(official, tmp_path / "site"), tmp_path / "data"
     with serving(where, monkeypatch):
         (where / "images.tar.gz").unlink()
@@ -335,7 +335,7 @@ def test_a_file_that_is_gone_from_the_site(official, tmp_path, monkeypatch):
     assert not (data / NAME / "4.0.0").exists()
 
 
-def test_without_network_it_says_so_at_once(official, tmp_path, monkeypatch, capsys):
+def test_a_missing_network_is_reported_at_once(official, tmp_path, monkeypatch, capsys):
     with serving(archives(official, tmp_path / "site"), monkeypatch):
         pass
     start = time.perf_counter()
@@ -347,7 +347,7 @@ def test_without_network_it_says_so_at_once(official, tmp_path, monkeypatch, cap
 
 @pytest.mark.parametrize("mode", ["w:gz", "w"])
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.8])
-def test_an_archive_cut_short_is_named(official, tmp_path, mode, part):
+def test_a_truncated_archive_is_named(official, tmp_path, mode, part):
     for name in ("images.tar.gz", "annotations.tar.gz"):
         where = archives(official, tmp_path / name, mode)
         # Cut at whole blocks, so that only the end marker is missing.
@@ -357,7 +357,7 @@ def test_an_archive_cut_short_is_named(official, tmp_path, mode, part):
     assert not left_behind(tmp_path / "data")
 
 
-def test_real_pets_are_prepared_whole_and_pixel_for_pixel(tmp_path):
+def test_real_pets_are_prepared_completely_and_pixel_for_pixel(tmp_path):
     src = real_data("oxford-iiit-pet")
     report = prepare.prepare(tmp_path, src=src)
     counts = {"train": len(listed(src, "trainval")), "test": len(listed(src, "test"))}

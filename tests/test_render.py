@@ -36,7 +36,7 @@ def test_one_mask_is_white_on_black(mask):
     np.testing.assert_array_equal(np.asarray(image), np.where(mask, 255, 0))
 
 
-def test_several_masks_are_numbers_in_colours_that_a_data_folder_reads(mask):
+def test_several_masks_are_coloured_numbers_that_a_data_folder_reads(mask):
     other = np.zeros_like(mask)
     other[:20, :25] = True
     file = png(mask_image(np.stack([mask, other]), np.array([0.5, 0.9])))
@@ -54,15 +54,15 @@ def test_no_mask_is_black_and_too_many_are_refused():
         mask_image(np.ones((300, 2, 2), bool))
 
 
-def test_overlay_tints_inside_and_leaves_the_rest_as_it_is(image, mask):
+def test_overlay_tints_inside_and_keeps_the_rest(image, mask):
     before = image.copy()
     drawn = overlay(image, mask[None], [(255, 0, 0)], opacity=0.5)
     np.testing.assert_array_equal(image, before)
     np.testing.assert_array_equal(drawn[~mask], image[~mask])
     inner = np.zeros_like(mask)
     inner[18:29, 21:44] = True
-    want = np.rint(0.5 * image[inner] + 0.5 * np.array([255, 0, 0]))
-    np.testing.assert_allclose(drawn[inner], want, atol=1)
+    expected = np.rint(0.5 * image[inner] + 0.5 * np.array([255, 0, 0]))
+    np.testing.assert_allclose(drawn[inner], expected, atol=1)
     assert (drawn[10, 20:45] == (255, 0, 0)).all() and (drawn[15, [29, 32]] == (255, 0, 0)).all()
 
 
@@ -72,14 +72,14 @@ def test_overlay_draws_no_outline_at_the_sides_of_the_image(image):
     np.testing.assert_array_equal(overlay(image, np.zeros((1, 40, 60), bool)), image)
 
 
-def test_later_masks_lie_above_and_colours_start_again(image, mask):
+def test_later_masks_lie_above_and_colours_repeat(image, mask):
     colours = [(255, 0, 0), (0, 255, 0)]
     drawn = overlay(image, np.stack([mask] * 3), colours, opacity=1.0)
     assert (drawn[mask] == (255, 0, 0)).all()
     assert (overlay(image, np.stack([mask] * 2), colours, opacity=1.0)[mask] == (0, 255, 0)).all()
 
 
-def test_a_cutout_is_the_object_and_hides_nothing_of_the_rest(image, mask):
+def test_a_cutout_is_the_object_and_holds_nothing_of_the_rest(image, mask):
     whole = cutout(image, mask, trim=False)
     np.testing.assert_array_equal(whole[..., 3], np.where(mask, 255, 0))
     np.testing.assert_array_equal(whole[mask, :3], image[mask])
@@ -93,13 +93,13 @@ def test_an_empty_cutout_has_the_size_of_the_image_and_is_transparent(image):
 
 
 @pytest.mark.parametrize("soft", [2.0, 5.0])
-def test_a_soft_edge_is_half_transparent_at_the_edge_and_as_wide_as_said(image, soft):
+def test_a_soft_edge_is_half_transparent_at_the_edge_and_as_wide_as_set(image, soft):
     mask = np.zeros((40, 60), bool)
     mask[:, 30:] = True
     alpha = cutout(image, mask, trim=False, soft=soft)[20, :, 3] / 255
     # Centres of pixels lie 0.5, 1.5, ... from the edge between columns 29 and 30.
-    want = np.clip(0.5 + (np.arange(60) - 29.5) / soft, 0, 1)
-    np.testing.assert_allclose(alpha, want, atol=0.003)
+    expected = np.clip(0.5 + (np.arange(60) - 29.5) / soft, 0, 1)
+    np.testing.assert_allclose(alpha, expected, atol=0.003)
 
 
 def test_a_soft_edge_has_the_colours_of_the_object(mask):
@@ -110,7 +110,7 @@ def test_a_soft_edge_has_the_colours_of_the_object(mask):
     assert not made[made[..., 3] == 0].any()
 
 
-def test_a_soft_cutout_of_a_mask_that_is_everything_is_the_image(image):
+def test_a_soft_cutout_with_a_full_mask_is_the_image(image):
     made = cutout(image, np.ones((40, 60), bool), soft=6.0)
     np.testing.assert_array_equal(made[..., :3], image)
     assert (made[..., 3] == 255).all()

@@ -18,14 +18,14 @@ def masks(rng, number=60):
         yield block
 
 
-def test_a_mask_comes_back_exactly_even_through_json(rng):
+def test_a_mask_round_trips_exactly_even_through_json(rng):
     for mask in masks(rng):
         rle = json.loads(json.dumps(encode_rle(mask)))
         assert rle["size"] == list(mask.shape)
         np.testing.assert_array_equal(decode_rle(rle), mask)
 
 
-def test_runs_of_megapixels_come_back(rng):
+def test_runs_of_megapixels_round_trip(rng):
     mask = np.zeros((1500, 2000), bool)
     mask[700:, 900:] = rng.random((800, 1100)) < 0.999
     np.testing.assert_array_equal(decode_rle(encode_rle(mask)), mask)
@@ -72,6 +72,6 @@ def test_plain_lists_of_lengths_are_read(rng):
         ({"size": 6, "counts": "132"}, "expected {'size'"),
     ],
 )
-def test_what_is_no_rle_is_refused_by_name(rle, words):
+def test_errors_name_what_is_not_rle(rle, words):
     with pytest.raises(ValueError, match=words):
         decode_rle(rle)

@@ -34,7 +34,7 @@ def test_scenery_has_no_pet_and_the_texture_of_an_image():
         assert image.std() > 3
 
 
-def test_where_every_piece_has_a_pet_it_is_filled_in():
+def test_without_a_free_piece_the_pet_is_inpainted():
     full = marked(0)
     mask = np.full_like(full.mask, PET)
     mask[:3] = BACKGROUND
@@ -45,7 +45,7 @@ def test_where_every_piece_has_a_pet_it_is_filled_in():
     assert (np.asarray(ground.image) > 150).mean() < 0.01
 
 
-def test_an_image_of_several_pets_is_no_scenery():
+def test_an_image_of_several_pets_is_not_used_as_scenery():
     several = [Example(np.full_like(e.image, 255), e.mask, f"{e.name}#1", "x") for e in OTHERS]
     others = Marked([*several, OTHERS[0]])
     seen = []
@@ -58,7 +58,7 @@ def test_an_image_of_several_pets_is_no_scenery():
     assert 0 < sum(seen) < 20
 
 
-def test_a_pet_in_a_scene_is_small_whole_and_aligned():
+def test_a_pet_in_a_scene_is_small_complete_and_aligned():
     sides = []
     for seed in range(30):
         image, mask = augment(marked(seed), np.random.default_rng(seed), SIZE, SMALL, OTHERS)
@@ -72,7 +72,7 @@ def test_a_pet_in_a_scene_is_small_whole_and_aligned():
     assert np.ptp(sides) > 0.2
 
 
-def test_a_pet_that_would_be_enlarged_or_is_cut_off_on_both_sides_is_not_made_small():
+def test_a_pet_to_be_enlarged_or_cut_off_on_both_sides_is_not_made_small():
     rng = np.random.default_rng(0)
     assert scenery.small_view(rng, warp.to_layer(marked(0)), SIZE) is not None
     tiny = np.zeros((40, 40), np.uint8)

@@ -10,7 +10,7 @@ from petsam_jax.data.shapes import KINDS, NOISE, ShapesSource
 from petsam_jax.data.sources import Source
 
 
-def test_an_example_depends_on_seed_index_and_size_alone():
+def test_an_example_depends_only_on_seed_index_and_size():
     short, long = ShapesSource(8, 48, seed=3), ShapesSource(800, 48, seed=3)
     with ThreadPoolExecutor(4) as pool:
         again = list(pool.map(long.__getitem__, range(7, -1, -1)))[::-1]
@@ -23,7 +23,7 @@ def test_an_example_depends_on_seed_index_and_size_alone():
 
 
 @pytest.mark.parametrize("size", [16, 33, 128])
-def test_every_target_is_seen_and_leaves_some_ground(size):
+def test_every_target_is_visible_and_leaves_some_ground(size):
     source = ShapesSource(300, size)
     assert isinstance(source, Source) and len(source) == 300
     covers, touches = [], 0
@@ -40,13 +40,13 @@ def test_every_target_is_seen_and_leaves_some_ground(size):
     assert 30 < touches < 270
 
 
-def test_kinds_are_shared_out_evenly_and_names_differ():
+def test_kinds_are_equally_frequent_and_names_differ():
     source = ShapesSource(400)
     assert collections.Counter(source.groups) == dict.fromkeys(KINDS, 100)
     assert len(set(source.names)) == 400
 
 
-def test_colour_alone_does_not_tell_the_target():
+def test_colour_alone_does_not_identify_the_target():
     """No threshold on brightness finds the target, even when chosen for each image."""
     found = []
     for index in range(60):
@@ -60,7 +60,7 @@ def test_colour_alone_does_not_tell_the_target():
     assert np.mean(found) < 0.6
 
 
-def test_on_dark_ground_brightness_tells_shapes_and_others_is_how_many_there_are_at_most():
+def test_on_dark_ground_shapes_are_bright_and_others_limits_their_number():
     """A ground without light has grain alone; the target is all or a part of what is brighter."""
     shares = []
     for others in (0, 2):
@@ -84,7 +84,7 @@ def test_on_dark_ground_brightness_tells_shapes_and_others_is_how_many_there_are
         {"others": -1},
     ],
 )
-def test_numbers_that_make_no_sense_are_refused(wrong):
+def test_senseless_numbers_are_refused(wrong):
     numbers = {"length": 4, "size": 32, "seed": 0, **wrong}
     with pytest.raises(
         ValueError, match=f"shapes: expected .*{next(iter(wrong))}={wrong.popitem()[1]}"

@@ -19,7 +19,7 @@ from petsam_jax.data.sources import (
 
 
 class Named:
-    """Examples that are told apart by name alone."""
+    """Examples that differ only in name."""
 
     def __init__(self, names, groups=None):
         self.names = tuple(names)
@@ -37,11 +37,11 @@ def numbered(letter, count, group=None):
     return Named([f"{letter}{index}" for index in range(count)], [group or letter] * count)
 
 
-def test_the_protocol_is_what_the_sources_have():
+def test_sources_follow_the_protocol():
     assert isinstance(numbered("a", 2), Source) and not isinstance([1, 2], Source)
 
 
-def test_a_subset_has_its_indices_in_their_order():
+def test_a_subset_has_its_indices_in_order():
     subset = Subset(numbered("a", 9), [7, 2, 2])
     assert subset.names == ("a7", "a2", "a2") and subset.groups == ("a", "a", "a")
     assert [subset[index].name for index in range(len(subset))] == ["a7", "a2", "a2"]
@@ -71,25 +71,25 @@ def test_a_mix_has_the_shares_and_shows_every_example(sizes, weights):
     assert min(repeats) == 1
 
 
-def test_a_mix_is_even_all_along_the_pass():
+def test_a_mix_is_even_throughout_the_pass():
     mix = MixedSource([numbered("a", 300), numbered("b", 10)], [3, 1])
     of_b = np.cumsum([group == "b" for group in mix.groups])
     expected = np.arange(1, len(mix) + 1) / 4
     assert np.abs(of_b - expected).max() <= 1
 
 
-def test_a_mix_weighted_by_size_is_everything_once():
+def test_a_mix_weighted_by_size_has_everything_once():
     mix = MixedSource([numbered("a", 3), numbered("b", 7)], [3, 7])
     assert sorted(mix.names) == sorted([f"a{i}" for i in range(3)] + [f"b{i}" for i in range(7)])
 
 
 @pytest.mark.parametrize("weights", [[1], [1, 0], [1, -1], [1, float("nan")], [1, float("inf")]])
-def test_weights_that_make_no_sense_are_refused(weights):
+def test_senseless_weights_are_refused(weights):
     with pytest.raises(ValueError, match="^weights: "):
         MixedSource([numbered("a", 2), numbered("b", 2)], weights)
 
 
-def test_a_mix_of_nothing_is_refused():
+def test_an_empty_mix_is_refused():
     with pytest.raises(ValueError, match="got 0 sources"):
         MixedSource([], [])
     with pytest.raises(ValueError, match="number 1 of the mix is empty"):
@@ -144,7 +144,7 @@ def test_every_group_gives_about_its_share(share):
         assert 1 <= of_group.sum() <= 100 * share + 5 * (100 * share) ** 0.5
 
 
-def test_adding_images_moves_none_in_groups_large_enough():
+def test_adding_images_moves_none_in_large_groups():
     names, groups = pets(37 * 100)
     before = dict(zip(names, is_validation(names, groups, 0.1), strict=True))
     more, more_groups = pets(37 * 150)

@@ -1,4 +1,4 @@
-"""Clips in every form give the frames that were put in; unfit ones say what is wrong."""
+"""Clips in every form return their frames; errors name what is wrong with unfit ones."""
 
 import av
 import numpy as np
@@ -55,7 +55,7 @@ def sources(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["mp4", "h264", "webm", "gif", "folder", "array", "list"])
-def test_frames_come_in_any_order(sources, kind, rng):
+def test_frames_are_read_in_any_order(sources, kind, rng):
     clip = open_clip(sources[kind])
     assert clip.count == COUNT and clip.size == (HEIGHT, WIDTH)
     orders = [range(COUNT), range(COUNT - 1, -1, -1), rng.permutation(COUNT)[:12].tolist()]
@@ -70,7 +70,7 @@ def test_frames_come_in_any_order(sources, kind, rng):
     clip.close()
 
 
-def test_fps_is_the_videos(sources):
+def test_fps_is_read_from_the_video(sources):
     assert open_clip(sources["h264"]).fps == 25
     assert open_clip(sources["gif"]).fps == pytest.approx(25, abs=1)
 
@@ -94,7 +94,7 @@ def test_video_holds_few_frames(sources):
     assert len(clip._kept) == KEPT
 
 
-def test_unfit_clips_say_what_is_wrong(sources, tmp_path):
+def test_errors_name_what_is_wrong_with_a_clip(sources, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(sources["mp4"].read_bytes()[:3000])
     text = tmp_path / "text.mp4"

@@ -1,4 +1,4 @@
-"""Written videos play what was put in, at any time; other names and sizes are refused."""
+"""Written videos play their frames at any time; other names and sizes are refused."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def stripes(height, width, brighter=0):
 
 @pytest.mark.parametrize("size", [(48, 60), (47, 59)])
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".gif"])
-def test_frames_come_back(tmp_path, suffix, size):
+def test_written_frames_are_read_back(tmp_path, suffix, size):
     path = tmp_path / f"out{suffix}"
     with VideoWriter(path, size, 24000 / 1001) as writer:
         for number in range(30):
@@ -33,10 +33,10 @@ def test_frames_come_back(tmp_path, suffix, size):
     assert clip.count == 30 and max(np.subtract(clip.size, size)) <= (suffix != ".gif")
     assert clip.fps == pytest.approx(24000 / 1001, abs=1.1 if suffix == ".gif" else 1e-3)
     for number in (0, 13, 29):
-        found, want = clip.read(number), stripes(*size, number)
+        found, expected = clip.read(number), stripes(*size, number)
         # At the edges of the stripes colours mix.
         for x in (8, 30, 50):
-            np.testing.assert_allclose(found[24, x], want[24, x], atol=5)
+            np.testing.assert_allclose(found[24, x], expected[24, x], atol=5)
 
 
 def animation(path):
@@ -51,7 +51,7 @@ def animation(path):
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
-def test_cut_outs_stay_transparent_where_nothing_was_found(tmp_path, suffix):
+def test_cut_outs_stay_transparent_outside_the_mask(tmp_path, suffix):
     """Also where there was something on the frame before, in a hole, and on a frame without any."""
     path, size = tmp_path / f"out{suffix}", (47, 59)
     masks = np.zeros((12, *size), bool)
@@ -74,14 +74,14 @@ def test_cut_outs_stay_transparent_where_nothing_was_found(tmp_path, suffix):
 def test_a_webp_keeps_soft_edges_and_a_gif_cuts_them_in_the_middle(tmp_path):
     frame = np.full((40, 256, 4), 90, np.uint8)
     frame[..., 3] = np.arange(256)
-    for suffix, want in ((".webp", frame[..., 3]), (".gif", (frame[..., 3] >= 128) * 255)):
+    for suffix, expected in ((".webp", frame[..., 3]), (".gif", (frame[..., 3] >= 128) * 255)):
         with VideoWriter(tmp_path / f"out{suffix}", (40, 256), 10) as writer:
             writer.write(frame)
         (found,), _ = animation(tmp_path / f"out{suffix}")
-        np.testing.assert_array_equal(found[..., 3], want)
+        np.testing.assert_array_equal(found[..., 3], expected)
 
 
-def test_a_webp_of_whole_frames_plays_at_the_speed_of_the_clip(tmp_path):
+def test_an_opaque_webp_plays_at_the_speed_of_the_clip(tmp_path):
     with VideoWriter(tmp_path / "out.webp", (47, 59), 24000 / 1001) as writer:
         for number in range(30):
             writer.write(stripes(47, 59, number))
@@ -89,8 +89,8 @@ def test_a_webp_of_whole_frames_plays_at_the_speed_of_the_clip(tmp_path):
     assert sum(durations) == round(30 * 1001 / 24) and set(durations) == {41, 42}
     for number in (0, 13, 29):
         for x in (8, 30, 50):
-            want = [*stripes(47, 59, number)[24, x], 255]
-            np.testing.assert_allclose(frames[number][24, x], want, atol=6)
+            expected = [*stripes(47, 59, number)[24, x], 255]
+            np.testing.assert_allclose(frames[number][24, x], expected, atol=6)
 
 
 def test_a_webp_plays_while_it_is_written(tmp_path):
@@ -103,7 +103,7 @@ def test_a_webp_plays_while_it_is_written(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".gif", ".webp"])
-def test_frames_that_last_differently_keep_their_times(tmp_path, suffix):
+def test_variable_frame_durations_are_kept(tmp_path, suffix):
     """As phones film, and GIFs are made, whose last frame often stays."""
     path, seconds = tmp_path / f"out{suffix}", [0.04, 0.2, 0.08, 0.5, 0.04, 0.04, 0.7]
     with VideoWriter(path, (48, 64), 12) as writer:
@@ -140,12 +140,12 @@ os._exit(1)
     assert abs(clip.read(100).mean() - 100) < 2
 
 
-def test_no_frame_is_no_error(tmp_path):
+def test_a_video_without_frames_is_no_error(tmp_path):
     with VideoWriter(tmp_path / "none.mp4", (48, 64), 24):
         pass
 
 
-def test_what_cannot_be_written_is_refused(tmp_path):
+def test_unwritable_frames_and_names_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"out\.avi: expected .* in \.mp4, \.mov, \.gif, \.webp"):
         VideoWriter(tmp_path / "out.avi", (48, 64), 24)
     with (
