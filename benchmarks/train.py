@@ -28,8 +28,8 @@ from petsam_jax.data.load import load_source
 from petsam_jax.data.pipeline import make_train_iterator
 from petsam_jax.train.compiled_step import TrainStep
 from petsam_jax.train.device_batches import make_shardings
-from petsam_jax.train.loop import initial_state
 from petsam_jax.train.objective import Objective
+from petsam_jax.train.plan import initial_state
 from petsam_jax.train.step import Microbatching
 
 # Pictures in an epoch, by which the learning rate is planned.
@@ -71,7 +71,7 @@ def measure(config, data: str | None, seconds: float) -> None:
     replicated, spread = make_shardings()
     constant = jax.device_put(constant, spread)
     state, step = build(config, replicated)
-    runtime.forget_programs()
+    runtime.clear_jit_caches()
     runtime.release_memory()
     start = time.perf_counter()
     gradient, update = step.programs(state, *constant)

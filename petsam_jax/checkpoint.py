@@ -1,15 +1,15 @@
-"""Checkpoints: arrays by Orbax, with the config that made them, so that a path is all one needs.
+"""Checkpoints: a model's arrays, saved by Orbax together with its config, so a path is enough.
 
 A directory holds numbered steps. Each has the items
 
-    params   every array of the model, trained or fixed: dotted name -> array
-    ema      averaged weights of a training run, the same names, where the run keeps them
-    meta     JSON: the whole config, and shape and checksum of each array of params and ema
+    params   every array of the model, trained or not: dotted name -> array
+    ema      averaged weights of a training run under the same names, if the run keeps them
+    meta     JSON: the whole config, and the shape and checksum of each array of params and ema
 
-Converted weights, and exported ones (float16), are step 0 with `params` and `meta`. A training run
-writes further items (optimiser, iterator) beside these through one CheckpointManager:
-`weight_items` makes the items above for it, `load_weights` opens either. Orbax writes a step under
-another name and renames it when it is whole, so a killed writer leaves no half checkpoint.
+Converted and exported (float16) weights are step 0 with `params` and `meta`. A training run writes
+further items (optimiser, iterators) beside these through one CheckpointManager: `weight_items`
+makes the items above for it, `load_weights` opens either kind. Orbax writes a step under a
+temporary name and renames it when complete, so a killed writer leaves no partial checkpoint.
 """
 
 import zlib
@@ -28,30 +28,30 @@ from petsam_jax.models.compute_dtype import fastest_dtype
 from petsam_jax.models.params import Weights, differences, fill, raise_faults, shapes
 from petsam_jax.models.sam2 import SAM2
 
-# A training run keeps its steps here, below its workdir.
+# Subfolder of a run's workdir with its steps.
 STEPS = "checkpoints"
 
 
 class CheckpointError(ValueError):
-    """What is no checkpoint or a damaged one: the message names the directory and the fault."""
+    """Not a checkpoint, or a damaged one: the message names the directory and the fault."""
 
 
-# Models as names and arrays
+# Models from configs and arrays
 
 
 def build_model(config: ConfigDict, seed: int = 0) -> SAM2:
-    """The model of a config with fresh weights."""
+    """The model of a config with random weights."""
     return SAM2(**config.model.to_dict(), rngs=nnx.Rngs(seed))
 
 
 def model_shapes(config: ConfigDict) -> dict[str, tuple[int, ...]]:
-    """The shapes of the arrays of a config's model, by name; the model is not built."""
-    return shapes(_outline(config))
+    """The shapes of the arrays of a config's model by name, without building it."""
+    return shapes(_abstract_model(config))
 
 
 def model_with_weights(config: ConfigDict, arrays: Weights) -> SAM2:
-    """The model of a config with these arrays; raises NamesError with the names that differ."""
-    return _filled(_outline(config), arrays)
+    """The model of a config with these arrays; raises NamesError if they do not fit."""
+    return _filled(_abstract_model(config), arrays)
 
 
 def _filled(model: SAM2, arrays: Weights) -> SAM2:
@@ -59,12 +59,12 @@ def _filled(model: SAM2, arrays: Weights) -> SAM2:
     return model
 
 
-def _outline(config: ConfigDict) -> SAM2:
+def _abstract_model(config: ConfigDict) -> SAM2:
     return nnx.eval_shape(lambda: SAM2(**config.model.to_dict(), rngs=_OneKey()))
 
 
 class _OneKey(nnx.Rngs):
-    """Keys for a model whose numbers are never drawn; to count them takes NNX several seconds."""
+    """One key for all of an abstract model: counting keys, never used here, takes NNX seconds."""
 
     def params(self):
         return jax.random.key(0)
@@ -74,9 +74,9 @@ class _OneKey(nnx.Rngs):
 
 
 def weight_items(config: ConfigDict, params: Weights, ema: Weights | None = None) -> dict:
-    """The items of one step as arguments of `ocp.args.Composite`.
+    """The items of one step as keywords of `ocp.args.Composite`.
 
-    `ema` may leave out arrays that do not change; `params` has them all.
+    `params` has all arrays; `ema` may leave out those that are not trained.
     """
     trees = {"params": to_host(dict(params))} | ({} if ema is None else {"ema": to_host(dict(ema))})
     meta = {
@@ -88,17 +88,16 @@ def weight_items(config: ConfigDict, params: Weights, ema: Weights | None = None
 
 
 def to_host(tree):
-    """Copies in the host's memory of replicated arrays, which later steps may then overwrite.
+    """Copy replicated arrays to the host's memory, so that later steps may overwrite them.
 
-    Arrays of numpy, which are there already, are taken as they are.
-    Given arrays on several devices, Orbax has each of them write its share, and compiles a program
-    for each shape to cut it out: 20 s for the smallest model on 8 devices.
+    Numpy arrays are not copied. Given arrays on several devices, Orbax would have each device write
+    its share, and compile a program per shape to slice it: 20 s for the smallest model on 8.
     """
     return jax.tree.map(lambda a: a if isinstance(a, np.ndarray) else np.array(a), tree)
 
 
 def describe_arrays(tree: Weights) -> dict[str, dict]:
-    """Shape, type and checksum of each array: Orbax itself does not notice a flipped bit."""
+    """Shape, dtype and checksum of each array: Orbax itself does not notice a flipped bit."""
     described = {}
     for name, array in tree.items():
         array = np.ascontiguousarray(array)
@@ -111,17 +110,15 @@ def describe_arrays(tree: Weights) -> dict[str, dict]:
 
 
 def save_weights(directory: str | Path, params: Weights, config: ConfigDict) -> None:
-    """Write weights and their config as a new checkpoint, whole or not at all.
+    """Write weights and their config as a new checkpoint, completely or not at all.
 
-    Raises FileExistsError for a directory with something in it, and NamesError for arrays that
-    are not those of the config's model.
+    Raises FileExistsError for a directory that is not empty, and NamesError for arrays that do not
+    fit the config's model.
     """
     directory = Path(directory).absolute()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise FileExistsError(f"{directory} exists; choose another name or remove it")
-    raise_faults(
-        "these arrays are not the config's model", differences(params, model_shapes(config))
-    )
+    raise_faults("the arrays do not fit the config", differences(params, model_shapes(config)))
     with ocp.CheckpointManager(directory) as manager:
         manager.save(0, args=ocp.args.Composite(**weight_items(config, params)))
 
@@ -137,8 +134,8 @@ def load_model(
     The model computes in `dtype`, and its config says so; None is what `compute_dtype` finds
     fastest here.
     """
-    config, outline, arrays = _load(directory, step, lambda own: dtype or fastest_dtype(own))
-    return config, _filled(outline, arrays)
+    config, model, arrays = _load(directory, step, lambda own: dtype or fastest_dtype(own))
+    return config, _filled(model, arrays)
 
 
 def load_weights(
@@ -146,12 +143,12 @@ def load_weights(
 ) -> tuple[ConfigDict, dict[str, jax.Array]]:
     """Config and arrays of a checkpoint or of a training run's workdir, on this process's device.
 
-    The averaged weights where there are some; the latest step unless one is named. It does not
-    matter on how many devices the checkpoint was written.
+    The averaged weights if there are any; the latest step unless `step` is given. The number of
+    devices that the checkpoint was written on does not matter.
 
-    Raises FileNotFoundError if there is no such directory, CheckpointError if it is no
-    checkpoint or a damaged one, and NamesError with the names of arrays that are damaged or do not
-    fit its config.
+    Raises FileNotFoundError if there is no such directory, CheckpointError if it is not a
+    checkpoint or damaged, and NamesError with the names of arrays that are damaged or do not fit
+    the config.
     """
     config, _, arrays = _load(directory, step)
     return config, arrays
@@ -163,28 +160,28 @@ def _load(directory, step, choose_dtype=None) -> tuple[ConfigDict, SAM2, dict[st
     if choose_dtype is not None:
         with config.unlocked():
             config.model.dtype = choose_dtype(config.model.get("dtype", "float32"))
-    outline, arrays = _outline(config), {}
+    model, arrays = _abstract_model(config), {}
     for item in ("params", "ema"):
         if item in described:
             arrays |= _read_arrays(path / item, described[item])
-    # Weights that ship are of half the length; parameters are float32 everywhere. By numpy, since
-    # JAX would compile a program for each shape.
+    # Exported weights are float16; parameters are float32 everywhere. Converted by numpy, since JAX
+    # would compile a program for each shape.
     arrays = {
         name: array if array.dtype == np.float32 else jax.device_put(np.asarray(array, np.float32))
         for name, array in arrays.items()
     }
-    raise_faults(f"{path}: the arrays do not fit the config", differences(arrays, shapes(outline)))
-    return config, outline, arrays
+    raise_faults(f"{path}: the arrays do not fit the config", differences(arrays, shapes(model)))
+    return config, model, arrays
 
 
 def step_path(directory: str | Path, step: int | None = None) -> Path:
-    """The folder of a step, the latest by default; raises as `load_weights` does."""
+    """The folder of a step (default: the latest); raises as `load_weights` does."""
     directory = Path(directory).absolute()
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory}: no such checkpoint directory")
     steps = finished_steps(directory)
     if not steps:
-        raise CheckpointError(f"{directory}: no checkpoint here: there is no finished step in it")
+        raise CheckpointError(f"{directory}: not a checkpoint: there is no finished step in it")
     if step is None:
         return steps[-1]
     named = {int(path.name): path for path in steps}
@@ -194,7 +191,7 @@ def step_path(directory: str | Path, step: int | None = None) -> Path:
 
 
 def finished_steps(directory: str | Path) -> list[Path]:
-    """The folders of the whole steps of a checkpoint or of a run's workdir, the oldest first."""
+    """The folders of the complete steps of a checkpoint or a run's workdir, oldest first."""
     directory = Path(directory)
     if (directory / STEPS).is_dir():
         directory /= STEPS
@@ -205,7 +202,7 @@ def finished_steps(directory: str | Path) -> list[Path]:
 
 def _read_meta(path: Path) -> tuple[ConfigDict, dict]:
     if not (path / "meta").is_dir():
-        raise CheckpointError(f"{path}: a checkpoint of another program: it has no item `meta`")
+        raise CheckpointError(f"{path}: not a checkpoint of this program: it has no item `meta`")
     try:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
             meta = reader.restore(path / "meta")
@@ -226,7 +223,7 @@ def _read_arrays(path: Path, described: Mapping[str, Mapping]) -> dict[str, jax.
             arrays = reader.restore(path, target)
     except Exception as error:  # Orbax raises plain Exception for some kinds of damage.
         fault = (str(error).strip() or repr(error)).splitlines()[0][:300]
-    # Not within `except`: the cause is pages long, and holds on to all reads that were under way.
+    # Outside `except`: the cause is pages long and keeps all pending reads alive.
     if fault is not None:
         raise CheckpointError(f"{path}: damaged or incomplete: {fault}")
     raise_faults(f"{path}: damaged, checksums are wrong", wrong_checksums(arrays, described))
@@ -234,6 +231,6 @@ def _read_arrays(path: Path, described: Mapping[str, Mapping]) -> dict[str, jax.
 
 
 def wrong_checksums(arrays: Weights, described: Mapping[str, Mapping]) -> list[str]:
-    """The names of arrays whose checksum is not the one that `describe_arrays` found."""
+    """The names of arrays whose checksum differs from that in `described`."""
     found = describe_arrays(arrays)
     return [name for name in found if found[name]["crc32"] != described[name]["crc32"]]

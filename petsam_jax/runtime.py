@@ -56,7 +56,7 @@ def prepare(devices_per_host: int | None = None) -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def forget_programs() -> None:
+def clear_jit_caches() -> None:
     """Drop what was compiled so far, where the process is that of a program that calls `prepare`.
 
     For once, after a model is drawn: that takes hundreds of programs, a quarter of a gigabyte in

@@ -136,7 +136,7 @@ def test_a_missing_or_empty_directory_says_so(tmp_path):
 def test_a_foreign_checkpoint_is_refused(tmp_path):
     with ocp.CheckpointManager(tmp_path / "foreign") as manager:
         manager.save(3, args=ocp.args.Composite(state=ocp.args.StandardSave({"w": jnp.ones(2)})))
-    with pytest.raises(CheckpointError, match="of another program"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of this program"):
         load_weights(tmp_path / "foreign")
 
 

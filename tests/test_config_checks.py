@@ -7,7 +7,8 @@ import pytest
 
 from petsam_jax.config import ConfigError, fields, load_config
 from petsam_jax.train.config_checks import LIMITS, check_limits
-from petsam_jax.train.loop import summarize, train_and_evaluate
+from petsam_jax.train.loop import train_and_evaluate
+from petsam_jax.train.plan import summarize
 from petsam_jax.train.validation import higher_is_better
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -57,7 +57,7 @@ def test_full_disk(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**39, 3 * 2**29))
     check_workdir(tmp_path, 3 * 2**29)
-    with pytest.raises(WorkdirError, match="1.50 GiB are free.* about 2.00 GiB more; make room"):
+    with pytest.raises(WorkdirError, match="1.50 GiB are free.* about 2.00 GiB more; free up space"):
         check_workdir(tmp_path, 2**31)
 
 
@@ -80,7 +80,7 @@ def test_bytes_of_trees():
 
 
 def test_a_workdir_is_for_one_run_at_a_time(tmp_path):
-    refusal = rf"in use.*{tmp_path}/\.lock; wait for its end"
+    refusal = rf"in use.*{tmp_path}/\.lock; wait until it ends"
     with lock_workdir(tmp_path):
         with pytest.raises(WorkdirError, match=refusal), lock_workdir(tmp_path):
             raise AssertionError

@@ -1,4 +1,4 @@
-"""MetricLog: lines survive a kill, a resumed run says each step once, the pace is right."""
+"""Logs survive a kill and have each step of a resumed run once; the progress line is right."""
 
 import io
 import json
@@ -10,15 +10,15 @@ import time
 
 import numpy as np
 import pytest
+import tqdm.std
 
 from petsam_jax.train.metric_log import (
-    Averages,
     MetricLog,
     Progress,
     drop_after,
     read_metrics,
 )
-from tests.test_tensorboard import read_events
+from tests.test_tensorboard import event_files, read_events, scalars
 
 # Files
 
@@ -31,16 +31,16 @@ def test_lines_and_events_hold_the_same(tmp_path, rng):
     with MetricLog(tmp_path) as log:
         for step, value in enumerate(values, 1):
             log.write(step, value)
-        log.picture(3, "sheet", rng.integers(0, 256, (8, 8, 3)).astype(np.uint8))
+        log.image(3, "sheet", rng.integers(0, 256, (8, 8, 3)).astype(np.uint8))
     lines = read_metrics(tmp_path)
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert [{name: line[name] for name in values[0]} for line in lines] == values
     assert abs(lines[0]["time"] - time.time()) < 60
-    (path,) = (tmp_path / "tensorboard").iterdir()
-    events = [event for event in read_events(path) if "values" in event]
-    assert [event["step"] for event in events] == [1, 2, 3, 3]
-    assert events[1]["values"] == {name: np.float32(x) for name, x in values[1].items()}
-    assert "sheet" in events[3]["values"]
+    (path,) = event_files(tmp_path)
+    events = [event for event in read_events(path) if event.summary.value]
+    assert [event.step for event in events] == [1, 2, 3, 3]
+    assert scalars(events[1]) == {name: np.float32(x) for name, x in values[1].items()}
+    assert events[3].summary.value[0].tag == "sheet"
 
 
 def test_numbers_of_any_kind_make_strict_json(tmp_path):
@@ -110,11 +110,11 @@ def test_killed_run_loses_no_line_it_finished(tmp_path):
         for _ in range(50):
             process.stdout.readline()
         os.kill(process.pid, signal.SIGKILL)
-        told = [50, *(int(line) for line in process.stdout.read().split())]
+        printed = [50, *(int(line) for line in process.stdout.read().split())]
     steps = [line["step"] for line in read_metrics(tmp_path)]
-    assert steps == list(range(1, len(steps) + 1)) and told[-1] <= len(steps) <= told[-1] + 1
-    (path,) = (tmp_path / "tensorboard").iterdir()
-    assert len(read_events(path)) - 2 in (told[-1], told[-1] + 1)
+    assert steps == list(range(1, len(steps) + 1)) and printed[-1] <= len(steps) <= printed[-1] + 1
+    (path,) = event_files(tmp_path)
+    assert len(read_events(path)) - 2 in (printed[-1], printed[-1] + 1)
 
 
 def test_full_disk_names_the_file(tmp_path):
@@ -142,69 +142,86 @@ class Terminal(io.StringIO):
     def isatty(self):
         return True
 
-
-def test_averages_are_unbiased_and_forget():
-    averages = Averages(0.9)
-    averages.update({"a": 4.0})
-    assert averages.means() == {"a": 4.0}
-    averages.update({"a": 2.0, "b": float("nan")})
-    assert averages.means() == {"a": pytest.approx((0.9 * 4 + 2) / 1.9)}
-    for _ in range(200):
-        averages.update({"a": 1.0})
-    assert averages.means()["a"] == pytest.approx(1.0, abs=1e-6)
+    def fileno(self):
+        return -1
 
 
-def test_file_gets_a_line_every_so_often():
-    clock, stream = Clock(), io.StringIO()
-    progress = Progress(1000, stream=stream, every=30.0, clock=clock)
+@pytest.fixture
+def clock(monkeypatch):
+    """The time as tqdm sees it."""
+    clock = Clock()
+    monkeypatch.setattr(tqdm.std, "time", clock)
+    return clock
+
+
+def test_averages_are_unbiased_forget_and_skip_what_is_not_finite():
+    stream = io.StringIO()
+    progress = Progress(1000, stream=stream, every=0.0)
+    progress.update(1, 1, {"a": 4.0})
+    progress.update(2, 1, {"a": 2.0, "b": float("nan")})
+    for step in range(3, 1000):
+        progress.update(step, 1, {"a": 1.0})
+    lines = stream.getvalue().splitlines()
+    assert "  a 4" in lines[0]
+    assert f"  a {(0.98 * 4 + 2) / 1.98:.4g}" in lines[1]
+    assert "  a 1" in lines[-1] and "b" not in lines[-1]
+
+
+def test_a_file_gets_a_line_every_so_often(clock):
+    stream = io.StringIO()
+    progress = Progress(1000, stream=stream, every=30.0)
     for step in range(1, 101):
         clock.now += 1.0
         progress.update(step, 8, {"loss": 0.25, "dice": 0.5})
     progress.close()
     lines = stream.getvalue().splitlines()
     assert len(lines) == 4 and "\r" not in stream.getvalue()
-    assert lines[-1] == "step 91/1,000 9%  loss 0.25  dice 0.5  8 images/s  15:09 left"
+    assert lines[-1] == "step 90/1,000 9%  loss 0.25  dice 0.5  8 images/s  15:10 left"
 
 
-def test_terminal_gets_one_line_redrawn():
-    clock, stream = Clock(), Terminal()
-    progress = Progress(10, stream=stream, clock=clock)
+def test_a_terminal_gets_one_line_redrawn(clock):
+    stream = Terminal()
+    progress = Progress(10, stream=stream)
     for step in range(1, 6):
         clock.now += 1.0
         progress.update(step, 2, {"loss": 1.0})
-    progress.say("validation: IoU 0.5")
+    progress.print("validation: IoU 0.5")
     progress.close()
-    text = stream.getvalue()
-    assert text.count("\n") == 2 and text.count("\r") == 5
-    last = text.split("\r")[-1]
+    above, last, end = stream.getvalue().split("\n")
+    assert above.split("\r")[-1] == "validation: IoU 0.5" and not end
+    last = last.split("\r")[-1]
     assert "[##########..........]" in last and "2 images/s" in last and "00:05 left" in last
-    assert last.endswith("\nvalidation: IoU 0.5\n")
 
 
-def test_line_fits_a_narrow_terminal(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
-    clock, stream = Clock(), Terminal()
-    Progress(10, stream=stream, clock=clock).update(1, 1, {f"part{i}": 1.0 for i in range(20)})
-    assert len(stream.getvalue().strip("\r").removesuffix("\033[K")) == 39
+def test_a_line_fits_a_narrow_terminal(clock, monkeypatch):
+    monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((80, 20)))
+    stream = Terminal()
+    progress = Progress(10, stream=stream)
+    for step in (1, 2):
+        clock.now += 1.0
+        progress.update(step, 1, {f"part{i}": 1.0 for i in range(20)})
+    line = stream.getvalue().split("\r")[-1]
+    # Rather losses are cut than the time left.
+    assert len(line) == 79 and "00:08 left" in line
 
 
-def test_pace_is_recent_and_leaves_out_pauses():
-    clock, stream = Clock(), io.StringIO()
-    progress = Progress(1000, step=100, stream=stream, clock=clock)
+def test_the_pace_is_recent_and_leaves_out_pauses(clock):
+    stream = io.StringIO()
+    progress = Progress(1000, step=100, stream=stream)
     for step in range(101, 111):
         clock.now += 10.0
         progress.update(step, 1, {})
     clock.now += 600.0
     progress.restart_pace()
-    for step in range(111, 211):
+    for step in range(111, 231):
         clock.now += 1.0
         progress.update(step, 4, {})
-    assert "4 images/s  13:10 left" in progress.line()
+    assert stream.getvalue().splitlines()[-1] == "step 230/1,000 23%  4 images/s  12:50 left"
 
 
-def test_last_step_is_always_shown():
-    clock, stream = Clock(), io.StringIO()
-    progress = Progress(3, stream=stream, every=1e9, clock=clock)
+def test_the_first_and_the_last_step_are_always_shown():
+    stream = io.StringIO()
+    progress = Progress(3, stream=stream, every=1e9)
     for step in (1, 2, 3):
         progress.update(step, 1, {})
     assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["1/3", "3/3"]

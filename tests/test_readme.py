@@ -25,7 +25,7 @@ from petsam_jax.cli.main import main
 from petsam_jax.config import load_config
 from petsam_jax.data.load import load_train_and_valid
 from petsam_jax.predict.image_predictor import ImagePredictor
-from petsam_jax.train import loop
+from petsam_jax.train import plan
 from tests.documents import DOCUMENTS, ROOT, blocks
 
 SHELL = ("sh", "bash", "shell", "console", "")
@@ -178,7 +178,7 @@ def trains(argv, request):
     from petsam_jax.cli import train
 
     monkeypatch.setattr(train, "join_hosts", lambda *given: hosts.append(given))
-    monkeypatch.setattr(loop, "summarize", lambda config: described.append(config) or "")
+    monkeypatch.setattr(plan, "summarize", lambda config: described.append(config) or "")
     argv = [word for word in argv if word != "--summary"]
     assert train.main([*argv, "--summary"]) == 0
     (config,) = described
@@ -191,7 +191,7 @@ def trains(argv, request):
         assert sum(map(len, load_train_and_valid(config.data))) == 12
     if config.train.start_from.startswith("petsam_jax"):
         # Raises ConfigError if the weights that ship are those of another architecture.
-        loop.initial_model(config)
+        plan.initial_model(config)
 
 
 def prints_summary(argv, request):

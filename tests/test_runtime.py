@@ -181,7 +181,7 @@ double = jax.jit(lambda x: traced.append(x) or 2 * x)
 if {prepared}:
     runtime.prepare()
 double(1.0)
-runtime.forget_programs()
+runtime.clear_jit_caches()
 assert double(3.0) == 6.0
 print(len(traced))
 """

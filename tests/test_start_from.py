@@ -6,7 +6,7 @@ import pytest
 from petsam_jax.checkpoint import build_model, save_weights
 from petsam_jax.config import ConfigError, load_config
 from petsam_jax.models.params import weights
-from petsam_jax.train.loop import initial_model
+from petsam_jax.train.plan import initial_model
 
 
 @pytest.fixture(scope="module")

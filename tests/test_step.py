@@ -97,7 +97,7 @@ def loss(trained, x, y, key):
 def test_parts_have_the_gradient_of_the_whole_batch(rng, number):
     x, y, w = (jnp.asarray(rng.normal(size=n), jnp.float32) for n in ((6, 5), 6, 5))
     key, microbatching = jax.random.key(4), Microbatching(number)
-    assert microbatching.parts(6) == number
+    assert microbatching.count_for(6) == number
     (error, drawn), grads = jax.jit(
         lambda *batch: mean_gradient(loss, {"w": w}, batch, key, microbatching)
     )(x, y)
@@ -132,7 +132,7 @@ def test_each_part_has_examples_of_every_device():
     ],
 )
 def test_there_are_fewer_parts_where_a_share_cannot_be_divided(microbatching, examples, parts):
-    assert microbatching.parts(examples) == parts
+    assert microbatching.count_for(examples) == parts
 
 
 def test_a_step_in_parts_and_its_norms_go_together():

@@ -21,8 +21,9 @@ from petsam_jax.config import ConfigError, load_config
 from petsam_jax.data.shapes import ShapesSource
 from petsam_jax.train.device_batches import DeviceBatches, count_of_kind, is_clip_step
 from petsam_jax.train.guards import TrainingDiverged, WorkdirError
-from petsam_jax.train.loop import initial_state, make_plan, train_and_evaluate
+from petsam_jax.train.loop import train_and_evaluate
 from petsam_jax.train.metric_log import read_metrics
+from petsam_jax.train.plan import initial_state, make_plan
 from petsam_jax.train.step import trainable
 
 ROOT = Path(__file__).parents[1]

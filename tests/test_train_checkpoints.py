@@ -182,7 +182,7 @@ def test_a_step_of_another_optimiser_says_how_to_go_on(config, replicated, tmp_p
     packed = pack_small({name: x.shape for name, x in state.trained.items()}, {"b": 0}).pack_within
     with RunCheckpoints(config, tmp_path) as checkpoints:
         checkpoints.save(state._replace(opt_state=packed(state.opt_state)), template, ITERATORS)
-    told = f"checkpoints/4: written by another version.*start_from={tmp_path}$"
+    told = f"checkpoints/4: written by a version of this program.*start_from={tmp_path}$"
     with RunCheckpoints(config, tmp_path) as checkpoints, pytest.raises(WorkdirError, match=told):
         checkpoints.restore(*a_state(0), replicated)
 
@@ -228,7 +228,7 @@ def test_a_disk_that_fills_while_a_step_is_written_is_told(told_by, config, repl
         checkpoints.save(*a_state(1), ITERATORS)
         checkpoints.add_scores(1, {"iou_mean": 0.5})
     before = threading.enumerate()
-    told = r"written .*File too large.*; the last good one is .*checkpoints/1\. Make room"
+    told = r"written .*File too large.*; the last good one is .*checkpoints/1\. Free up space"
     with pytest.raises(WorkdirError, match=told):  # noqa: SIM117
         with RunCheckpoints(config, tmp_path) as checkpoints, little_room():
             checkpoints.save(*a_state(2, scale=500), ITERATORS)
@@ -280,7 +280,7 @@ def test_a_damaged_step_is_named_with_the_one_before_it(item, config, replicated
     flip(checkpoints.directory / "4" / item)
     with (
         RunCheckpoints(config, tmp_path) as checkpoints,
-        pytest.raises(WorkdirError, match="begin anew"),
+        pytest.raises(WorkdirError, match="start from scratch"),
     ):
         checkpoints.restore(*a_state(0), replicated)
 

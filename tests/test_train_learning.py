@@ -11,8 +11,8 @@ from petsam_jax.checkpoint import build_model
 from petsam_jax.config import load_config
 from petsam_jax.data.shapes import ShapesSource
 from petsam_jax.train.compiled_step import TrainStep
-from petsam_jax.train.loop import make_plan
 from petsam_jax.train.objective import Objective
+from petsam_jax.train.plan import make_plan
 from petsam_jax.train.step import ModelTemplate, TrainState, create_state, trainable
 from petsam_jax.train.validation import predict_all
 

@@ -1,4 +1,4 @@
-"""Validation: the protocol on a model whose answers are known, and its named means and sheet."""
+"""Validation: the protocol on a model with known predictions, its scores and its sheet."""
 
 import jax
 import jax.numpy as jnp
@@ -63,39 +63,39 @@ def squares():
 
 
 @pytest.fixture(scope="module")
-def said(objective):
+def predictions(objective):
     return jax.jit(
         lambda image, mask: predict_all(Echo(), image, mask, jax.random.key(0), objective, 3, 0.0)
     )(*squares())
 
 
-def test_nothing_finds_nothing_and_a_box_finds_a_square(said):
-    ious = np.asarray(said.ious)
+def test_nothing_finds_nothing_and_a_box_finds_a_square(predictions):
+    ious = np.asarray(predictions.ious)
     assert ious.shape == (5, 3)
     assert ious[0].tolist() == [0, 0, 1]
     # The half cell around it that bilinear logits lose, no more.
     assert 0.75 < ious[1, 0] < 1 and ious[1, 1] >= ious[1, 0]
 
 
-def test_clicks_are_positive_in_the_middle_first_and_then_where_it_is_wrong(said):
-    labels, points = np.asarray(said.prompts.labels), np.asarray(said.prompts.points)
+def test_clicks_are_positive_in_the_middle_first_and_then_where_it_is_wrong(predictions):
+    labels, points = np.asarray(predictions.prompts.labels), np.asarray(predictions.prompts.points)
     assert labels[0].max() == EMPTY and (labels[1, :2, -2:] == [2, 3]).all()
     assert [(row[0] != EMPTY).sum() for row in labels[2:]] == [1, 2, 3]
     assert labels[2, 0, 0] == POSITIVE and np.abs(points[2, 0, 0] - 31.5).max() <= 0.5
-    mask, masks = np.asarray(squares()[1]), np.asarray(said.masks)
+    mask, masks = np.asarray(squares()[1]), np.asarray(predictions.masks)
     for number in (3, 4):
         x, y = points[number, 0, number - 2].astype(int)
         label = labels[number, 0, number - 2]
         assert masks[number - 1, 0, y, x] != (mask[0, y, x] == 1) and label == mask[0, y, x]
 
 
-def test_answers_are_fed_back_so_that_clicks_add_up(said):
-    ious = np.asarray(said.ious)[2:, 0]
+def test_masks_are_fed_back_so_that_clicks_add_up(predictions):
+    ious = np.asarray(predictions.ious)[2:, 0]
     assert 0 < ious[0] < ious[1] < ious[2]
 
 
-def test_the_loss_is_that_of_training_and_least_for_the_best_answer(said, objective):
-    losses, ious = np.asarray(said.losses), np.asarray(said.ious)
+def test_the_loss_is_that_of_training_and_least_for_the_best_mask(predictions, objective):
+    losses, ious = np.asarray(predictions.losses), np.asarray(predictions.ious)
     assert losses.shape == ious.shape and np.isfinite(losses).all()
     # Of the square: nothing, then a click more each, then the whole box.
     assert (np.diff(losses[[0, 2, 3, 4, 1], 0]) < 0).all()
@@ -104,12 +104,12 @@ def test_the_loss_is_that_of_training_and_least_for_the_best_answer(said, object
     np.testing.assert_allclose(losses[:, 2], absent, rtol=1e-5)
 
 
-def test_a_picture_without_pet_gets_no_box_and_no_click(said):
-    assert (np.asarray(said.prompts.labels)[:, 2] == EMPTY).all()
-    assert (np.asarray(said.ious)[:, 2] == 1).all()
+def test_an_image_without_pet_gets_no_box_and_no_click(predictions):
+    assert (np.asarray(predictions.prompts.labels)[:, 2] == EMPTY).all()
+    assert (np.asarray(predictions.ious)[:, 2] == 1).all()
 
 
-def test_named_means_are_those_of_the_pictures_that_are_there(objective):
+def test_scores_are_means_over_images_without_padding(objective):
     config = load_config("configs/tiny.py", ["data.size=64", "eval.examples=5"])
     config = config.copy_and_resolve_references()
     with config.unlocked():
@@ -129,7 +129,7 @@ def test_named_means_are_those_of_the_pictures_that_are_there(objective):
     assert check({"nothing": jnp.zeros(1)})[0] == scores
 
 
-def test_a_clip_is_followed_as_the_video_predictor_does_it():
+def test_clips_are_tracked_as_by_the_video_predictor():
     config = load_config("configs/tiny.py")
     with config.unlocked():
         # With it a cell that differs, as below, is handed from frame to frame.
@@ -153,13 +153,13 @@ def test_a_clip_is_followed_as_the_video_predictor_does_it():
     for t in (1, 2):
         counts = mask[t] != IGNORE
         pet, seen = (mask[t] == PET)[counts], found[t][counts]
-        wanted = (pet & seen).sum() / (pet | seen).sum()
-        assert 0 < wanted < 1
+        expected = (pet & seen).sum() / (pet | seen).sum()
+        assert 0 < expected < 1
         # The predictor remembers a given mask at the picture's size, training at that of logits.
-        assert outcome.ious[t - 1, 0] == pytest.approx(wanted, abs=0.01)
+        assert outcome.ious[t - 1, 0] == pytest.approx(expected, abs=0.01)
 
 
-def test_a_run_on_clips_is_also_tried_on_clips():
+def test_a_run_on_clips_is_validated_on_clips_too():
     config = load_config("configs/tiny.py", ["data.size=64", "eval.examples=4", "eval.clips=3"])
     with config.unlocked():
         config.train.update(clip_share=0.5, clip_batch_size=2)

@@ -84,7 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Orbax warns of every step that is saved without a validation.
     logging.getLogger("absl").setLevel(logging.ERROR)
     from petsam_jax.train.guards import TrainingDiverged, WorkdirError
-    from petsam_jax.train.loop import summarize, train_and_evaluate
+    from petsam_jax.train.loop import train_and_evaluate
+    from petsam_jax.train.plan import summarize
 
     try:
         if args.summary:

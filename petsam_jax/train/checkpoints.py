@@ -1,14 +1,14 @@
-"""Saving a run so that no kill loses it, and taking it up again where it was.
+"""Checkpoints of a training run: written so that a kill loses no step, restored exactly.
 
 In: a training state and the states of its data iterators. Out: a step under WORKDIR/checkpoints
 with the weights as `petsam_jax.checkpoint` reads them, and beside them
 
-    optimizer   every array of the optimiser's state, unpacked, by its place in it
-    progress    JSON: the step, how far each iterator is, and the optimiser's checksums
-    metrics     JSON: the scores of its validation, once there was one
+    optimizer   every array of the optimiser's state, unpacked, by its path in the state
+    progress    JSON: the step, the iterators' states, and the optimiser's checksums
+    metrics     JSON: the scores of the step's validation, once it has been run
 
-A step is written by a thread of Orbax while training goes on, under a name that is no step's until
-it is whole. All of it is exact, so that a run goes on as if it had never stopped.
+A thread of Orbax writes a step while training continues, under a temporary name until it is
+complete. Everything is restored to the bit, so a run continues as if it had never stopped.
 """
 
 from collections.abc import Mapping
@@ -31,10 +31,10 @@ METRICS = "metrics"
 
 
 class RunCheckpoints:
-    """The checkpoints of one run; use as a context manager, which waits for the last to be done."""
+    """The checkpoints of one run; a context manager that waits for the last write on exit."""
 
     def __init__(self, config: ConfigDict, workdir: str | Path):
-        """The newest `train.keep` and the best by `eval.best` are kept."""
+        """Keeps the newest `train.keep` steps and the best by `eval.best`."""
         self.directory = Path(workdir).absolute() / STEPS
         self._config = config
         best = config.eval.best
@@ -57,20 +57,20 @@ class RunCheckpoints:
 
     @property
     def last(self) -> Path | None:
-        """The newest whole step's folder."""
+        """The folder of the newest complete step."""
         return self.last_before(None)
 
     def last_before(self, step: int | None) -> Path | None:
-        """The folder of the newest whole step that is older than `step`."""
-        # Orbax counts the one that is being written.
+        """The folder of the newest complete step before `step` (None: of all)."""
+        # Orbax also lists the step that is being written.
         folders = {s: self.directory / str(s) for s in self._manager.all_steps()}
-        whole = [s for s, folder in folders.items() if folder.is_dir()]
-        older = [s for s in whole if step is None or s < step]
+        complete = [s for s, folder in folders.items() if folder.is_dir()]
+        older = [s for s in complete if step is None or s < step]
         return folders[max(older)] if older else None
 
     @property
     def best(self) -> Path | None:
-        """The folder of the step that was best in validation."""
+        """The folder of the step with the best validation score."""
         step = self._manager.best_step()
         return None if step is None else self.directory / str(step)
 
@@ -82,8 +82,8 @@ class RunCheckpoints:
     ) -> None:
         """Start to write the state; it may be overwritten as soon as this returns.
 
-        A step that is there already is left as it is. Raises WorkdirError when this or the step
-        before could not be written.
+        Does nothing if the step already exists. Raises WorkdirError if this or the previous step
+        could not be written.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -99,18 +99,18 @@ class RunCheckpoints:
             "optimizer": describe_arrays(optimizer),
         }
         items["progress"] = ocp.args.JsonSave(progress)
-        self._told(self._manager.save, step, args=ocp.args.Composite(**items))
+        self._reraise(self._manager.save, step, args=ocp.args.Composite(**items))
 
     def add_scores(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add the scores of a validation to a step, which may then be the best; raises as `save`.
+        """Add validation scores to a saved step, which may make it the best; raises as `save`.
 
-        Not written with the step itself: that is there before its validation, which takes long and
+        They are not written with the step: it is saved before its validation, which takes long and
         may fail.
         """
         self.wait()
         old = self._manager.best_step()
 
-        def add():
+        def write_scores():
             with ocp.Checkpointer(ocp.JsonCheckpointHandler(filename=METRICS)) as writer:
                 scores = ocp.args.JsonSave(dict(metrics))
                 writer.save(self.directory / str(step) / METRICS, args=scores, force=True)
@@ -119,16 +119,16 @@ class RunCheckpoints:
             if old not in (None, self._manager.best_step(), *newest):
                 self._manager.delete(old)
 
-        self._told(add)
+        self._reraise(write_scores)
 
     def has_scores(self, step: int) -> bool:
-        """Whether a step has scores."""
+        """Whether a step has validation scores."""
         return self._manager.metrics(step) is not None
 
     def restore(
         self, state: TrainState, template: ModelTemplate, sharding: NamedSharding
     ) -> tuple[TrainState, ModelTemplate, dict[str, Any]]:
-        """The newest step in place of a fresh `state` and `template`, and its iterators' states.
+        """The state and template of the newest step, like the fresh ones given, and its iterators'.
 
         Without any step: the arguments themselves, placed by `sharding`, and {}.
         """
@@ -138,7 +138,7 @@ class RunCheckpoints:
         packing = template.packing
         trained = jax.eval_shape(packing.unpack, state.trained)
         opt_state = jax.eval_shape(packing.unpack_within, state.opt_state)
-        outlines = {
+        abstract = {
             "params": template.frozen | trained,
             "ema": trained,
             "optimizer": flatten_by_path(opt_state),
@@ -146,16 +146,20 @@ class RunCheckpoints:
         fault = None
         try:
             progress = self._read(step, progress=ocp.args.JsonRestore())["progress"]
-            self._check_version(step, progress, outlines["optimizer"])
-            arrays = self._read_arrays(step, outlines, progress)
+            self._check_version(step, progress, abstract["optimizer"])
+            arrays = self._read_arrays(step, abstract, progress)
         except WorkdirError:
             raise
         except Exception as error:  # Orbax raises plain Exception for some kinds of damage.
-            fault = _in_short(error)
-        # Not within `except`: the cause is pages long, and holds on to what was read.
+            fault = _shorten(error)
+        # Outside `except`: the cause is pages long and keeps what was read alive.
         if fault is not None:
             before = self.last_before(step)
-            then = f"go on from {before}" if before else "begin anew, since there is none before it"
+            then = (
+                f"go on from {before}"
+                if before
+                else "start from scratch, as there is no earlier one"
+            )
             raise WorkdirError(
                 f"{self.directory / str(step)}: this checkpoint cannot be read ({fault}); remove "
                 f"that folder and start again with the same --workdir to {then}"
@@ -174,16 +178,16 @@ class RunCheckpoints:
         return self._manager.restore(step, args=ocp.args.Composite(**items))
 
     def _check_version(self, step: int, progress: Mapping, optimizer: Mapping) -> None:
-        """Raise WorkdirError where the optimiser was not of the same arrays."""
+        """Raise WorkdirError if the saved optimiser state has other arrays."""
         if (saved := progress.get("optimizer")) is not None and saved.keys() != optimizer.keys():
             raise WorkdirError(
-                f"{self.directory / str(step)}: written by another version of this program, whose "
-                "optimiser had other arrays; to go on with its weights, begin a run in another "
+                f"{self.directory / str(step)}: written by a version of this program with a "
+                "different optimiser state; to continue from its weights, start a run in another "
                 f"--workdir with --config.train.start_from={self.directory.parent}"
             )
 
-    def _read_arrays(self, step: int, outlines: Mapping[str, Mapping], progress: Mapping) -> dict:
-        """Items of arrays like these; an error where a checksum is wrong."""
+    def _read_arrays(self, step: int, abstract: Mapping[str, Mapping], progress: Mapping) -> dict:
+        """Items with arrays of these shapes; raises ValueError if a checksum is wrong."""
 
         def target(tree):
             return ocp.args.StandardRestore(
@@ -193,19 +197,19 @@ class RunCheckpoints:
         found = self._read(
             step,
             meta=ocp.args.JsonRestore(),
-            **{item: target(tree) for item, tree in outlines.items()},
+            **{item: target(tree) for item, tree in abstract.items()},
         )
-        # A step of an earlier version has none of the optimiser.
+        # Steps of early versions have no checksums of the optimiser.
         sums = found["meta"]["arrays"] | {"optimizer": progress.get("optimizer")}
-        arrays = {item: to_host(found[item]) for item in outlines}
+        arrays = {item: to_host(found[item]) for item in abstract}
         for item, tree in arrays.items():
             if sums[item] is not None and (wrong := wrong_checksums(tree, sums[item])):
                 raise ValueError(f"{item}: checksums are wrong: {', '.join(wrong)}")
         return arrays
 
     def wait(self) -> None:
-        """Until the step that is being written is whole; raises as `save` does."""
-        self._told(self._manager.wait_until_finished)
+        """Wait until the step being written is complete; raises as `save` does."""
+        self._reraise(self._manager.wait_until_finished)
 
     def __enter__(self) -> "RunCheckpoints":
         return self
@@ -215,34 +219,35 @@ class RunCheckpoints:
             if kind is None:
                 self.wait()
         finally:
-            self._told(self._manager.close)
+            self._reraise(self._manager.close)
 
-    def _told(self, action, *args, **options) -> None:
+    def _reraise(self, action, *args, **options) -> None:
+        """Call `action`; raise WorkdirError with what to do for any error."""
         try:
             action(*args, **options)
         except Exception as error:  # Orbax raises what its writing threads raised, of any kind.
-            fault = _in_short(error)
-            last = f"the last good one is {self.last}" if self.last else "there is none before it"
+            fault = _shorten(error)
+            last = f"the last good one is {self.last}" if self.last else "there is no earlier one"
             raise WorkdirError(
-                f"{self.directory}: a checkpoint could not be written ({fault}); {last}. Make room "
-                "or mend the disk, then start again with the same --workdir to resume"
+                f"{self.directory}: a checkpoint could not be written ({fault}); {last}. Free up "
+                "space or fix the disk, then start again with the same --workdir to resume"
             ) from error
 
 
-def _in_short(error: Exception) -> str:
-    """The first line; TensorStore's has the reason behind long paths, and settings behind that."""
+def _shorten(error: Exception) -> str:
+    """The first line without TensorStore's settings; its middle, a long path, is cut out."""
     line = (str(error).strip() or repr(error)).splitlines()[0].partition(" [tensorstore_spec=")[0]
     return line if len(line) <= 300 else f"{line[:120]} ... {line[-175:]}"
 
 
 def flatten_by_path(tree: Any) -> dict[str, Any]:
-    """The leaves of any tree by where they are: names of fields, keys and numbers."""
+    """Dotted path (fields, keys and indices) -> leaf of any tree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def unflatten_like(tree: Any, leaves: Mapping[str, Any]) -> Any:
-    """A tree like `tree` with the leaves that `flatten_by_path` took out of one."""
+    """A tree of the structure of `tree` with the leaves that `flatten_by_path` returned."""
     return jax.tree.unflatten(
-        jax.tree.structure(tree), [leaves[place] for place in flatten_by_path(tree)]
+        jax.tree.structure(tree), [leaves[path] for path in flatten_by_path(tree)]
     )

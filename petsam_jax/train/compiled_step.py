@@ -1,7 +1,7 @@
-"""A training step as a run takes it: two programs, compiled when they are first wanted.
+"""The training step that a run calls: two compiled programs, one behind the other.
 
-One makes the gradient, of pictures or of clips; the other, which serves both, what becomes of the
-state. The gradient of each loss part alone is by the first as well, and costs no compiling.
+The first computes the gradient, and is compiled once for images and once for clips; the second
+updates the state. Gradients of single loss parts reuse the first and compile nothing.
 """
 
 from functools import partial
@@ -26,12 +26,12 @@ from petsam_jax.train.step import (
     make_update,
 )
 
-# The parts of the loss, each of which has a gradient of its own.
+# The parts of the loss, whose gradients can be computed separately.
 PARTS = tuple(name for name in Losses._fields if name != "total")
 
 
 class TrainStep:
-    """Call it with a state, which it takes over, and a batch; the next state comes back."""
+    """Call it with a state, which is donated, and a batch to get the next state and its metrics."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class TrainStep:
         microbatching: Microbatching = WHOLE_BATCH,
         sharding: Sharding | None = None,
     ):
-        """`sharding` is that of the state, of all devices."""
+        """`sharding` is that of the state."""
         gradient = make_gradient(template, objective, seed=seed, microbatching=microbatching)
         update = make_update(optimizer, ema_decay)
 
@@ -58,55 +58,55 @@ class TrainStep:
         self._zeros = jax.jit(partial(jax.tree.map, jnp.zeros_like), out_shardings=sharding)
         self._norm = jax.jit(optax.tree.norm, out_shardings=sharding)
         self._compiled = {}
-        # Each gradient takes the place of the one before: let go and allocated anew at each step,
-        # such arrays leave holes that cost as much again.
+        # Each gradient takes the memory of the one before: freed and allocated again at each step,
+        # such arrays fragment the heap, which costs as much again.
         self._grads = None
 
     def __call__(
         self, state: TrainState, image: UInt8[Array, "..."], mask: UInt8[Array, "..."]
     ) -> tuple[TrainState, Metrics]:
-        """Pictures (b h w 3) or clips (b t h w 3), and their masks."""
+        """Images (b h w 3) or clips (b t h w 3), and their masks."""
         gradient, update = self.programs(state, image, mask)
-        losses, ious = self._differentiate(gradient, state, image, mask, "total")
+        losses, ious = self._compute_gradient(gradient, state, image, mask, "total")
         state, norm = update(state, self._grads)
         return state, Metrics(losses, ious, norm)
 
     def part_norms(
         self, state: TrainState, image: UInt8[Array, "..."], mask: UInt8[Array, "..."]
     ) -> dict[str, Float32[Array, ""]]:
-        """How large the gradient of each loss part alone is, before weighting.
+        """The norm of the gradient of each loss part alone, before weighting.
 
-        Of the same prompts and random numbers as the step from that state. Takes as long as four
-        steps, in no more memory.
+        Prompts and random numbers are those of the step from this state. Takes as long as four
+        steps and no more memory.
         """
         gradient, _ = self.programs(state, image, mask)
         norms = {}
         for part in PARTS:
-            self._differentiate(gradient, state, image, mask, part)
+            self._compute_gradient(gradient, state, image, mask, part)
             norms[part] = self._norm(self._grads)
         return norms
 
-    def _differentiate(self, gradient, state, image, mask, part):
+    def _compute_gradient(self, gradient, state, image, mask, part):
         old, self._grads = self._grads, None
         if old is None:
             old = self._zeros(state.trained)
-        self._grads, *said = gradient(old, state.trained, state.step, image, mask, _only(part))
-        return said
+        self._grads, *aux = gradient(old, state.trained, state.step, image, mask, _one_hot(part))
+        return aux
 
     def programs(
         self, state: TrainState, image: UInt8[Array, "..."], mask: UInt8[Array, "..."]
     ) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
-        """What makes the gradient of such a batch and what updates the state."""
-        batch = (state.trained, state.trained, state.step, image, mask, _only("total"))
+        """The programs that compute the gradient of such a batch and update the state."""
+        batch = (state.trained, state.trained, state.step, image, mask, _one_hot("total"))
         return (
-            self._once(image.ndim, self._gradient, *batch),
-            self._once("update", self._update, state, state.trained),
+            self._compiled_once(image.ndim, self._gradient, *batch),
+            self._compiled_once("update", self._update, state, state.trained),
         )
 
-    def _once(self, name, program, *arguments):
-        """Compiled here, since that leaves gigabytes behind.
+    def _compiled_once(self, name, program, *arguments):
+        """Compile ahead of the first call: compiling leaves gigabytes of freed memory behind.
 
-        As part of the first call, that call would need its own memory on top of them.
+        As part of the first call, the call's own memory would come on top of that.
         """
         if name not in self._compiled:
             self._compiled[name] = program.lower(*arguments).compile()
@@ -114,6 +114,6 @@ class TrainStep:
         return self._compiled[name]
 
 
-def _only(name: str) -> Float32[np.ndarray, " n"]:
-    """The weights of `Losses` where one of them is all that counts."""
+def _one_hot(name: str) -> Float32[np.ndarray, " n"]:
+    """Weights of the fields of `Losses`: 1 for `name`, 0 for the others."""
     return np.array([field == name for field in Losses._fields], np.float32)

@@ -1,7 +1,7 @@
 """Batches on the devices, in the order of a run's steps.
 
-In: a source. Out: batches of pictures and of clips, each process of the run reading its own share
-of them. Step i is of clips or of pictures by i alone.
+In: a source. Out: batches of images and of clips; each process of the run reads its own share.
+Whether step i trains on clips or on images depends on i only.
 """
 
 import math
@@ -20,18 +20,18 @@ from petsam_jax.data.sources import Source
 
 
 def is_clip_step(step: int, share: float) -> bool:
-    """Whether step `step`, the first being 0, is one of clips: `share` of them, evenly spread."""
+    """Whether step `step` (from 0) trains on clips: a `share` of all steps, evenly spread."""
     return math.floor((step + 1) * share) > math.floor(step * share)
 
 
 def count_of_kind(step: int, share: float) -> int:
-    """Steps of the kind of step `step` up to it and with it."""
+    """How many of the steps 0 to `step` train on what `step` trains on, images or clips."""
     clips = math.floor((step + 1) * share)
     return clips if is_clip_step(step, share) else step + 1 - clips
 
 
 class DeviceBatch(NamedTuple):
-    """A batch on the devices, and where the iterators are after it."""
+    """A batch on the devices, and the states of the iterators after it."""
 
     image: jax.Array
     mask: jax.Array
@@ -40,25 +40,25 @@ class DeviceBatch(NamedTuple):
     iterators: dict[str, Any]
 
 
-# Where the config has the size of a batch.
+# Kind of batch -> the field of `config.train` with its size.
 BATCH_SIZE_FIELDS = {"image": "batch_size", "clip": "clip_batch_size"}
 
 
 def batch_kinds(share: float) -> list[str]:
-    """Those of BATCH_SIZE_FIELDS that occur where `share` of the steps are of clips."""
+    """The kinds of batch in a run in which a `share` of the steps trains on clips."""
     return [kind for kind, part in (("image", 1 - share), ("clip", share)) if part > 0]
 
 
 def make_shardings() -> tuple[NamedSharding, NamedSharding]:
-    """On the devices of all processes: all of an array on each, and its first axis spread."""
+    """Over the devices of all processes: replicated, and sharded along the first axis."""
     mesh = Mesh(np.array(jax.devices()), ("data",))
     return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
 
 
 class DeviceBatches:
-    """Batches of pictures and of clips, in the order of the steps; close it when done.
+    """Batches of images and of clips in the order of the steps; call `close` when done.
 
-    Of a kind that the share of clips leaves out there is nothing, and nothing is asked of it.
+    A kind of batch that does not occur is not read, and its size is not checked.
     """
 
     def __init__(self, config: ConfigDict, source: Source, sharding: NamedSharding):
@@ -89,8 +89,8 @@ class DeviceBatches:
     def states(self) -> dict[str, Any]:
         return {kind: iterator.get_state() for kind, iterator in self._iterators.items()}
 
-    def go_to(self, states: dict[str, Any]) -> None:
-        """Where the iterators were; {}: stay at the start."""
+    def set_states(self, states: dict[str, Any]) -> None:
+        """Resume from what `states` returned; {} stays at the start."""
         for kind, iterator in self._iterators.items() if states else ():
             iterator.set_state(states[kind])
 

@@ -1,8 +1,8 @@
-"""Trained arrays with the small ones end to end, as a training state keeps them.
+"""Trained arrays with the small ones concatenated into vectors, as a training state holds them.
 
-In: arrays by dotted name. Out: fewer arrays, and the same again by name, traced or in numpy. XLA
-compiles a loop for each array and formula, at some 10 ms each: clipping, AdamW, averaging and the
-sum of a batch's parts were a third of a step's programs, most of it for biases and norms.
+In: arrays by dotted name. Out: fewer arrays, and back; traced or in numpy. XLA compiles a loop for
+each array and formula, at some 10 ms each: clipping, AdamW, averaging and summing microbatches were
+a third of a step's programs, most of it for biases and norms.
 """
 
 import itertools
@@ -17,20 +17,20 @@ import numpy as np
 Arrays = Mapping[str, Any]
 Shape = tuple[int, ...]
 
-# Arrays of fewer elements than this are small: others would take time to put together.
+# Arrays below this many elements are packed; copying larger ones would take time.
 SMALL = 2**18
 
 
 class FlatParams(NamedTuple):
-    """Which arrays make up which vectors; all others stay by themselves.
+    """Which arrays each vector concatenates; all other arrays stay as they are.
 
-    What is saved is by name, and does not depend on this.
+    Checkpoints hold the unpacked arrays and do not depend on this.
     """
 
     vectors: Mapping[str, Mapping[str, Shape]]
 
     def pack(self, arrays: Arrays) -> dict[str, Any]:
-        """Dotted name -> array, but vectors in place of their members."""
+        """Replace the members of each vector by the vector."""
         arrays = dict(arrays)
         for vector, members in self.vectors.items():
             parts = [arrays.pop(name).reshape(-1) for name in members]
@@ -38,7 +38,7 @@ class FlatParams(NamedTuple):
         return arrays
 
     def unpack(self, arrays: Arrays) -> dict[str, Any]:
-        """What `pack` was given, in another order; its gradient is packed again."""
+        """The inverse of `pack`, up to the order of names; its gradient is packed again."""
         arrays = dict(arrays)
         for vector, members in self.vectors.items():
             whole = arrays.pop(vector)
@@ -49,7 +49,7 @@ class FlatParams(NamedTuple):
         return arrays
 
     def rules(self, rules: Mapping[str, Hashable]) -> dict[str, Any]:
-        """The rules of packed arrays, of those of named ones."""
+        """The rules of packed arrays, from those of the named ones."""
         rules = dict(rules)
         for vector, members in self.vectors.items():
             (rules[vector],) = {rules.pop(name) for name in members}
@@ -57,21 +57,23 @@ class FlatParams(NamedTuple):
 
     def pack_within(self, tree: Any) -> Any:
         """Pack every dict of named arrays in a tree, such as an optimiser's averages."""
-        return _within(tree, self.pack, {name for names in self.vectors.values() for name in names})
+        return _map_dicts(
+            tree, self.pack, {name for names in self.vectors.values() for name in names}
+        )
 
     def unpack_within(self, tree: Any) -> Any:
         """Unpack every dict of packed arrays in a tree."""
-        return _within(tree, self.unpack, set(self.vectors))
+        return _map_dicts(tree, self.unpack, set(self.vectors))
 
 
-# Every array by itself.
+# Packs nothing.
 UNPACKED = FlatParams({})
 
 
 def pack_small(shapes: Mapping[str, Shape], rules: Mapping[str, Hashable]) -> FlatParams:
-    """All small arrays that have the same rule make up a vector; `rules` has all that are trained.
+    """One vector for all small arrays that share a rule; `rules` has all trained arrays.
 
-    One rule for all of a vector's elements is a number in the program and no array.
+    A rule that all elements of a vector share is a constant in the program, not an array.
     """
     small = {}
     for name, rule in rules.items():
@@ -81,12 +83,12 @@ def pack_small(shapes: Mapping[str, Shape], rules: Mapping[str, Hashable]) -> Fl
 
 
 def _numpy_of(array):
-    """numpy for its own arrays, which JAX would compile a program to cut; else JAX's."""
+    """numpy for numpy arrays, which JAX would compile a program to slice; otherwise jax.numpy."""
     return np if isinstance(array, np.ndarray) else jnp
 
 
-def _within(tree: Any, change: Callable[[Arrays], Arrays], names: set[str]) -> Any:
-    def has_them(node):
+def _map_dicts(tree: Any, change: Callable[[Arrays], Arrays], names: set[str]) -> Any:
+    def has_names(node):
         return bool(names) and isinstance(node, dict) and names <= node.keys()
 
-    return jax.tree.map(lambda x: change(x) if has_them(x) else x, tree, is_leaf=has_them)
+    return jax.tree.map(lambda x: change(x) if has_names(x) else x, tree, is_leaf=has_names)

@@ -26,18 +26,18 @@ except ImportError:  # Windows.
     fcntl = None
 
 CONFIG = "config.json"
-# Never removed: a run that waits to open it would lock a file that nobody else sees.
+# Never removed: a run that had it open would then lock a file that no other run sees.
 LOCK = ".lock"
-# Steps of one kind by whose losses it is judged whether they diverge.
+# Recent steps of one kind whose median loss decides whether training diverges.
 WINDOW = 100
 
 
 class WorkdirError(RuntimeError):
-    """A workdir in which a run cannot start: the message names it, the fault and what to do."""
+    """A run cannot start or save in its workdir: the message names it, the fault and what to do."""
 
 
 class TrainingDiverged(RuntimeError):
-    """A loss that is not finite or grows: step, pictures, and checkpoints from before it."""
+    """A non-finite or diverging loss, with the step, its images, and earlier checkpoints."""
 
     def __init__(
         self,
@@ -47,16 +47,16 @@ class TrainingDiverged(RuntimeError):
         checkpoint: str | Path | None,
         best: str | Path | None = None,
     ):
-        """`checkpoint` is the last one that is older than the fault, `best` that in validation."""
+        """`checkpoint` is the last one before the fault, `best` the best one in validation."""
         saved = "no checkpoint was written before it"
-        advice = "start again in a new --workdir with lower optim.groups.*.lr or a longer warmup"
+        advice = "start again in a new --workdir with a lower optim.groups.*.lr or a longer warmup"
         if checkpoint is not None:
             saved = f"the last good checkpoint is {checkpoint}"
-            advice += f", from there if you like: --config.train.start_from={checkpoint}"
+            advice += f", optionally from that checkpoint: --config.train.start_from={checkpoint}"
         if best is not None:
             saved += f", the best in validation {best}"
         super().__init__(
-            f"step {step}: {fault}\n  pictures of this batch: {', '.join(names)}\n  {saved}\n  "
+            f"step {step}: {fault}\n  images of this batch: {', '.join(names)}\n  {saved}\n  "
             f"{advice}"
         )
         self.step, self.fault, self.names, self.checkpoint = step, fault, tuple(names), checkpoint
@@ -66,13 +66,13 @@ class TrainingDiverged(RuntimeError):
 
 
 def check_workdir(workdir: str | Path, needed_bytes: int) -> None:
-    """Make the directory; raise WorkdirError if it cannot be written or its disk lacks room.
+    """Make the directory; raise WorkdirError if it is not writable or its disk lacks space.
 
-    `needed_bytes`: about what the run will keep there (`tree_bytes` of a checkpoint times how many
-    are kept, and one more while it is being written), what it has kept so far included.
+    `needed_bytes` is about what the run's checkpoints will take (`tree_bytes` of one, times how
+    many are kept plus the one being written), including those that are already there.
     """
     workdir = Path(workdir)
-    # Two hosts may have the same process id.
+    # Processes on two hosts may have the same id.
     probe = workdir / f".probe-{jax.process_index()}-{os.getpid()}"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -89,22 +89,22 @@ def check_workdir(workdir: str | Path, needed_bytes: int) -> None:
     if free < needed_bytes:
         raise WorkdirError(
             f"--workdir={workdir}: {free / 2**30:.2f} GiB are free, but its checkpoints need about "
-            f"{needed_bytes / 2**30:.2f} GiB more; make room, choose another disk or keep fewer"
+            f"{needed_bytes / 2**30:.2f} GiB more; free up space, choose another disk or keep fewer"
         )
 
 
 def tree_bytes(*trees) -> int:
-    """The size of all arrays, or outlines of arrays, in the trees."""
+    """The size of all arrays, or abstract arrays, in the trees."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(trees))
 
 
 @contextlib.contextmanager
 def lock_workdir(workdir: str | Path) -> Iterator[None]:
-    """Raise WorkdirError if another run is in the workdir, else let none in until this is over.
+    """Hold the workdir's lock; raise WorkdirError if another run holds it.
 
-    A second run would take the first one's unfinished checkpoint for what a kill left, and remove
-    it. The system lifts the lock of a process that ends in whatever way. Of several processes of a
-    run the first one holds it.
+    A second run would mistake the first one's unfinished checkpoint for the remains of a kill and
+    remove it. The system releases the lock however the process ends. In a run of several processes
+    the first one holds it.
     """
     if fcntl is None or jax.process_index() != 0:
         yield
@@ -115,20 +115,20 @@ def lock_workdir(workdir: str | Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise WorkdirError(
-                f"--workdir={workdir} is in use: another run holds {path}; wait for its end, stop "
-                "it, or choose another directory"
+                f"--workdir={workdir} is in use: another run holds {path}; wait until it ends, "
+                "stop it, or choose another directory"
             ) from None
         except OSError:
-            pass  # Some disks of a network have no locks.
+            pass  # Some network file systems have no locks.
         yield
 
 
 def check_config(workdir: str | Path, config: ConfigDict, may_differ: Iterable[str] = ()) -> None:
-    """Keep the config as WORKDIR/config.json; refuse a workdir that was trained by another.
+    """Save the config as WORKDIR/config.json; refuse a workdir that was trained with another.
 
-    Fields that match a pattern of `may_differ` ("train.log_every") may change from start to start,
-    and all of them as long as there is no checkpoint: a first start may have failed by its config.
-    Raises WorkdirError with every field that differs.
+    Fields that match a pattern of `may_differ` ("train.log_every") may change between starts, and
+    any field may until there is a checkpoint: the config may be why a first start failed. Raises
+    WorkdirError with every field that differs.
     """
     path = Path(workdir) / CONFIG
     if path.exists() and finished_steps(workdir):
@@ -145,10 +145,10 @@ def check_config(workdir: str | Path, config: ConfigDict, may_differ: Iterable[s
             if not any(fnmatchcase(line.partition(":")[0], pattern) for pattern in may_differ)
         ]
         if refused:
-            title = f"--workdir={workdir} holds a run of another config ({path} -> now):"
-            advice = "choose a new --workdir, or start with the config it was made with"
+            title = f"--workdir={workdir} holds a run with a different config ({path} -> now):"
+            advice = "choose a new --workdir, or start with the config of that run"
             raise WorkdirError("\n  ".join([title, *refused, advice]))
-    # Each process of a run has a name of its own for the new file.
+    # Each process of a run writes a new file of its own.
     new = path.with_name(f"{path.name}.{jax.process_index()}.new")
     new.write_text(to_json(config))
     os.replace(new, path)
@@ -166,22 +166,22 @@ def find_fault(
 ) -> str | None:
     """What is wrong with a run's recent losses, the newest last, or None.
 
-    A loss, or one of `values` (parts, gradient norm) of the newest step, that is not finite; or a
-    loss that diverges: the median of the last `window` is over `factor` times the least median of
-    an earlier, whole window. One bad batch is no divergence.
+    Faults are a newest loss, or one of `values` (loss parts, gradient norm), that is not finite,
+    and divergence: the median of the last `window` losses exceeds `factor` times the least median
+    of an earlier full window. A single bad batch is no divergence.
     """
     losses = [float(loss) for loss in losses]
     newest = {"loss": losses[-1]} if losses else {}
     for name, value in (newest | dict(values or {})).items():
         if not math.isfinite(value):
             return f"{name} is {float(value)}"
-    whole = [
+    medians = [
         statistics.median(losses[end - window : end])
         for end in range(len(losses), window - 1, -window)
     ]
-    if len(whole) < 2 or whole[0] <= factor * min(whole[1:]) or min(whole[1:]) <= 0:
+    if len(medians) < 2 or medians[0] <= factor * min(medians[1:]) or min(medians[1:]) <= 0:
         return None
     return (
-        f"the loss diverges: the median of the last {window} steps is {whole[0]:.4g}, "
-        f"it was {min(whole[1:]):.4g} before"
+        f"the loss diverges: the median of the last {window} steps is {medians[0]:.4g}, "
+        f"up from {min(medians[1:]):.4g}"
     )

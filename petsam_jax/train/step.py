@@ -1,10 +1,10 @@
-"""One optimiser step as two pure functions, and the state that they turn into the next.
+"""One optimiser step as two pure functions (gradient, update) and the state that they advance.
 
-In: a state and a batch. Out: its gradient and numbers to log, and of those the next state. Plain
-JAX throughout: the model is split once into its definition and a flat dict of arrays by dotted
-name, the small ones of which are packed (packing.py), and put together again inside the jitted
-step. Random numbers of step i come from the run's seed and i alone, so a run that was restored goes
-on as if it had never stopped.
+In: a state and a batch. Out: the gradient, numbers to log, and the next state. Plain JAX
+throughout: the model is split once into its definition and a flat dict of arrays by dotted name,
+whose small arrays are packed (flat_params.py), and is put together again inside the jitted step.
+The random numbers of step i depend on the run's seed and i only, so a restored run continues as if
+it had never stopped.
 """
 
 import math
@@ -31,7 +31,7 @@ Arrays = dict[str, Array]
 
 
 class TrainState(NamedTuple):
-    """All that changes in training; arrays are packed."""
+    """Everything that training changes; arrays are packed."""
 
     step: Int32[Array, ""]
     trained: Arrays
@@ -40,14 +40,14 @@ class TrainState(NamedTuple):
 
 
 class ModelTemplate(NamedTuple):
-    """All that does not: how to build the model, and its arrays that are not trained."""
+    """Everything it does not: how to build the model, and the arrays that are not trained."""
 
     definition: nnx.GraphDef
     frozen: Arrays
     packing: FlatParams = UNPACKED
 
     def model(self, trained: Mapping[str, Array]) -> SAM2:
-        """The model with these packed weights; to be called under `jit`."""
+        """The model with these packed weights; call it under `jit`."""
         return nnx.merge(self.definition, unflatten(self.frozen | self.packing.unpack(trained)))
 
 
@@ -57,50 +57,50 @@ def create_state(
     packing: FlatParams,
     optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, ModelTemplate]:
-    """Step 0 of a fresh model, of which these arrays are trained; `optimizer` is for packed ones.
+    """The state at step 0 and the template of a model, to train its arrays `names`.
 
-    The others' backward pass is saved, too.
+    `optimizer` is one of packed arrays. Arrays that are not trained cost no backward pass.
     """
     definition, _ = nnx.split(model)
-    # With types that are not weak, which the step's results are not: else it compiles twice.
+    # Types must not be weak, as the step's results are not: otherwise it compiles twice.
     arrays = {name: jnp.asarray(array, array.dtype) for name, array in weights(model).items()}
     trained = {name: arrays.pop(name) for name in names}
 
-    # One program, which is kept on disk; by itself each array is one or two to compile.
+    # One program, which the cache on disk keeps; array by array it would be one or two for each.
     @jax.jit
-    def first(trained):
+    def init(trained):
         trained = packing.pack(trained)
         state = TrainState(jnp.int32(0), trained, optimizer.init(trained), dict(trained))
-        # No two leaves may share memory, or the step could not take them over.
+        # No two leaves may share memory, or the step could not donate them.
         return jax.tree.map(jnp.copy, state)
 
-    return first(trained), ModelTemplate(definition, arrays, packing)
+    return init(trained), ModelTemplate(definition, arrays, packing)
 
 
 def trainable(model: SAM2) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of parameters, constants are none; of an outline (`nnx.eval_shape`), too."""
+    """Names and shapes of parameters without constants; abstract models work, too."""
     state = nnx.to_flat_state(nnx.state(model, Constant))
     constants = {".".join(map(str, path)) for path, _ in state}
     return {name: shape for name, shape in shapes(model).items() if name not in constants}
 
 
 class CountedIous(NamedTuple):
-    """IoUs by round or frame, 0 where an example does not count, and the share that does.
+    """IoUs by round or frame, 0 where an example does not count, and the share that counts.
 
-    Both are means over all examples, so that their means over parts are those of the whole batch.
+    Both are means over all examples, so that a mean over microbatches is that of the whole batch.
     """
 
     total: Float32[Array, " s"]
     share: Float32[Array, " s"]
 
     def mean(self, place: int) -> float | None:
-        """The IoU of those that count in one round or frame; None where none does."""
+        """The mean IoU of the examples that count in a round or frame; None if there are none."""
         share = float(self.share[place])
         return float(self.total[place]) / share if share else None
 
 
 class Metrics(NamedTuple):
-    """What one step has to say: losses as combined, IoUs by round or frame, and gradient size."""
+    """What one step logs: combined losses, IoUs by round or frame, and the gradient's norm."""
 
     losses: Losses
     ious: CountedIous
@@ -108,16 +108,16 @@ class Metrics(NamedTuple):
 
 
 class Microbatching(NamedTuple):
-    """How a batch is worked through: in `microbatches` parts, one after another.
+    """How a batch is split into parts that are computed one after another.
 
-    Fewer where `devices` have too few examples each to be divided so.
+    There are `microbatches` parts, or fewer if that does not divide each device's examples.
     """
 
     microbatches: int = 1
     devices: int = 1
 
-    def parts(self, examples: int) -> int:
-        """Of a batch of so many examples, on all devices together."""
+    def count_for(self, examples: int) -> int:
+        """The number of parts of a batch of `examples`, over all devices."""
         return math.gcd(examples // self.devices, self.microbatches)
 
 
@@ -131,15 +131,15 @@ def make_gradient(
     seed: int,
     microbatching: Microbatching = WHOLE_BATCH,
 ) -> Callable[..., tuple[Arrays, Losses, CountedIous]]:
-    """A function of trained arrays, step, pictures (b h w 3) or clips (b t h w 3), masks, and which
-    of `Losses` counts how much: the gradient of that, and what the step has to say; jit-safe.
+    """The function (trained arrays, step, images (b h w 3) or clips (b t h w 3), masks, weights of
+    the fields of `Losses`) -> (gradient of the weighted sum, losses, IoUs); jit-safe.
     """
 
-    def gradient(trained, step, image, mask, which: Float32[Array, " n"]):
+    def gradient(trained, step, image, mask, loss_weights: Float32[Array, " n"]):
         def loss(trained, image, mask, key):
             outcome = outcome_of(template.model(trained), image, mask, key, objective)
             losses = mean_losses(outcome)
-            return jnp.sum(jnp.stack(losses) * which), (losses, counted_ious(outcome))
+            return jnp.sum(jnp.stack(losses) * loss_weights), (losses, counted_ious(outcome))
 
         key = step_key(seed, step)
         (losses, ious), grads = mean_gradient(loss, trained, (image, mask), key, microbatching)
@@ -151,7 +151,7 @@ def make_gradient(
 def make_update(
     optimizer: optax.GradientTransformation, ema_decay: float
 ) -> Callable[[TrainState, Arrays], tuple[TrainState, Float32[Array, ""]]]:
-    """A function of a state and a gradient: the next state, and the gradient's norm; jit-safe."""
+    """The function (state, gradient) -> (next state, the gradient's norm); jit-safe."""
 
     def update(state: TrainState, grads):
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trained)
@@ -169,43 +169,43 @@ def mean_gradient(
     key: PRNGKeyArray,
     microbatching: Microbatching,
 ) -> tuple[Any, Arrays]:
-    """What `loss(trained, *batch, key)` has to say besides, and its gradient: means over the parts
-    of the batch, one worked through after another.
+    """The auxiliary output of `loss(trained, *batch, key)` and its gradient, as means over the
+    microbatches, which are computed one after another.
 
-    In each part are examples of every device, so that none waits for another.
+    Each microbatch has examples of every device, so that none waits for another.
     """
-    number = microbatching.parts(len(batch[0]))
+    number = microbatching.count_for(len(batch[0]))
 
-    # Divided here rather than each array of the gradient, which would be a loop for each.
-    def share(*part):
-        total, said = loss(*part)
-        return total / number, said
+    # Dividing each array of the gradient instead would be a loop for each.
+    def scaled_loss(*part):
+        total, aux = loss(*part)
+        return total / number, aux
 
-    gradient = jax.grad(share, has_aux=True)
+    gradient = jax.grad(scaled_loss, has_aux=True)
     if number == 1:
-        grads, said = gradient(trained, *batch, key)
-        return said, grads
+        grads, aux = gradient(trained, *batch, key)
+        return aux, grads
     parts = [rearrange(array, "(b p) ... -> p b ...", p=number) for array in batch]
 
     def add(total, part):
         key, *arrays = part
-        grads, said = gradient(trained, *arrays, key)
-        return jax.tree.map(jnp.add, total, grads), said
+        grads, aux = gradient(trained, *arrays, key)
+        return jax.tree.map(jnp.add, total, grads), aux
 
     zero = jax.tree.map(jnp.zeros_like, trained)
-    grads, said = jax.lax.scan(add, zero, (jax.random.split(key, number), *parts))
-    return jax.tree.map(lambda x: x.mean(axis=0), said), grads
+    grads, aux = jax.lax.scan(add, zero, (jax.random.split(key, number), *parts))
+    return jax.tree.map(lambda x: x.mean(axis=0), aux), grads
 
 
 def step_key(seed: int, step: Int32[Array, ""]) -> PRNGKeyArray:
-    """What the random numbers of a step come from."""
+    """The key of all random numbers of a step."""
     return jax.random.fold_in(jax.random.key(seed), step)
 
 
 def outcome_of(model: SAM2, image, mask, key: PRNGKeyArray, objective: Objective) -> Outcome:
-    """Pictures or clips, by the number of axes."""
-    steps = clip_outcome if image.ndim == 5 else image_outcome
-    return steps(model, image, mask, key, objective)
+    """The outcome on images or on clips, by the number of axes."""
+    compute = clip_outcome if image.ndim == 5 else image_outcome
+    return compute(model, image, mask, key, objective)
 
 
 def mean_losses(outcome: Outcome) -> Losses:
@@ -215,6 +215,6 @@ def mean_losses(outcome: Outcome) -> Losses:
 
 
 def counted_ious(outcome: Outcome) -> CountedIous:
-    """Of each round or frame."""
+    """The IoUs of each round or frame."""
     ious = jnp.where(outcome.counted, outcome.ious, 0.0)
     return CountedIous(ious.mean(axis=1), outcome.counted.astype(jnp.float32).mean(axis=1))
