@@ -135,23 +135,33 @@ def test_a_click_gives_a_mask_on_its_frame_only(service, clip):
 
 def test_the_session_gets_only_what_is_new(service, clip, monkeypatch):
     calls = []
-    for name in ("add_points", "add_box", "clear_frame", "remove_object"):
-        before = getattr(clip.session, name)
-        monkeypatch.setattr(
-            clip.session, name, lambda *a, n=name, f=before: (calls.append(n), f(*a))[1]
-        )
+
+    def recorded(name):
+        method = getattr(clip.session, name)
+
+        def call(*arguments, **options):
+            calls.append((name, *(each for each in arguments if isinstance(each, Prompt))))
+            return method(*arguments, **options)
+
+        return call
+
+    for name in ("_add", "clear_frame", "remove_object"):
+        monkeypatch.setattr(clip.session, name, recorded(name))
     one, two = [25, 45, "auto"], [90, 80, "pet"]
+    first, both = Prompt(((25, 45),), (1,)), Prompt(((25, 45), (90, 80)), (1, 1))
     segment(service, {"0": {"clicks": [one]}})
     segment(service, {"0": {"clicks": [one, two]}})
     segment(service, {"0": {"clicks": [one, two]}}, frame=5)
-    assert calls == ["add_points"] * 2
+    assert calls == [("_add", first), ("_add", both)]
     undone = segment(service, {"0": {"clicks": [one]}})
-    assert calls[2:] == ["clear_frame", "add_points"]
+    assert calls[2:] == [("clear_frame",), ("_add", first)]
     assert not unpacked(undone)[78:82, 88:92].any()
+    box = Prompt(box=(5, 25, 50, 70))
     segment(service, {"0": {"box": [5, 25, 50, 70], "clicks": [one]}})
-    assert calls[4:] == ["clear_frame", "add_box", "add_points"]
+    with_click = box.with_points(first.points, first.labels)
+    assert calls[4:] == [("clear_frame",), ("_add", box), ("_add", with_click)]
     assert unpacked(segment(service, {})).sum() == 0
-    assert calls[7:] == ["remove_object"]
+    assert calls[7:] == [("remove_object",)]
 
 
 def test_islands_are_removed_on_the_page_and_in_the_export(service, clip):
@@ -174,7 +184,7 @@ def test_a_box_reports_its_coverage_or_that_it_holds_no_pet(service, clip):
 
 def test_prompts_outside_are_refused_and_change_nothing(service, clip):
     segment(service, FIRST)
-    with pytest.raises(BadRequest, match="outside the image of 160 x 90"):
+    with pytest.raises(BadRequest, match=r"\(160, 5\) is outside the image"):
         segment(service, {"0": {"clicks": [[160, 5, "pet"]]}})
     with pytest.raises(BadRequest, match="frame 99; it has frames 0..11"):
         segment(service, FIRST | {"99": {"find": True}})

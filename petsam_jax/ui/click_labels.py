@@ -1,8 +1,8 @@
-"""The label of a click that has none: is there a pet under it?
+"""Labels for clicks that have none: is there a pet under them?
 
 The answer comes from the mask that the model predicts without any prompt. In: that mask as logits
-on the model's grid, and a click in image pixels. Out: the mean pet probability in a small patch of
-image pixels around the click.
+on the model's grid, and clicks in image pixels. Out: the mean pet probability in a small patch of
+image pixels around each click.
 """
 
 import numpy as np
@@ -10,7 +10,23 @@ from jaxtyping import Float, Float32
 from scipy import ndimage, special
 
 from petsam_jax.models.prompts import NEGATIVE, POSITIVE
-from petsam_jax.ui.page_state import Click, Settings
+from petsam_jax.predict.prompt_inputs import Prompt
+from petsam_jax.ui.page_state import Click, ObjectPrompts, Settings
+
+
+def label_clicks(
+    pet_logits: Float32[np.ndarray, "h w"],
+    image: tuple[int, int],
+    prompts: ObjectPrompts,
+    settings: Settings,
+) -> tuple[Prompt, tuple[float, ...]]:
+    """The prompts with a label for each click, and the mean pet probabilities around them.
+
+    `image` is its height and width. Raises BadRequest for prompts outside it.
+    """
+    prompts.check_inside(image)
+    read = [label_click(pet_logits, image, click, settings) for click in prompts.clicks]
+    return prompts.labelled([label for label, _ in read]), tuple(mean for _, mean in read)
 
 
 def label_click(

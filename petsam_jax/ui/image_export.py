@@ -17,7 +17,7 @@ from petsam_jax.files.render import COLOURS, cutout, mask_image, overlay
 from petsam_jax.files.rle import encode_rle
 from petsam_jax.ui.backgrounds import on_background
 from petsam_jax.ui.image_service import ImageMasks, ImageService
-from petsam_jax.ui.page_state import ExportOptions, PageState, read_export
+from petsam_jax.ui.page_state import ExportOptions, read_export
 from petsam_jax.ui.request_fields import BadRequest
 
 # Colours of boxes and of background, as on the page.
@@ -56,24 +56,24 @@ def export_image(service: ImageService, request: object) -> File:
     full = FullSizeMasks(service.pixels(state.image), separate, indices, masks)
     if options.kind in IMAGE_KINDS:
         file = io.BytesIO()
-        _render(full, state, options).save(file, "PNG", compress_level=4)
+        _render(full, options).save(file, "PNG", compress_level=4)
         return File(file.getvalue(), "image/png")
     mime = "text/plain" if options.kind == "yolo" else "application/json"
-    return File(_annotations(full, state, options).encode(), mime)
+    return File(_annotations(full, options).encode(), mime)
 
 
-def _render(full: FullSizeMasks, state: PageState, options: ExportOptions) -> Image.Image:
+def _render(full: FullSizeMasks, options: ExportOptions) -> Image.Image:
     if options.kind == "mask":
         return mask_image(full.masks)
     if options.kind == "overlay":
-        return _overlay(full, state, options)
+        return _overlay(full, options)
     mask = full.masks.any(axis=0)
     if options.kind == "cutout":
         return Image.fromarray(cutout(full.image, mask, trim=options.trim, soft=options.soft))
     return Image.fromarray(on_background(options.kind, full.image, mask, options.soft))
 
 
-def _overlay(full: FullSizeMasks, state: PageState, options: ExportOptions) -> Image.Image:
+def _overlay(full: FullSizeMasks, options: ExportOptions) -> Image.Image:
     """With the boxes, which the page shows too."""
     objects = [full.all.objects[i] for i in full.indices]
     colours = [
@@ -82,16 +82,18 @@ def _overlay(full: FullSizeMasks, state: PageState, options: ExportOptions) -> I
     ]
     drawn = Image.fromarray(overlay(full.image, full.masks, colours, options.opacity))
     pen = ImageDraw.Draw(drawn)
-    for i, found in zip(full.indices, objects, strict=True):
-        if box := state.objects[i].box:
+    for found in objects:
+        if found.prompt.box:
             width = max(2, round(max(drawn.size) / 400))
-            pen.rectangle(box, outline=PET if found.holds_pet else BACKGROUND, width=width)
+            pen.rectangle(
+                found.prompt.box, outline=PET if found.holds_pet else BACKGROUND, width=width
+            )
     return drawn
 
 
-def _annotations(full: FullSizeMasks, state: PageState, options: ExportOptions) -> str:
+def _annotations(full: FullSizeMasks, options: ExportOptions) -> str:
     if options.kind == "json":
-        return json.dumps(_json(full, state, options))
+        return json.dumps(_json(full, options))
     # The other formats have no word for a background mask: every mask in them is a pet.
     pets = [n for n, i in enumerate(full.indices) if not full.all.objects[i].is_background]
     objects = [full.all.objects[full.indices[n]] for n in pets]
@@ -107,25 +109,26 @@ def _annotations(full: FullSizeMasks, state: PageState, options: ExportOptions) 
     return json.dumps(coco.to_dict())
 
 
-def _json(full: FullSizeMasks, state: PageState, options: ExportOptions) -> dict:
+def _json(full: FullSizeMasks, options: ExportOptions) -> dict:
     height, width = full.masks.shape[1:]
     objects = [
-        _object_json(state, full.all, i) | {"rle": encode_rle(mask), "area": int(mask.sum())}
+        _object_json(full.all, i) | {"rle": encode_rle(mask), "area": int(mask.sum())}
         for i, mask in zip(full.indices, full.masks, strict=True)
     ]
     return {"name": options.name, "height": height, "width": width, "objects": objects}
 
 
-def _object_json(state: PageState, masks: ImageMasks, i: int) -> dict:
-    prompts, found = state.objects[i], masks.objects[i]
-    # With `last_click_only`, the clicks before it have no label.
-    clicks = prompts.clicks[len(prompts.clicks) - len(found.labels) :]
+def _object_json(masks: ImageMasks, i: int) -> dict:
+    found = masks.objects[i]
+    prompt = found.prompt
     return {
         "clicks": [
-            {"x": click.x, "y": click.y, "label": label, "pet": round(prob, 4)}
-            for click, label, prob in zip(clicks, found.labels, found.pet_probs, strict=True)
+            {"x": x, "y": y, "label": label, "pet": round(prob, 4)}
+            for (x, y), label, prob in zip(
+                prompt.points, prompt.labels, found.pet_probs, strict=True
+            )
         ],
-        "box": prompts.box,
+        "box": prompt.box,
         "coverage": masks.coverages[i],
         "region": "background" if found.is_background else "pet",
         "iou_pred": round(found.iou_pred, 4),

@@ -21,7 +21,7 @@ from petsam_jax.ui.object_masks import (
     segment_object,
 )
 from petsam_jax.ui.open_images import OpenImage, OpenImages
-from petsam_jax.ui.page_state import ObjectPrompts, PageState
+from petsam_jax.ui.page_state import PageState
 
 # Common formats that Pillow reads safely, by Pillow's names.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -114,22 +114,20 @@ class ImageService:
                 coverages.append(None)
                 continue
             found = segment_object(self.predictor, image, prompts, state.settings)
-            mask = object_mask(prompts, found, state.settings, image.encoded.size, shown)
+            mask = object_mask(found, state.settings, image.encoded.size, shown)
             objects.append(found)
-            coverages.append(_coverage(prompts, found, mask, image.encoded.size))
+            coverages.append(_coverage(found, mask, image.encoded.size))
             if number > 1:
                 _resolve_overlaps(mask, labels, objects)
             labels[mask] = number
         return ImageMasks(labels, objects, coverages)
 
 
-def _coverage(
-    prompts: ObjectPrompts, found: SegmentedObject, mask: np.ndarray, image: tuple[int, int]
-) -> float | None:
+def _coverage(found: SegmentedObject, mask: np.ndarray, image: tuple[int, int]) -> float | None:
     """The share of the object's box that is pet."""
-    if prompts.box is None:
+    if found.prompt.box is None:
         return None
-    inside = mask[box_slices(prompts.box, image, mask.shape)]
+    inside = mask[box_slices(found.prompt.box, image, mask.shape)]
     return np.count_nonzero(inside) / inside.size if found.holds_pet else 0.0
 
 

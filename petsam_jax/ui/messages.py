@@ -2,12 +2,13 @@
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
+from petsam_jax.predict.prompt_inputs import Prompt
 from petsam_jax.ui.object_masks import SegmentedObject, in_box
 from petsam_jax.ui.page_state import Click, ObjectPrompts, Settings
 
@@ -26,7 +27,7 @@ def describe_object(
     ambiguous = len(found.candidates.logits) > 1 and found.holds_pet is not False
     return {
         "region": "background" if found.is_background else "pet",
-        "clicks": describe_clicks(found.labels, found.pet_probs),
+        "clicks": describe_clicks(found.prompt, found.pet_probs),
         "iou": round(found.iou_pred, 4),
         "share": round(np.count_nonzero(mask) / mask.size, 6),
         "coverage": None if coverage is None else round(coverage, 4),
@@ -37,11 +38,11 @@ def describe_object(
     }
 
 
-def describe_clicks(labels: Iterable[int], pet_probs: Iterable[float]) -> list[dict]:
+def describe_clicks(prompt: Prompt, pet_probs: Sequence[float]) -> list[dict]:
     """The label of each click, and the pet probability around it."""
     return [
         {"label": label, "pet_prob": round(prob, 4)}
-        for label, prob in zip(labels, pet_probs, strict=True)
+        for label, prob in zip(prompt.labels, pet_probs, strict=True)
     ]
 
 
@@ -69,10 +70,10 @@ def _message(
     settings: Settings,
 ) -> str:
     sentences = []
-    if found.labels:
-        click = prompts.clicks[-1]
-        sentences.append(click_message(click, found.labels[-1], found.pet_probs[-1]))
-        if prompts.box and not in_box(click, prompts.box):
+    prompt = found.prompt
+    if prompt.points:
+        sentences.append(click_message(prompts.clicks[-1], prompt.labels[-1], found.pet_probs[-1]))
+        if prompt.box and not in_box(prompt.points[-1], prompt.box):
             sentences.append("That click is outside the box; the mask stays inside it.")
     if found.inverted:
         sentences.append("The background is selected.")
@@ -81,7 +82,7 @@ def _message(
     if not mask.any():
         lower = ", or lower the mask threshold" if settings.mask_threshold > 0.5 else ""
         sentences.append(f"{NOTHING_FOUND}{lower}.")
-    elif prompts.find and not prompts.clicks:
+    elif prompt.find and not prompt.points:
         sentences.append(FOUND_UNPROMPTED)
     return " ".join(sentences)
 

@@ -10,31 +10,27 @@ import math
 
 import numpy as np
 from jaxtyping import Bool, Float32
-from PIL import Image, ImageDraw
-from scipy import ndimage
 
-from petsam_jax.models.prompts import POSITIVE
+from petsam_jax.models.prompts import NEGATIVE, POSITIVE
 from petsam_jax.predict.image_predictor import ImagePredictor, LowResPrediction
 from petsam_jax.predict.postprocess import fill_holes, masks_at_size, remove_islands
-from petsam_jax.ui.click_labels import label_click
+from petsam_jax.predict.prompt_inputs import Prompt
+from petsam_jax.ui.click_labels import label_clicks
 from petsam_jax.ui.open_images import OpenImage
-from petsam_jax.ui.page_state import Click, ObjectPrompts, Settings, Stroke
-from petsam_jax.ui.request_fields import BadRequest
+from petsam_jax.ui.page_state import ObjectPrompts, Settings
 
-# Longer side in pixels of the canvas that strokes are drawn on: finer than any model's mask input.
-STROKE_CANVAS = 512
 # Smaller regions, as a share of the image, do not count as a pet in a box.
 SPECK = 0.005
 
 
 @dataclasses.dataclass(frozen=True)
 class SegmentedObject:
-    """The candidate masks for an object, and the labels of its clicks."""
+    """An object's prompt with a label for each click, and its candidate masks."""
 
+    prompt: Prompt
+    pet_probs: tuple[float, ...]  # mean pet probability around each click
     candidates: LowResPrediction  # three, or one; the arrays are shared and must not be changed
     chosen: int
-    labels: list[int]  # of each click: 1 pet, 0 background
-    pet_probs: list[float]  # mean pet probability around each click
     # A single click on background selects the background.
     inverted: bool = False
     # Whether the box has a pet in it; None without a box.
@@ -59,61 +55,43 @@ class SegmentedObject:
 def segment_object(
     predictor: ImagePredictor, image: OpenImage, prompts: ObjectPrompts, settings: Settings
 ) -> SegmentedObject:
-    """Raises BadRequest for clicks and boxes outside the image."""
-    size = image.encoded.size
-    check_inside(prompts, size)
+    """Raises BadRequest for prompts outside the image."""
+    size, choices = image.encoded.size, prompts.choices
     if settings.last_click_only:
         prompts = dataclasses.replace(prompts, clicks=prompts.clicks[-1:])
-    labelled = [label_click(image.pet_logits, size, click, settings) for click in prompts.clicks]
-    labels, pet_probs = [label for label, _ in labelled], [prob for _, prob in labelled]
-    inverted = settings.last_click_only and labels == [0] and not (prompts.box or prompts.strokes)
-    if inverted:
-        # The pet without what looks like this click; all the rest is the background.
-        prompts = dataclasses.replace(prompts, find=True)
-    candidates, chosen = _predict_in_turn(predictor, image, prompts, labels)
-    holds_pet = None
-    if prompts.box:
-        holds_pet = box_holds_pet(image.pet_logits, size, prompts, labels, settings)
-    return SegmentedObject(candidates, chosen, labels, pet_probs, inverted, holds_pet)
-
-
-def check_inside(prompts: ObjectPrompts, size: tuple[int, int]) -> None:
-    """Raises BadRequest for clicks and boxes outside an image of that height and width."""
-    height, width = size
-    places = [(click.x, click.y) for click in prompts.clicks]
-    places += [prompts.box[:2], prompts.box[2:]] if prompts.box else []
-    for x, y in places:
-        if x >= width or y >= height:
-            raise BadRequest(f"({x}, {y}) is outside the image of {width} x {height} pixels")
+    prompt, pet_probs = label_clicks(image.pet_logits, size, prompts, settings)
+    found = dataclasses.replace(prompt, find=True)
+    # The pet without what looks like this click; all the rest is the background.
+    inverted = settings.last_click_only and found == Prompt(prompt.points, (NEGATIVE,), find=True)
+    prompt = found if inverted else prompt
+    candidates, chosen = _predict_in_turn(predictor, image, prompt, choices)
+    holds_pet = box_holds_pet(image.pet_logits, size, prompt, settings) if prompt.box else None
+    return SegmentedObject(prompt, pet_probs, candidates, chosen, inverted, holds_pet)
 
 
 def _predict_in_turn(
-    predictor: ImagePredictor, image: OpenImage, prompts: ObjectPrompts, labels: list[int]
+    predictor: ImagePredictor,
+    image: OpenImage,
+    prompt: Prompt,
+    choices: tuple[int | None, int | None],
 ) -> tuple[LowResPrediction, int]:
     """The candidates after all clicks, and the chosen one."""
-    points = [(click.x, click.y) for click in prompts.clicks]
-    starts_without_click = prompts.find or prompts.box is not None or bool(prompts.strokes)
-    key: tuple = prompts.find, prompts.box, prompts.strokes
-    fed_back = _draw_strokes(predictor, image, prompts.strokes) if prompts.strokes else None
-    for number in range(0 if starts_without_click else 1, len(points) + 1):
-        clicks = tuple(points[:number]), tuple(labels[:number])
+    key: tuple = ()
+    fed_back = None
+    for step in prompt.steps():
         # As in training, only a prompt of at most one point is ambiguous.
-        ambiguous = number <= 1 and prompts.box is None
+        ambiguous = len(step.points) <= 1 and step.box is None
 
-        def predict(clicks=clicks, ambiguous=ambiguous, fed_back=fed_back):
+        def predict(step=step, ambiguous=ambiguous, fed_back=fed_back):
             prediction = predictor.predict_low_res(
-                *(clicks if clicks[0] else (None, None)),
-                boxes=prompts.box,
-                mask_input=fed_back,
-                multimask=ambiguous,
-                image=image.encoded,
+                prompt=step, mask_input=fed_back, multimask=ambiguous, image=image.encoded
             )
             # Copies, since views would keep all four masks of the device in memory.
             return LowResPrediction(*map(np.array, prediction))
 
-        key = (key, clicks)
+        key = (key, step)
         candidates = image.cached(key, predict)
-        choice = prompts.choices[number] if ambiguous else None
+        choice = choices[len(step.points)] if ambiguous else None
         chosen = int(candidates.iou_pred.argmax()) if choice is None else choice
         key, fed_back = (key, chosen), candidates.logits[chosen]
     return candidates, chosen
@@ -122,8 +100,7 @@ def _predict_in_turn(
 def box_holds_pet(
     pet_logits: Float32[np.ndarray, "h w"],
     size: tuple[int, int],
-    prompts: ObjectPrompts,
-    labels: list[int],
+    prompt: Prompt,
     settings: Settings,
 ) -> bool:
     """Whether the mask without prompts, or a click, puts a pet in the box.
@@ -131,40 +108,22 @@ def box_holds_pet(
     Predicting with the box cannot answer this: training has no box around nothing, so the model
     finds a pet in any.
     """
-    inside = (
-        label == POSITIVE and in_box(click, prompts.box)
-        for click, label in zip(prompts.clicks, labels, strict=True)
+    clicked = (
+        label == POSITIVE and in_box(point, prompt.box)
+        for point, label in zip(prompt.points, prompt.labels, strict=True)
     )
     pets = pet_logits > settings.mask_logit
     pets = remove_islands(pets, round(SPECK * pets.size))
-    return any(inside) or bool(pets[box_slices(prompts.box, size, pets.shape)].any())
+    return any(clicked) or bool(pets[box_slices(prompt.box, size, pets.shape)].any())
 
 
-def in_box(click: Click, box: tuple[int, int, int, int]) -> bool:
-    """Whether a click is in a box, sides included."""
-    x0, y0, x1, y1 = box
-    return x0 <= click.x <= x1 and y0 <= click.y <= y1
-
-
-def _draw_strokes(
-    predictor: ImagePredictor, image: OpenImage, strokes: tuple[Stroke, ...]
-) -> Float32[np.ndarray, "h w"]:
-    """The strokes as a mask prompt; a closed line includes its inside."""
-    scale = min(1.0, STROKE_CANVAS / max(image.width, image.height))
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    canvas = Image.new("1", size)
-    pen = ImageDraw.Draw(canvas)
-    for stroke in strokes:
-        radius = max(1.0, stroke.radius * scale)
-        line = [((x + 0.5) * scale, (y + 0.5) * scale) for x, y in stroke.points]
-        pen.line(line, fill=1, width=round(2 * radius), joint="curve")
-        for x, y in (line[0], line[-1]):
-            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
-    return predictor.mask_prompt(ndimage.binary_fill_holes(np.asarray(canvas)))
+def in_box(point: tuple[int, int], box: tuple[int, int, int, int]) -> bool:
+    """Whether a point is in a box, sides included."""
+    (x, y), (x0, y0, x1, y1) = point, box
+    return x0 <= x <= x1 and y0 <= y <= y1
 
 
 def object_mask(
-    prompts: ObjectPrompts,
     found: SegmentedObject,
     settings: Settings,
     image: tuple[int, int],
@@ -174,7 +133,8 @@ def object_mask(
 
     All of the box if there is no pet in it. `image` and `shown` are heights and widths.
     """
-    inside = box_slices(prompts.box, image, shown) if prompts.box else (slice(None), slice(None))
+    box = found.prompt.box
+    inside = box_slices(box, image, shown) if box else (slice(None), slice(None))
     mask = np.zeros(shown, bool)
     if found.holds_pet is False:
         mask[inside] = True

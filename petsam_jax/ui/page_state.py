@@ -7,9 +7,12 @@ y.
 
 import dataclasses
 import math
-from collections.abc import Collection
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
+from petsam_jax.models.prompts import POSITIVE
+from petsam_jax.predict.prompt_inputs import Prompt
+from petsam_jax.predict.prompt_masks import Stroke
 from petsam_jax.ui import limits
 from petsam_jax.ui.request_fields import (
     BadRequest,
@@ -21,8 +24,6 @@ from petsam_jax.ui.request_fields import (
     read_number,
 )
 
-# The fields of an object on an image.
-PROMPT_FIELDS = ("clicks", "box", "strokes", "find", "choices")
 # "auto" is what `label_click` finds at that place.
 ClickLabel = Literal["auto", "opposite", "pet", "background"]
 
@@ -33,25 +34,29 @@ class Click(NamedTuple):
     label: ClickLabel
 
 
-class Stroke(NamedTuple):
-    radius: float
-    points: tuple[tuple[float, float], ...]
-
-
 @dataclasses.dataclass(frozen=True)
 class ObjectPrompts:
-    """All prompts of one object."""
+    """An object's prompts on the page, where clicks may have no label yet."""
 
     clicks: tuple[Click, ...] = ()
-    box: tuple[int, int, int, int] | None = None  # x0 y0 x1 y1, sides included, corners in order
-    strokes: tuple[Stroke, ...] = ()
-    find: bool = False  # find the pet without a prompt
+    rest: Prompt = Prompt()  # without clicks; the corners of its box are in order
     # Which of three masks, where they are ambiguous: before any click, and after the first.
     choices: tuple[int | None, int | None] = (None, None)
 
     @property
     def is_empty(self) -> bool:
-        return not (self.clicks or self.box or self.strokes or self.find)
+        return not self.clicks and self.rest.is_empty
+
+    def labelled(self, labels: Sequence[int]) -> Prompt:
+        """All of it as one prompt, with a label for each click."""
+        return self.rest.with_points([(click.x, click.y) for click in self.clicks], labels)
+
+    def check_inside(self, size: tuple[int, int]) -> None:
+        """Raises BadRequest for prompts outside an image of that height and width."""
+        try:
+            self.labelled([POSITIVE] * len(self.clicks)).check(size)
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,23 +146,6 @@ def read_settings(value: object) -> Settings:
     return Settings(**values)
 
 
-def read_object(name: str, value: object, known: Collection[str] = PROMPT_FIELDS) -> ObjectPrompts:
-    """An object's prompts; `known` are the allowed fields."""
-    fields = read_dict(name, value, set(known))
-    clicks = read_list(f"{name}.clicks", fields.get("clicks", []), limits.MAX_POINTS)
-    strokes = read_list(f"{name}.strokes", fields.get("strokes", []), limits.MAX_STROKES)
-    choices = read_list(f"{name}.choices", fields.get("choices", [None, None]), 2)
-    if len(choices) != 2:
-        raise BadRequest(f"{name}.choices: expected two of null, 0, 1 and 2")
-    return ObjectPrompts(
-        clicks=tuple(_read_click(f"{name}.clicks[{i}]", c) for i, c in enumerate(clicks)),
-        box=None if fields.get("box") is None else read_box(f"{name}.box", fields["box"]),
-        strokes=tuple(_read_stroke(f"{name}.strokes[{i}]", s) for i, s in enumerate(strokes)),
-        find=read_bool(f"{name}.find", fields.get("find", False)),
-        choices=tuple(c if c is None else read_int(f"{name}.choices", c, 0, 2) for c in choices),
-    )
-
-
 def _read_click(name: str, value: object) -> Click:
     labels = get_args(ClickLabel)
     if not isinstance(value, list) or len(value) != 3 or value[2] not in labels:
@@ -175,6 +163,11 @@ def read_box(name: str, value: object) -> tuple[int, int, int, int]:
     return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
 
 
+def _read_strokes(name: str, value: object) -> tuple[Stroke, ...]:
+    strokes = read_list(name, value, limits.MAX_STROKES)
+    return tuple(_read_stroke(f"{name}[{i}]", stroke) for i, stroke in enumerate(strokes))
+
+
 def _read_stroke(name: str, value: object) -> Stroke:
     fields = read_dict(name, value, {"radius", "points"})
     flat = read_list(f"{name}.points", fields.get("points"), limits.MAX_STROKE_POINTS)
@@ -183,3 +176,32 @@ def _read_stroke(name: str, value: object) -> Stroke:
     numbers = [read_number(f"{name}.points", number, -(10.0**6), 10.0**6) for number in flat]
     radius = read_number(f"{name}.radius", fields.get("radius"), 0.5, 10.0**4)
     return Stroke(radius, tuple(zip(numbers[::2], numbers[1::2], strict=True)))
+
+
+# The kinds of prompts besides clicks, by the field of `Prompt`.
+PROMPT_READERS: dict[str, Callable[[str, object], Any]] = {
+    "box": read_box,
+    "strokes": _read_strokes,
+    "find": read_bool,
+}
+
+
+def read_object(
+    name: str, value: object, known: Collection[str] = (*PROMPT_READERS, "choices")
+) -> ObjectPrompts:
+    """An object's prompts; `known` are the allowed fields beside clicks."""
+    fields = read_dict(name, value, {"clicks", *known})
+    clicks = read_list(f"{name}.clicks", fields.get("clicks", []), limits.MAX_POINTS)
+    choices = read_list(f"{name}.choices", fields.get("choices", [None, None]), 2)
+    if len(choices) != 2:
+        raise BadRequest(f"{name}.choices: expected two of null, 0, 1 and 2")
+    given = {
+        field: read(f"{name}.{field}", fields[field])
+        for field, read in PROMPT_READERS.items()
+        if fields.get(field) is not None
+    }
+    return ObjectPrompts(
+        clicks=tuple(_read_click(f"{name}.clicks[{i}]", c) for i, c in enumerate(clicks)),
+        rest=Prompt(**given),
+        choices=tuple(c if c is None else read_int(f"{name}.choices", c, 0, 2) for c in choices),
+    )

@@ -18,9 +18,9 @@ from petsam_jax.predict.video.propagation import Found
 from petsam_jax.predict.video.session import Session
 from petsam_jax.predict.video.tracks import Mask
 from petsam_jax.ui.cache import Expired
-from petsam_jax.ui.click_labels import label_click
+from petsam_jax.ui.click_labels import label_clicks
 from petsam_jax.ui.image_service import runs
-from petsam_jax.ui.object_masks import box_holds_pet, check_inside
+from petsam_jax.ui.object_masks import box_holds_pet
 from petsam_jax.ui.page_state import ObjectPrompts, Settings
 from petsam_jax.ui.request_fields import BadRequest
 from petsam_jax.ui.video_messages import ReadPrompt, describe_object
@@ -96,18 +96,19 @@ class OpenClip:
             for each in state.objects
             for frame, prompts in each.frames.items()
         }
-        for (_, frame), prompts in new.items():
+        for _, frame in new:
             self.session.clip.check(frame)
-            check_inside(prompts, self.session.clip.size)
         read = {key: self._read(key[1], one, state.settings) for key, one in new.items()}
         self._objects, self._settings = state.objects, state.settings
         numbers = {number for number, _ in new}
         for number, frame in [key for key in self._prompts if key not in new]:
             self._remove(number, frame, with_object=number not in numbers)
-        for key, prompt in read.items():
-            before = self._prompts.get(key)
-            if before is None or not prompt.is_same(before):
-                self._apply(key, before, prompt)
+        for (number, frame), one in read.items():
+            before = self._prompts.pop((number, frame), None)
+            if before is None or before.prompt != one.prompt:
+                self.timeline.prompt_changed(frame)
+                self.session.set_prompt(frame, number, one.prompt)
+            self._prompts[number, frame] = one
         used = {frame for _, frame in new}
         self._pet_logits = {at: logits for at, logits in self._pet_logits.items() if at in used}
 
@@ -115,12 +116,10 @@ class OpenClip:
         if frame not in self._pet_logits:
             self._pet_logits[frame] = self._find_pet(self.session.clip.read(frame))
         logits, size = self._pet_logits[frame], self.session.clip.size
-        labelled = [label_click(logits, size, click, settings) for click in prompts.clicks]
-        labels, pet_probs = [label for label, _ in labelled], [prob for _, prob in labelled]
-        holds_pet = None
-        if prompts.box:
-            holds_pet = box_holds_pet(logits, size, prompts, labels, settings)
-        return ReadPrompt(prompts, tuple(labels), tuple(pet_probs), holds_pet)
+        prompt, pet_probs = label_clicks(logits, size, prompts, settings)
+        holds_pet = box_holds_pet(logits, size, prompt, settings) if prompt.box else None
+        last_click = prompts.clicks[-1] if prompts.clicks else None
+        return ReadPrompt(prompt, pet_probs, last_click, holds_pet)
 
     def _remove(self, number: int, frame: int, with_object: bool) -> None:
         del self._prompts[number, frame]
@@ -132,27 +131,6 @@ class OpenClip:
             self.session.remove_object(number)
         else:
             self.session.clear_frame(frame, number)
-
-    def _apply(self, key: tuple[int, int], before: ReadPrompt | None, prompt: ReadPrompt) -> None:
-        """Give the session only the new clicks, if everything else still holds."""
-        number, frame = key
-        prompts, known = prompt.prompts, 0
-        if before is not None and prompt.continues(before):
-            known = len(before.labels)
-        elif before is not None:
-            del self._prompts[key]
-            self.session.clear_frame(frame, number)
-        self.timeline.prompt_changed(frame)
-        if not known:
-            if prompts.box:
-                self.session.add_box(frame, number, prompts.box)
-            elif prompts.find:
-                self.session.add_pet(frame, number)
-        clicks = list(zip(prompts.clicks, prompt.labels, strict=True))[known:]
-        # One by one, each with the mask before it fed back, as in training.
-        for click, label in clicks:
-            self.session.add_points(frame, number, [(click.x, click.y)], [label])
-        self._prompts[key] = prompt
 
     # Masks
 
@@ -173,8 +151,8 @@ class OpenClip:
                 continue
             mask = self._cleaned(rows[each.number])
             labels[mask] = place
-            prompt = self._prompts.get((each.number, frame))
-            objects.append(describe_object(prompt, mask, scores[each.number]))
+            read = self._prompts.get((each.number, frame))
+            objects.append(describe_object(read, mask, scores[each.number]))
         description = {
             "frame": frame,
             "height": height,
