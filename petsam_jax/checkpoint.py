@@ -28,8 +28,8 @@ from petsam_jax.models.compute_dtype import fastest_dtype
 from petsam_jax.models.params import Weights, differences, fill, raise_faults, shapes
 from petsam_jax.models.sam2 import SAM2
 
-# Subfolder of a run's workdir with its steps.
-STEPS = "checkpoints"
+# Of a run's workdir: the folder with its steps, and the log with a line of JSON a logged step.
+STEPS, METRICS = "checkpoints", "metrics.jsonl"
 
 
 class CheckpointError(ValueError):

@@ -29,7 +29,8 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 from tqdm.std import EMA
 
-METRICS = "metrics.jsonl"
+from petsam_jax.checkpoint import METRICS
+
 EVENTS = "tensorboard"
 # Weight of the newest step in the losses of the progress line.
 SMOOTHING = 0.02

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from petsam_jax.checkpoint import STEPS, model_shapes, step_path
+from petsam_jax.checkpoint import METRICS, STEPS, model_shapes, step_path
 from petsam_jax.predict.image_predictor import SHIPPED
 from petsam_jax.predict.video_predictor import VideoPredictor
-from petsam_jax.train.metric_log import METRICS
 
 # Written by `petsam_jax.cli.evaluate`, and stored beside the shipped weights.
 REPORT = "metrics.json"
