@@ -6,7 +6,7 @@ import { colourOf } from './store.js';
 // Shares of the image's area.
 const AREAS = [0, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05];
 const percent = (share) => `${Math.round(100 * share)} %`;
-const area = (index) => (AREAS[index] ? `${100 * AREAS[index]} % of image` : 'off');
+const area = (index) => (AREAS[index] ? `${100 * AREAS[index]} % of area` : 'off');
 
 // setting, label, least, most, step, the values of the steps if they are not the steps, text of a step
 const SLIDERS = [
