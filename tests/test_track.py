@@ -233,7 +233,7 @@ def test_wrong_flags_are_errors(clip, tmp_path, capsys):
     for flags, reason in [
         ([str(clip), *out, *POINT, "--frame", "3"], "--frame and --object go before"),
         ([str(clip), *out, "--step", "3"], "--step: name its checkpoint"),
-        ([str(clip), "--out", str(tmp_path / "out.avi"), *POINT], "want a name that ends in"),
+        ([str(clip), "--out", str(tmp_path / "out.avi"), *POINT], "expected a name that ends in"),
         ([str(clip), "--out", str(tmp_path / "no" / "out.mp4"), *POINT], "there is no folder"),
         ([str(tmp_path / "none.mp4"), *out, *POINT], "none.mp4: no such file"),
         ([str(clip), *out, "--frame", "9", *POINT], "frame 9; it has frames 0..7"),

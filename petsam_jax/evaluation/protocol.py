@@ -12,12 +12,12 @@ Each click comes with all clicks before it and with the last result as mask prom
 
 import time
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from cachetools import LRUCache
 from jaxtyping import Bool, Float32, UInt8
 
 from petsam_jax.data.sources import Example
@@ -66,7 +66,7 @@ class TimedPredictor:
 
     def __init__(self, predictor: Predictor):
         self._predictor = predictor
-        self._encoded: OrderedDict[tuple, Any] = OrderedDict()
+        self._encoded = LRUCache(ENCODED_KEPT)
         self.seconds: dict[str, list[float]] = {"encode": [], "predict": []}
 
     def encode(self, image: UInt8[np.ndarray, "h w 3"]) -> Any:
@@ -77,9 +77,6 @@ class TimedPredictor:
             self._encoded[key] = self._predictor.encode(image)
             jax.block_until_ready(self._encoded[key].features)
             self.seconds["encode"].append(time.perf_counter() - start)
-        self._encoded.move_to_end(key)
-        while len(self._encoded) > ENCODED_KEPT:
-            self._encoded.popitem(last=False)
         return self._encoded[key]
 
     def predict(self, **prompts: Any) -> Any:
