@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from petsam_jax.files.video_reader import ClipError
+from petsam_jax.files.clip import ClipError
 from petsam_jax.files.video_writer import VideoWriter
 from petsam_jax.models import memory_bank
 from petsam_jax.predict.postprocess import fill_holes, masks_at_size

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from petsam_jax.files.video_reader import Clip, ClipError
+from petsam_jax.files.clip import Clip, ClipError
 from petsam_jax.predict.prompt_inputs import Prompt
 from petsam_jax.predict.video.overlaps import apart
 from petsam_jax.predict.video.session_file import SessionError

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petsam_jax.files.video_reader import KEPT, ClipError, open_clip
+from petsam_jax.files.clip import KEPT, ClipError
+from petsam_jax.files.video_reader import open_clip
 
 COUNT, HEIGHT, WIDTH = 46, 48, 64
 

@@ -22,8 +22,9 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from petsam_jax.evaluation.simulated_user import next_click, tight_box
+from petsam_jax.files.clip import Clip, ClipError
 from petsam_jax.files.masks import VOID, decode_mask
-from petsam_jax.files.video_reader import Clip, ClipError, frame_files, open_clip
+from petsam_jax.files.video_reader import frame_files, open_clip
 from petsam_jax.mask_values import IGNORE, PET
 from petsam_jax.metrics import boundary_f, iou
 from petsam_jax.predict.video_predictor import VideoPredictor

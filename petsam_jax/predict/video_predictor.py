@@ -26,7 +26,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from petsam_jax.checkpoint import load_model
-from petsam_jax.files.video_reader import Clip, ClipSource, open_clip
+from petsam_jax.files.clip import Clip
+from petsam_jax.files.video_reader import ClipSource, open_clip
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.predict.image_predictor import SHIPPED, ImagePredictor
 from petsam_jax.predict.video import session_file

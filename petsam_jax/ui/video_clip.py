@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from petsam_jax.files.video_reader import Clip, ClipError
+from petsam_jax.files.clip import Clip, ClipError
 from petsam_jax.predict.postprocess import fill_holes, remove_islands
 from petsam_jax.predict.video.propagation import Found
 from petsam_jax.predict.video.session import Session

@@ -17,8 +17,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from petsam_jax.files import video_reader
-from petsam_jax.files.video_reader import Clip, ClipError, open_clip
+from petsam_jax.files.clip import Clip, ClipError, frames_to_keep
+from petsam_jax.files.video_reader import open_clip
 from petsam_jax.predict.video.clip_state import ENCODED
 from petsam_jax.predict.video_predictor import VideoPredictor
 from petsam_jax.ui.cache import ByteLimitedCache, Expired
@@ -146,10 +146,7 @@ class VideoService:
 
     def _nbytes(self, clip: Clip) -> int:
         pixels = clip.read(0)
-        frames = max(
-            video_reader.LEAST_KEPT,
-            min(video_reader.KEPT, video_reader.KEPT_BYTES // pixels.nbytes),
-        )
+        frames = frames_to_keep(pixels)
         encoded = self.predictor.images.encode(pixels)
         # Two decoders keep frames.
         return 2 * frames * pixels.nbytes + ENCODED * encoded.nbytes + STATE_BYTES

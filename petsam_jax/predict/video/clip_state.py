@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 from scipy import ndimage
 
-from petsam_jax.files.video_reader import Clip, ClipError, Frame
+from petsam_jax.files.clip import Clip, ClipError, Frame
 from petsam_jax.predict.image_predictor import EncodedImage, ImagePredictor
 from petsam_jax.predict.postprocess import fill_holes, logits_at_size, masks_at_size
 from petsam_jax.predict.video.crops import Seen, View, next_view, placed, whole

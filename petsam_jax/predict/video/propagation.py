@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
-from petsam_jax.files.video_reader import Frame
+from petsam_jax.files.clip import Frame
 from petsam_jax.models.prompts import Prompts
 from petsam_jax.predict.video.clip_state import State
 from petsam_jax.predict.video.crops import Seen, View

@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from petsam_jax.files.video_reader import Clip
+from petsam_jax.files.clip import Clip
 from petsam_jax.predict.image_predictor import ImagePredictor
 from petsam_jax.predict.prompt_arrays import Numbers
 from petsam_jax.predict.prompt_inputs import Prompt, model_prompts

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from petsam_jax.files.video_reader import Clip
+from petsam_jax.files.clip import Clip
 from petsam_jax.predict.prompt_inputs import Prompt
 from petsam_jax.predict.video.crops import View
 from petsam_jax.predict.video.tracks import (
