@@ -103,6 +103,37 @@ def test_a_mask_is_its_own_answer_and_counts_before_what_is_tracked(session, rng
     assert not nowhere.any() and session.scores(5)[2] < 1e-4
 
 
+def test_a_low_object_score_empties_the_mask_whatever_its_logits(predictor, session, monkeypatch):
+    """A gated model's logits are cut off already; those of the shipped weights are not."""
+    session.add_points(0, 1, **POINT)
+    assert all(masks.any() for masks in tracked(session, end=2).values())
+    step = predictor._tracker.step
+
+    def doubting(*args, **rows):
+        output = step(*args, **rows)
+        return output._replace(object_logit=np.full(output.object_logit.shape, -5, np.float32))
+
+    monkeypatch.setattr(predictor._tracker, "step", doubting)
+    found = tracked(session, end=2)
+    assert [masks.any() for masks in found.values()] == [True, False, False]
+    # The logits are kept all the same, for the next frames.
+    assert (fresh(session, 2, 1).logits > 0).any() and session.scores(2)[1] < 0.01
+
+
+def test_tracking_in_two_passes_equals_tracking_in_one(predictor, frames, session):
+    """The second pass starts so late that a frame reads all that it can of the first."""
+    session.add_points(0, 1, **POINT)
+    whole = tracked(session, end=20)
+    parted = predictor.open(frames)
+    parted.add_points(0, 1, **POINT)
+    rest = tracked(parted, end=17) | tracked(parted, 18, 20)
+    for frame in range(21):
+        np.testing.assert_array_equal(rest[frame], whole[frame])
+    for frame in (18, 19, 20):
+        mine, other = (fresh(one, frame, 1) for one in (session, parted))
+        np.testing.assert_array_equal(mine.logits, other.logits)
+
+
 def test_absent_objects_have_no_mask(session):
     session.add_points(0, 1, [(30, 20)], [1])
     for frame, _, masks in session.propagate():
