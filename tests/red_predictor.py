@@ -1,8 +1,8 @@
-"""Predictors without a model, for tests of the page: what is red is the pet.
+"""Predictors without a model, for tests of the page: red is pet.
 
-Clicks matter as they do to a model: one on the pet adds a disc, one on background takes it away.
-The masks are on a grid of 64 x 64 as those of the smallest model, so all that is between them and
-the page is tested; and where they must be is plain to see.
+As with a model, a click on the pet adds a disc and one on background removes it. Masks are on a
+grid of 64 x 64, as those of the smallest model, so everything between the model and the page is
+tested, with masks that are easy to predict.
 """
 
 import io
@@ -83,8 +83,8 @@ def _disc(size, x, y):
     return far < DISC
 
 
-def red_picture(width, height, box, format="PNG", **options):
-    """The bytes of a grey picture that is red in the box x0 y0 x1 y1, sides included."""
+def red_image(width, height, box, format="PNG", **options):
+    """The file of a grey image that is red in the box x0 y0 x1 y1, sides included."""
     pixels = np.full((height, width, 3), 120, np.uint8)
     x0, y0, x1, y1 = box
     pixels[y0 : y1 + 1, x0 : x1 + 1] = 220, 30, 30
@@ -175,12 +175,12 @@ class RedSession(Session):
 
 
 def red_clip(count=12, size=(160, 90), side=30, ending=".mp4", fps=12):
-    """The bytes of a clip, and its red boxes: x0 y0 x1 y1, which go right by 6 pixels a frame."""
+    """The file of a clip, and its red boxes x0 y0 x1 y1, which move right by 6 pixels per frame."""
     width, height = size
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"clip{ending}"
         boxes = [(10 + 6 * i, 30, 10 + 6 * i + side - 1, 30 + side - 1) for i in range(count)]
         with VideoWriter(path, (height, width), fps) as writer:
             for box in boxes:
-                writer.write(np.array(Image.open(io.BytesIO(red_picture(width, height, box)))))
+                writer.write(np.array(Image.open(io.BytesIO(red_image(width, height, box)))))
         return path.read_bytes(), boxes

@@ -12,7 +12,7 @@ from petsam_jax.files.rle import decode_rle
 from petsam_jax.ui.image_service import ImageService
 from tests.browsing import Visitor
 from tests.live_page import serving
-from tests.red_predictor import RedPredictor, red_picture
+from tests.red_predictor import RedPredictor, red_image
 
 # The red box of each image: x0 y0 x1 y1, sides included.
 RED = (300, 100, 420, 220)
@@ -51,7 +51,7 @@ def on_red(visitor):
     """With an image of a red box open, and no prompts."""
     visitor.clear()
     if visitor.js("tab.image.name") != "red.png":
-        visitor.open(red_picture(640, 360, RED), "red.png")
+        visitor.open(red_image(640, 360, RED), "red.png")
     visitor.page.locator("[data-choice=tool] [value=points]").check(force=True)
     return visitor
 
@@ -67,15 +67,15 @@ def upright_red(size, turn):
     """A file with an EXIF rotation; the red box is in stored pixels."""
     exif = Image.Exif()
     exif[0x0112] = turn
-    return red_picture(*size, (60, 20, 119, 59), format="JPEG", exif=exif, quality=95)
+    return red_image(*size, (60, 20, 119, 59), format="JPEG", exif=exif, quality=95)
 
 
 @pytest.mark.parametrize(
     ("file", "size", "red"),
     [
-        (red_picture(1600, 200, (800, 50, 999, 149)), (1600, 200), (800, 50, 999, 149)),
-        (red_picture(120, 900, (30, 600, 89, 799)), (120, 900), (30, 600, 89, 799)),
-        (red_picture(9, 7, (2, 2, 6, 5)), (9, 7), (2, 2, 6, 5)),
+        (red_image(1600, 200, (800, 50, 999, 149)), (1600, 200), (800, 50, 999, 149)),
+        (red_image(120, 900, (30, 600, 89, 799)), (120, 900), (30, 600, 89, 799)),
+        (red_image(9, 7, (2, 2, 6, 5)), (9, 7), (2, 2, 6, 5)),
         # Stored 320 x 180; turned right by 90 degrees, so what was on top is at the right.
         (upright_red((320, 180), 6), (180, 320), (120, 60, 159, 119)),
         (upright_red((320, 180), 3), (320, 180), (200, 120, 259, 159)),
@@ -205,7 +205,7 @@ def test_undo_and_redo_restore_the_exact_masks(on_red):
 
 
 def test_five_fast_clicks_all_count_and_the_newest_state_wins(on_red, service):
-    service.predictor.delay, asked = lambda: time.sleep(0.1), service.predictor.predicted
+    service.predictor.delay, before = lambda: time.sleep(0.1), service.predictor.predicted
     places = [(360, 160), (40, 40), (600, 40), (40, 320), (600, 320)]
     try:
         for place in places:
@@ -222,13 +222,13 @@ def test_five_fast_clicks_all_count_and_the_newest_state_wins(on_red, service):
     assert len(on_red.js("tab.prediction.objects[0].clicks")) == 5
     # States that were replaced while they waited are not predicted, and earlier predictions are
     # cached: at most 1 + 5 steps, where 1 + 2 + 3 + 4 + 5 were possible.
-    assert service.predictor.predicted - asked <= 6
+    assert service.predictor.predicted - before <= 6
     np.testing.assert_array_equal(on_red.mask(), expected(service, on_red))
 
 
 def test_two_visitors_at_once_do_not_mix(on_red, browser, address, service):
     other = Visitor(browser.new_context(viewport={"width": 900, "height": 600}), address)
-    other.open(red_picture(500, 500, (20, 20, 219, 219)), "other.png")
+    other.open(red_image(500, 500, (20, 20, 219, 219)), "other.png")
     service.predictor.delay = lambda: time.sleep(0.05)
     try:
         for step in range(3):

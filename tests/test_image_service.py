@@ -21,7 +21,7 @@ from petsam_jax.ui.messages import percent
 from petsam_jax.ui.open_images import MAX_PREDICTIONS, OpenImages
 from petsam_jax.ui.page_state import Click, Settings, read_state
 from petsam_jax.ui.request_fields import BadRequest
-from tests.red_predictor import CELLS, RedPredictor, red_picture
+from tests.red_predictor import CELLS, RedPredictor, red_image
 
 RED = (300, 100, 420, 220)
 PIXELS = 640 * 360
@@ -34,7 +34,7 @@ def service():
 
 @pytest.fixture(scope="module")
 def image(service):
-    return service.open(red_picture(640, 360, RED))["image"]
+    return service.open(red_image(640, 360, RED))["image"]
 
 
 def segment(service, image, *objects, settings=None, active=0):
@@ -78,14 +78,14 @@ def test_a_click_is_labelled_from_the_map_unless_it_has_a_label(given, threshold
 
 
 def test_opening_gives_an_id_by_content_and_the_upright_size(service):
-    file = red_picture(640, 360, RED)
+    file = red_image(640, 360, RED)
     first, again = service.open(file), service.open(file)
     assert first == again
     assert (first["width"], first["height"], first["browser_shows_it"]) == (640, 360, True)
-    assert service.open(red_picture(640, 360, (1, 1, 2, 2)))["image"] != first["image"]
+    assert service.open(red_image(640, 360, (1, 1, 2, 2)))["image"] != first["image"]
     exif = Image.Exif()
     exif[0x0112] = 6
-    turned = red_picture(640, 360, RED, format="PNG", exif=exif)
+    turned = red_image(640, 360, RED, format="PNG", exif=exif)
     # Not all browsers turn a PNG.
     assert service.open(turned)["browser_shows_it"] is False
     assert service.open(turned)["width"] == 360
@@ -96,8 +96,8 @@ def test_opening_gives_an_id_by_content_and_the_upright_size(service):
     [
         (b"", "an empty file"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "EPS files are not supported"),
-        (red_picture(640, 360, RED)[:700], "damaged or truncated"),
-        (red_picture(1100, 1000, RED), "1100 x 1000 pixels is more than 1,000,000"),
+        (red_image(640, 360, RED)[:700], "damaged or truncated"),
+        (red_image(1100, 1000, RED), "1100 x 1000 pixels is more than 1,000,000"),
         (bytes(200_001), "larger than 0.2 MB"),
     ],
     ids=["empty", "eps", "cut-off", "pixels", "bytes"],
@@ -140,7 +140,7 @@ def test_clicks_are_predicted_one_after_the_other_and_undo_computes_nothing(serv
     assert service.predictor.predicted == before
     # Sent at once or one by one, the clicks give the same masks.
     other = ImageService(RedPredictor())
-    other.open(red_picture(640, 360, RED))
+    other.open(red_image(640, 360, RED))
     assert segment(other, image, {"clicks": clicks}) == states[2]
 
 
@@ -230,7 +230,7 @@ def test_a_scribbled_circle_includes_its_inside(service, image):
 
 def test_large_images_are_shown_smaller_and_saved_whole():
     service = ImageService(RedPredictor(), Limits(shown_pixels=40_000))
-    image = service.open(red_picture(640, 360, RED))["image"]
+    image = service.open(red_image(640, 360, RED))["image"]
     masks = segment(service, image, {"find": True, "box": [300, 100, 420, 220]})
     assert (masks["height"], masks["width"]) == shown_size((360, 640), 40_000) == (150, 266)
     assert masks["objects"][0]["coverage"] == pytest.approx(1, abs=0.1)
@@ -294,7 +294,7 @@ def test_prompts_outside_the_image_are_refused(service, image):
 
 def test_images_are_closed_by_bytes_and_by_age():
     now = [0.0]
-    files = [red_picture(40, 30, (1, 1, 2 + i, 3)) for i in range(4)]
+    files = [red_image(40, 30, (1, 1, 2 + i, 3)) for i in range(4)]
     one = ImageService(RedPredictor())
     one.open(files[0])
     limits = Limits(cache_bytes=int(2.5 * one.images.nbytes), keep_seconds=100.0)
@@ -332,7 +332,7 @@ def test_threads_do_not_mix_their_images():
     found = {}
 
     def visit(box):
-        image = service.open(red_picture(160, 90, box))["image"]
+        image = service.open(red_image(160, 90, box))["image"]
         found[box] = [segment(service, image, {"find": True}) for _ in range(5)]
 
     threads = [threading.Thread(target=visit, args=(box,)) for box in boxes]
@@ -351,7 +351,7 @@ def test_threads_do_not_mix_their_images():
 
 
 def exported(service, kind, *objects, **options):
-    image = service.open(red_picture(640, 360, RED))["image"]
+    image = service.open(red_image(640, 360, RED))["image"]
     state = {"image": image, "objects": list(objects)}
     return export_image(service, {"state": state, "kind": kind} | options)
 

@@ -16,7 +16,7 @@ from petsam_jax.config import load_config
 from petsam_jax.models.params import weights
 from petsam_jax.ui.limits import Limits
 from petsam_jax.ui.model_info import measured_quality
-from tests.red_predictor import red_picture
+from tests.red_predictor import red_image
 
 
 def test_a_missing_checkpoint_says_how_to_get_one(tmp_path, capsys, monkeypatch):
@@ -117,9 +117,7 @@ def test_a_process_serves_a_checkpoint_and_ends_at_a_signal(tmp_path):
         assert "M parameters" in printed["size"] and "MB on disk" in printed["size"]
         assert printed["quality"].startswith("not measured")
         web = httpx.Client(base_url=printed["page"].split()[0], timeout=60)
-        opened = web.post(
-            "/petsam/image/open", content=red_picture(90, 50, (10, 10, 40, 30))
-        ).json()
+        opened = web.post("/petsam/image/open", content=red_image(90, 50, (10, 10, 40, 30))).json()
         state = {"image": opened["image"], "objects": [{"box": [5, 5, 60, 40]}]}
         masks = web.post("/petsam/image/segment", json=state).json()
         assert (masks["height"], masks["width"]) == (50, 90)

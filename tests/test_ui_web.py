@@ -18,10 +18,10 @@ from petsam_jax.ui.guard import is_local
 from petsam_jax.ui.image_service import ImageService
 from petsam_jax.ui.limits import Limits
 from tests.live_page import serving
-from tests.red_predictor import RedPredictor, red_picture
+from tests.red_predictor import RedPredictor, red_image
 
 RED = (30, 10, 42, 22)
-FILE = red_picture(64, 36, RED)
+FILE = red_image(64, 36, RED)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_an_image_is_sent_once_and_masks_come_back(web):
 @pytest.mark.parametrize(
     ("path", "sent", "status", "message"),
     [
-        ("open", b"no picture", 400, "not an image"),
+        ("open", b"no image", 400, "not an image"),
         ("open", bytes(100_001), 400, "larger than 0.1 MB"),
         ("segment", b"{", 400, "not JSON"),
         ("segment", b"[" * 100_000, 400, "not JSON"),

@@ -12,6 +12,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from petsam_jax.files.rle import encode_rle
+from petsam_jax.predict.prompt_inputs import Prompt
 from petsam_jax.ui.click_labels import label_click
 from petsam_jax.ui.image_service import ImageService
 from petsam_jax.ui.open_images import OpenImage
@@ -39,30 +40,27 @@ def segment_function(service: ImageService) -> Callable:
         """
         image = service.images.get(service.open(image_bytes(picture))["image"])
         size = image.encoded.size
-        # The predictor refuses points of another shape.
+        # `read_prompts` refuses points of another shape.
         if points and labels is None and np.shape(points) == (len(points), 2):
             labels = auto_labels(image, points)
-        if points and boxes and len(boxes) > 1:
-            raise BadRequest("boxes: only one together with points, which are all of one object")
-        prediction = service.predictor.predict(
-            points or None,
-            labels if points else None,
-            (boxes[0] if points else boxes) if boxes else None,
-            image=image.encoded,
-        )
+        prompts = read_prompts(points or None, labels if points else None, boxes or [])
+        prediction = service.predictor.predict(prompt=prompts, image=image.encoded)
         masks, ious = prediction.masks.reshape(-1, *size), prediction.iou_pred.reshape(-1)
-        objects = [
-            {
-                "iou": round(float(iou), 4),
-                "labels": labels or [],
-                "rle": encode_rle(mask),
-                "png": _png(mask),
-            }
-            for mask, iou in zip(masks, ious, strict=True)
-        ]
+        objects = [_object(*each, labels or []) for each in zip(masks, ious.tolist(), strict=True)]
         return {"size": list(size), "objects": objects}
 
     return segment
+
+
+def read_prompts(
+    points: list | None, labels: list[int] | None, boxes: list
+) -> Prompt | list[Prompt]:
+    """One prompt for all points together, or one for each box. Raises ValueError."""
+    if points and len(boxes) > 1:
+        raise BadRequest("boxes: only one together with points, which are all of one object")
+    if points or not boxes:
+        return Prompt.read(points, labels, boxes[0] if boxes else None)
+    return [Prompt.read(box=box) for box in boxes]
 
 
 def auto_labels(image: OpenImage, points: list[list[float | int]]) -> list[int]:
@@ -92,6 +90,10 @@ def image_bytes(image: dict | str) -> bytes:
     # An upload is for one call and is not needed again.
     file.unlink(missing_ok=True)
     return data
+
+
+def _object(mask: np.ndarray, iou: float, labels: list[int]) -> dict:
+    return {"iou": round(iou, 4), "labels": labels, "rle": encode_rle(mask), "png": _png(mask)}
 
 
 def _png(mask: np.ndarray) -> str:

@@ -1,5 +1,5 @@
-// What both tabs share: a stage with its tools, a side panel, and a status line. A subclass says what is
-// shown, what is sent to the server, and what its own buttons do.
+// What both tabs share: a stage with its tools, a side panel, and a status line. The subclasses add what
+// is shown, what is sent to the server, and what their own buttons do.
 
 import { Client } from './client.js';
 import { Painter } from './painter.js';
