@@ -14,7 +14,7 @@ nothing was published, it is SAM 2's training. Only where fresh weights start is
 from ml_collections import ConfigDict
 
 from petsam_jax.config import ConfigError
-from petsam_jax.train.no_decay import NO_DECAY, REFERENCE_NO_DECAY
+from petsam_jax.train.param_rules import NO_DECAY, REFERENCE_NO_DECAY
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -11,8 +11,7 @@ import pytest
 from petsam_jax import __version__
 from petsam_jax.cli.export_config import main as export_config
 from petsam_jax.cli.main import COMMANDS, Command, main
-from petsam_jax.config import ConfigError, load_config
-from petsam_jax.packaged_configs import packaged_configs
+from petsam_jax.config import ConfigError, load_config, packaged_configs
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,7 +17,7 @@ from petsam_jax.config import (
     parse_args,
     to_json,
 )
-from petsam_jax.train.optimizer import make_rules, to_steps
+from petsam_jax.train.param_rules import make_rules, to_steps
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILE = '''
@@ -76,13 +76,13 @@ def test_an_override_takes_the_type_of_its_field(file, override, name, value):
         ("zzzzzz=1", "no such field.*fields: model.d_model, .*seed"),
         ("model=1", "--config.model is a section; its fields: model.d_model, model.stages"),
         ("seed", "no value; write --config.seed=VALUE"),
-        ("seed=1.5", "--config.seed=1.5: want an int"),
-        ("seed=true", "want an int"),
-        ("seed=True", "want an int"),
-        ("optim.rate=fast", "want a float"),
-        ("optim.nesterov=2", "want true or false"),
-        ("model.stages=1,x", "want values like"),
-        ("model.stages=1.5,2", "want values like"),
+        ("seed=1.5", "--config.seed=1.5: expected an int"),
+        ("seed=true", "expected an int"),
+        ("seed=True", "expected an int"),
+        ("optim.rate=fast", "expected a float"),
+        ("optim.nesterov=2", "expected true or false"),
+        ("model.stages=1,x", "expected values like"),
+        ("model.stages=1.5,2", "expected values like"),
     ],
 )
 def test_a_wrong_override_says_what_is_right(file, override, message):
@@ -104,7 +104,7 @@ def test_what_is_no_config_is_an_error(tmp_path, file):
         load_config("nowhere/zzz.py")
     text = tmp_path / "notes.txt"
     text.write_text("hello")
-    with pytest.raises(ConfigError, match="no Python file"):
+    with pytest.raises(ConfigError, match="not a Python file"):
         load_config(text)
     empty = tmp_path / "empty.py"
     empty.write_text("")

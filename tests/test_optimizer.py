@@ -1,4 +1,4 @@
-"""Optimiser: the official groups, AdamW by hand, frozen modules, schedules, averages, the table."""
+"""Optimiser: AdamW by hand, frozen modules, schedules, averages, the table."""
 
 import re
 
@@ -9,33 +9,19 @@ import optax
 import pytest
 from flax import nnx
 
-from petsam_jax.config import load_config
 from petsam_jax.models.params import shapes
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.models.sam2_weights import DROPPED, our_name
-from petsam_jax.train.no_decay import NO_DECAY
 from petsam_jax.train.optimizer import (
-    OptimizerError,
-    ParamRule,
     ema_update,
     flatten,
-    layer_scales,
     make_optimizer,
-    make_rules,
     make_schedule,
     summary,
-    to_steps,
     unflatten,
 )
-from tests.golden import golden_json, shipped_config
-
-VISION = dict(lr=3e-6, weight_decay=0.1, layer_decay=0.9, warmup="0 steps")
-BASE = dict(lr=5e-6, weight_decay=0.1, layer_decay=1.0, warmup="0 steps")
-RECIPE = {
-    "trunk": VISION | dict(pattern="image_encoder.trunk.*"),
-    "neck": VISION | dict(pattern="image_encoder.neck.*", layer_decay=1.0),
-    "rest": BASE | dict(pattern="*"),
-}
+from petsam_jax.train.param_rules import OptimizerError, ParamRule, make_rules
+from tests.golden import shipped_config
+from tests.test_param_rules import RECIPE, group
 
 
 @pytest.fixture(scope="module")
@@ -43,95 +29,6 @@ def model_params():
     """The outline of the shipped model's parameters, as training keeps them."""
     model = nnx.eval_shape(lambda: SAM2(**shipped_config(), rngs=nnx.Rngs(0)))
     return nnx.to_pure_dict(nnx.state(model, nnx.Param))
-
-
-# Groups
-
-
-def test_groups_equal_reference(model_params):
-    """Learning rate and decay of every parameter of the official recipe, exempt as in `:seed`."""
-    official = golden_json("optim_groups")["params"]
-    exempt = load_config("configs/pets256.py:seed").optim.no_decay
-    rules = make_rules(flatten(model_params), RECIPE, exempt)
-    seen = set()
-    for reference, want in official.items():
-        if reference in DROPPED:
-            continue
-        name = re.sub(r"\[\d+\]$", "", our_name(reference)[0])
-        base = {"base_lr": 5e-6, "vision_lr": 3e-6}[want["lr_multiple_of"]]
-        assert rules[name].lr == pytest.approx(base * want["lr_scale"], rel=1e-9), name
-        assert rules[name].weight_decay == want["weight_decay"], name
-        seen.add(name)
-    assert seen == set(rules) == set(flatten(model_params))
-
-
-def test_no_decay_on_biases_norms_and_embeddings(model_params):
-    """By default exactly the kernels decay."""
-    rules = make_rules(flatten(model_params), RECIPE)
-    kernels = {name for name in rules if "kernel" in name}
-    assert {name for name, rule in rules.items() if rule.weight_decay} == kernels
-    assert 100 < len(kernels) < len(rules)
-
-
-def test_layer_decay_goes_down_the_trunk():
-    names = ["patch_embed.kernel", "pos_embed", "blocks.0.x", "blocks.1.x", "blocks.10.x", "neck"]
-    scales = layer_scales([f"trunk.{name}" for name in names], 0.5)
-    assert list(scales.values()) == [0.5**12, 1.0, 0.5**11, 0.5**10, 0.5, 1.0]
-    assert set(layer_scales(["a", "blocks.0.x"], 1.0).values()) == {1.0}
-
-
-def group(pattern, lr=1e-3, weight_decay=0.0, **others):
-    return dict(pattern=pattern, lr=lr, weight_decay=weight_decay) | others
-
-
-def test_most_specific_pattern_wins_whatever_the_order():
-    names = ["a.b.c", "a.d", "e"]
-    groups = {"all": group("*"), "a": group("a.*"), "ab": group(("a.b.*", "unlikely*", "e*"))}
-    for order in (groups, dict(reversed(groups.items()))):
-        with pytest.raises(OptimizerError, match="optim.groups.ab.pattern: unlikely"):
-            make_rules(names, order, ())
-    groups["ab"] = group(("a.b.*", "e*"))
-    for order in (groups, dict(reversed(groups.items()))):
-        rules = make_rules(names, order | {"all": group("*d")}, ())
-        assert [rule.group for rule in rules.values()] == ["ab", "a", "ab"]
-
-
-def test_uncovered_parameters_are_all_listed(model_params):
-    groups = {name: options for name, options in RECIPE.items() if name != "rest"}
-    with pytest.raises(OptimizerError, match="covers these 2[0-9][0-9] parameters") as error:
-        make_rules(flatten(model_params), groups)
-    listed = {line.strip() for line in str(error.value).splitlines()[1:]}
-    assert {name for name in flatten(model_params) if not re.match(r".*(trunk|neck)\.", name)} == (
-        listed
-    )
-
-
-@pytest.mark.parametrize(
-    "names, groups, no_decay, message",
-    [
-        (["a"], {"g": group("a"), "h": group("b.*")}, (), "optim.groups.h.pattern: b.\\*"),
-        (["a"], {"g": group("a")}, ("*.bais",), "optim.no_decay: \\*.bais covers no"),
-        (["a.b"], {"g": group("a*"), "h": group("*b")}, (), "a.b is covered alike by .* g, h"),
-        (["a"], {"g": group("a", warmup="5")}, (), "'5': write a duration as '500 steps'"),
-    ],
-)
-def test_bad_groups_are_named(names, groups, no_decay, message):
-    with pytest.raises(OptimizerError, match=message):
-        make_rules(names, groups, no_decay)
-
-
-@pytest.mark.parametrize(
-    "text, want",
-    [
-        ("500 steps", 500),
-        ("1 epoch", 31),
-        ("1.5 epochs", 46),
-        (" 0 steps ", 0),
-        ("40 epochs", 1220),
-    ],
-)
-def test_durations(text, want):
-    assert to_steps(text, 30.5) == want
 
 
 # Trees
@@ -201,13 +98,13 @@ def by_hand(params, gradients, rules, total, clip):
 def test_steps_equal_adamw_by_hand(rng, flat):
     params, gradients = small(rng), [small(rng) for _ in range(10)]
     rules = small_rules(params)
-    want = by_hand(params, gradients, rules, total=12, clip=2.0)
+    expected = by_hand(params, gradients, rules, total=12, clip=2.0)
     if flat:
         params, gradients = flatten(params), [flatten(gradient) for gradient in gradients]
     got, _ = run(make_optimizer(rules, 12, clip_norm=2.0), params, gradients)
     for name, array in flatten(got).items():
         # 1 - 0.999**t has four digits in float32.
-        np.testing.assert_allclose(array, want[name], rtol=2e-5, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(array, expected[name], rtol=2e-5, atol=1e-5, err_msg=name)
 
 
 def state_size(state):
@@ -275,9 +172,9 @@ def test_constant_schedule_and_none_of_warmup():
 
 
 def test_bad_schedules_are_named():
-    with pytest.raises(OptimizerError, match="optim.schedule='cos': want one of cosine, constant"):
+    with pytest.raises(OptimizerError, match="'cos': expected one of cosine, constant"):
         make_schedule(10, 0, "cos")
-    with pytest.raises(OptimizerError, match="warm-up of 10 steps leaves nothing of 10"):
+    with pytest.raises(OptimizerError, match="warm-up of 10 steps takes all of the 10 steps"):
         make_schedule(10, 10)
 
 
@@ -289,8 +186,8 @@ def test_ema_is_the_weighted_mean():
     ema = {"a": jnp.zeros(2)}
     for value in values:
         ema = ema_update(ema, {"a": jnp.full(2, value)}, 0.9)
-    want = 0.1 * (0.81 * 1 + 0.9 * 4 - 2)
-    np.testing.assert_allclose(ema["a"], want, rtol=1e-6)
+    expected = 0.1 * (0.81 * 1 + 0.9 * 4 - 2)
+    np.testing.assert_allclose(ema["a"], expected, rtol=1e-6)
 
 
 def test_young_ema_forgets_the_start():
@@ -315,7 +212,3 @@ def test_summary_counts_every_parameter(model_params):
     total = sum(leaf.size for leaf in flatten(model_params).values())
     assert sum(int(row[0].replace(",", "")) for row in rows.values()) == total
     assert re.search(rf"^{total:,} parameters: [\d,]+ trained, [\d,]+ frozen; AdamW", lines[-1][0])
-
-
-def test_default_patterns_all_cover_something(model_params):
-    assert len(make_rules(flatten(model_params), RECIPE, NO_DECAY)) == len(flatten(model_params))

@@ -15,7 +15,8 @@ from petsam_jax.train.compiled_step import PARTS, TrainStep
 from petsam_jax.train.flat_params import UNPACKED, pack_small
 from petsam_jax.train.losses import Losses
 from petsam_jax.train.objective import Objective, Outcome
-from petsam_jax.train.optimizer import ParamRule, make_optimizer
+from petsam_jax.train.optimizer import make_optimizer
+from petsam_jax.train.param_rules import ParamRule
 from petsam_jax.train.step import (
     WHOLE_BATCH,
     Microbatching,

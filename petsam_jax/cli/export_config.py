@@ -14,8 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from petsam_jax.config import ConfigError
-from petsam_jax.packaged_configs import packaged_configs
+from petsam_jax.config import ConfigError, packaged_configs
 
 
 def export_config(name: str, out: Path) -> list[Path]:

@@ -18,15 +18,8 @@ from petsam_jax.data.load import load_mix
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.train.config_checks import check_limits
 from petsam_jax.train.flat_params import FlatParams, pack_small
-from petsam_jax.train.optimizer import (
-    ParamRule,
-    make_optimizer,
-    make_rules,
-    summary,
-    to_steps,
-    trained_only,
-    unflatten,
-)
+from petsam_jax.train.optimizer import make_optimizer, summary, unflatten
+from petsam_jax.train.param_rules import ParamRule, make_rules, to_steps, trained_only
 from petsam_jax.train.step import ModelTemplate, TrainState, create_state, trainable
 
 # Fields of a model that may differ from those of the checkpoint it starts from: none changes what a
