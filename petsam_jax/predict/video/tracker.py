@@ -159,7 +159,7 @@ class Tracker:
                 # With painted prompts masks were trained as prompts, never SAM 2's own way.
                 prompts = set_mask(empty_prompts(1, self.side, self.side, max_clicks=1), small)
                 output = model.decode(pix_feat, features.high_res_feats, *prompts)
-            output = output._replace(object_logit=mask_to_logits(present)[:, None])
+            output = output._replace(object_logit=mask_to_logits(present))
             return output, rearrange(mask_to_logits(mask), "b h w 1 -> b 1 h w")
 
         output, memory = model.track_step(features, None, 0, 1, decode, binarise=self._binarise)
