@@ -58,10 +58,7 @@ def make_clip(
     views = [warp.compose(view, moved) for moved in camera]
     if cutout:
         ground, ground_view = _ground(rng, layer, size, settings, motion, others, in_scene)
-        ground_views = views
-        if ground_view is not None:
-            ground_view = warp.compose(ground_view, inset(camera, size))
-            ground_views = [warp.compose(ground_view, moved) for moved in camera]
+        ground_views = views if ground_view is None else _follow(ground_view, camera, size)
         grids = bends(rng, layer, size, motion, leaves)
         steps = pet_steps(rng, layer, view, size, motion, leaves)
         views = [
@@ -76,6 +73,12 @@ def make_clip(
     if others is not None and len(points) and rng.random() < motion.occlude_prob:
         frames = pass_in_front(rng, frames, warp.to_layer(others[int(rng.integers(len(others)))]))
     return _finish(rng, frames, settings, motion)
+
+
+def _follow(view: Matrix, camera: list[Matrix], size: int) -> list[Matrix]:
+    """The view of each frame of a moving camera."""
+    view = warp.compose(view, inset(camera, size))
+    return [warp.compose(view, moved) for moved in camera]
 
 
 def _see(layer: Layer, view: Matrix, size: int, outside: int = IGNORE) -> Layer:

@@ -8,12 +8,14 @@ import dataclasses
 import io
 import math
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from petsam_jax.data.oxford_layout import (
     ARCHIVES,
+    Entry,
     Files,
     LayoutError,
     OfficialArchives,
@@ -83,21 +85,7 @@ def build(data_dir: Path, origin: OfficialTree | OfficialArchives | None) -> Rem
                 return {split: self._generate_examples(source, e) for split, e in splits.items()}
 
             def _generate_examples(self, source, entries):
-                before, count = len(remarks.left_out), 0
-                for files in source.read_all(entries):
-                    try:
-                        example = _example(files, remarks)
-                    except UnfitImage as unfit:
-                        remarks.left_out.append(str(unfit))
-                        continue
-                    count += 1
-                    yield example["file_name"], example
-                if not count:
-                    first = remarks.left_out[before]
-                    raise PrepareError(
-                        f"none of the {len(entries)} images of a list can be used; the first "
-                        f"fault is {first}"
-                    )
+                yield from _records(source, entries, remarks)
                 # Like the records, in the folder that is renamed at the end.
                 listing = "".join(f"{line}\n" for line in remarks.left_out)
                 (Path(self.data_dir) / LEFT_OUT).write_text(listing)
@@ -106,6 +94,26 @@ def build(data_dir: Path, origin: OfficialTree | OfficialArchives | None) -> Rem
     builder = Pets(data_dir=str(data_dir), file_format="array_record")
     builder.download_and_prepare(download_config=config)
     return remarks
+
+
+def _records(
+    source: OfficialTree | OfficialArchives, entries: Sequence[Entry], remarks: Remarks
+) -> Iterator[tuple[str, dict]]:
+    """Key and record of every usable image. Raises PrepareError if there is none."""
+    before, count = len(remarks.left_out), 0
+    for files in source.read_all(entries):
+        try:
+            example = _example(files, remarks)
+        except UnfitImage as unfit:
+            remarks.left_out.append(str(unfit))
+            continue
+        count += 1
+        yield example["file_name"], example
+    if not count:
+        raise PrepareError(
+            f"none of the {len(entries)} images of a list can be used; the first fault is "
+            f"{remarks.left_out[before]}"
+        )
 
 
 def _fetch(dl_manager, urls: list[str]) -> OfficialArchives:
