@@ -1,6 +1,6 @@
 """Which numbers of a training config make sense, checked before a run takes any time.
 
-What is augmented has its own limits (`data/augment.py`, `data/clips.py`), and so have the model's
+What is augmented has its own limits (`data/augment.py`, `data/motion.py`), and so have the model's
 sizes, the optimiser's patterns and the kinds of loss, where they are used.
 """
 
