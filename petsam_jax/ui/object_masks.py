@@ -60,10 +60,13 @@ def segment_object(
     if settings.last_click_only:
         prompts = dataclasses.replace(prompts, clicks=prompts.clicks[-1:])
     prompt, pet_probs = label_clicks(image.pet_logits, size, prompts, settings)
-    found = dataclasses.replace(prompt, find=True)
-    # The pet without what looks like this click; all the rest is the background.
-    inverted = settings.last_click_only and found == Prompt(prompt.points, (NEGATIVE,), find=True)
-    prompt = found if inverted else prompt
+    only_background = Prompt(prompt.points, (NEGATIVE,), find=True)
+    inverted = (
+        settings.last_click_only and dataclasses.replace(prompt, find=True) == only_background
+    )
+    if inverted:
+        # The pet without what looks like this click; all the rest is the background.
+        prompt = only_background
     candidates, chosen = _predict_in_turn(predictor, image, prompt, choices)
     holds_pet = box_holds_pet(image.pet_logits, size, prompt, settings) if prompt.box else None
     return SegmentedObject(prompt, pet_probs, candidates, chosen, inverted, holds_pet)
