@@ -12,7 +12,7 @@ from scipy import special
 from petsam_jax.files.images import UnfitImage
 from petsam_jax.files.rle import decode_rle
 from petsam_jax.predict.postprocess import logits_at_size
-from petsam_jax.ui.cache import Expired
+from petsam_jax.ui.cache import ByteLimitedCache, Expired
 from petsam_jax.ui.click_labels import label_click, patch_mean
 from petsam_jax.ui.image_export import export_image
 from petsam_jax.ui.image_service import ImageService, runs, shown_size
@@ -316,6 +316,45 @@ def test_images_are_closed_by_bytes_and_by_age():
     now[0] = 300.0
     service.images.sweep()
     assert len(service.images) == 0 and service.images.nbytes == 0
+
+
+class Item:
+    """For the cache: `close` reports whether another thread could use the cache meanwhile."""
+
+    nbytes = 10
+
+    def close(self):
+        thread = threading.Thread(target=len, args=(self.cache,))
+        thread.start()
+        thread.join(5)
+        self.closed = not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        len,
+        lambda cache: cache.nbytes,
+        lambda cache: "old" in cache,
+        lambda cache: cache.get("new"),
+        lambda cache: cache.put("newest", Item()),
+        lambda cache: cache.drop("new"),
+        ByteLimitedCache.clear,
+    ],
+    ids=["len", "nbytes", "in", "get", "put", "drop", "clear"],
+)
+def test_expired_items_are_closed_by_any_call_and_without_the_lock(use):
+    now = [0.0]
+    cache, old, new = ByteLimitedCache("item", 100, 5.0, clock=lambda: now[0]), Item(), Item()
+    old.cache = new.cache = cache
+    cache.put("old", old)
+    now[0] = 3.0
+    cache.put("new", new)
+    now[0] = 6.0
+    use(cache)
+    assert old.closed
+    with pytest.raises(Expired, match="this item is no longer open; send it again"):
+        cache.get("old")
 
 
 def test_an_image_keeps_a_limited_number_of_predictions(service, image):
