@@ -35,6 +35,7 @@ from petsam_jax.files.render import overlay
 from petsam_jax.files.track_files import ClipFiles
 from petsam_jax.files.video_reader import open_clip
 from petsam_jax.files.video_writer import VideoWriter
+from petsam_jax.predict.video.frame_masks import enlarge
 from petsam_jax.predict.video.session import Session
 from petsam_jax.predict.video.tracks import pack
 from petsam_jax.predict.video_predictor import VideoPredictor
@@ -118,22 +119,22 @@ def stages(
     session = predictor.open(path)
     prompt(session, objects)
     *_, last = itertools.islice(session.propagate(0), BEFORE)
-    state, images = session._state, predictor.images
-    tracker, clip = state.tracker, session.clip
+    inputs, images = session._inputs, predictor.images
+    tracker, clip = inputs.tracker, session.clip
     frame, image = BEFORE, clip.read(BEFORE)
-    ids = state.object_ids
-    seen = [state.last_seen(last.frame, each) for each in ids]
-    view = state.view_of(seen)
-    crop = view.cut(image)
+    ids = session.object_ids
+    last_masks = [inputs.last_mask(last.frame, each) for each in ids]
+    view = inputs.view_of(last_masks)
+    crop = view.crop(image)
     features = images.encode(crop).features
-    memories = state.memories(ids, frame, False)
+    memories = inputs.memories(ids, frame, False)
     rows = len(memories.bank.recent.frame)
     no = np.zeros(rows, bool)
-    where, nothing = state.where(frame, False), tracker.nothing(rows)
+    position, prompts = inputs.position(frame, False), tracker.no_prompts(rows)
 
     def step():
-        answer = tracker.step(features, memories.bank, where, nothing, initial=no, prompted=no)
-        return jax.tree.map(np.asarray, answer)
+        output = tracker.step(features, memories.bank, position, prompts, initial=no, prompted=no)
+        return jax.tree.map(np.asarray, output)
 
     masks, drawn = last.masks, overlay(image, last.masks)
     # Opened again, since a clip caches the frames that it decoded last.
@@ -143,7 +144,7 @@ def stages(
         "resize": lambda: images._model_input(crop),
         "encode image": lambda: jax.block_until_ready(images.encode(crop).features),
         "memory, mask, memory": step,
-        "enlarge, fill holes": lambda: [state.enlarge(each.logits, each.view) for each in seen],
+        "enlarge, fill holes": lambda: [enlarge(each.logits, each.view) for each in last_masks],
         "run lengths": lambda: [pack(mask) for mask in masks],
         "lay over": lambda: overlay(image, masks),
         "write": lambda: out.write(drawn),

@@ -18,7 +18,7 @@ from petsam_jax.files.video_writer import VideoWriter
 from petsam_jax.predict.image_predictor import EncodedImage, ImagePredictor, LowResPrediction
 from petsam_jax.predict.postprocess import masks_at_size
 from petsam_jax.predict.prompt_inputs import Prompt, model_prompts, read_prompts
-from petsam_jax.predict.video.propagation import Found
+from petsam_jax.predict.video.propagation import FrameMasks
 from petsam_jax.predict.video.session import Session
 from petsam_jax.predict.video_predictor import VideoPredictor
 
@@ -166,7 +166,7 @@ class RedSession(Session):
             else:
                 mask = self.found.get((frame, each), masks[row])
             masks[row] = mask & ~masks[:row].any(axis=0)
-        return Found(frame, self.object_ids, masks)
+        return FrameMasks(frame, self.object_ids, masks)
 
     def scores(self, frame):
         known = [each for each in self.prompts if frame in self.prompts[each]]

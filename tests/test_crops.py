@@ -1,4 +1,4 @@
-"""Where tracking looks: whole frames, or around its objects where frames have more detail."""
+"""The views that tracking is shown: whole frames, or crops where frames have more detail."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,13 @@ from PIL import Image
 
 from petsam_jax.predict.postprocess import logits_at_size, masks_at_size
 from petsam_jax.predict.video.crops import (
-    Seen,
+    MaskInView,
     View,
-    cut_off,
     first_views,
+    full_view,
+    is_cut_off,
     next_view,
-    placed,
-    whole,
+    uncrop,
 )
 from petsam_jax.predict.video.session_file import SessionError
 from petsam_jax.predict.video_predictor import VideoPredictor
@@ -32,10 +32,10 @@ def mask_at(place, sides=OBJECT):
     return mask
 
 
-def seen(mask, view=None, present=True):
-    view = whole(SIZE) if view is None else view
-    logits = logits_at_size(np.where(view.cut(mask), 10, -10).astype(np.float32), 64, 64)
-    return Seen(logits, view, present, view)
+def mask_in_view(mask, view=None, present=True):
+    view = full_view(SIZE) if view is None else view
+    logits = logits_at_size(np.where(view.crop(mask), 10, -10).astype(np.float32), 64, 64)
+    return MaskInView(logits, view, present, view)
 
 
 def holds(view, place, sides=OBJECT):
@@ -54,9 +54,9 @@ def test_a_view_is_a_square_around_its_objects_within_the_frame(rng):
         view = next_view([(*low, *high)], [], SIZE, SIDE)
         assert view.left >= 0 and view.left + view.width <= SIZE[1]
         assert view.top >= 0 and view.top + view.height <= SIZE[0]
-        wanted = max(SIDE, 1.5 * (high - low).max())
+        expected = max(SIDE, 1.5 * (high - low).max())
         sides = view.width, view.height
-        np.testing.assert_allclose(sides, np.minimum(wanted, SIZE[::-1]), atol=0.51)
+        np.testing.assert_allclose(sides, np.minimum(expected, SIZE[::-1]), atol=0.51)
         # In the middle, as far as the frame's sides let it.
         middle = (low + high - sides) / 2
         corner = np.clip(middle, 0, np.array(SIZE[::-1]) - sides)
@@ -65,15 +65,15 @@ def test_a_view_is_a_square_around_its_objects_within_the_frame(rng):
 
 def test_several_objects_share_a_view_and_none_is_no_reason_to_come_near():
     left, right = (10.0, 100.0, 60.0, 150.0), (390.0, 120.0, 440.0, 160.0)
-    assert next_view([left, right], [], SIZE, SIDE) == whole(SIZE)
+    assert next_view([left, right], [], SIZE, SIDE) == full_view(SIZE)
     near = (80.0, 110.0, 120.0, 150.0)
     view = next_view([left, near], [], SIZE, SIDE)
     assert view.width == view.height == 165
     assert holds(view, (10, 100), (50, 50)) and holds(view, (80, 110), (40, 40))
-    assert next_view([], [view], SIZE, SIDE) == whole(SIZE)
+    assert next_view([], [view], SIZE, SIDE) == full_view(SIZE)
     # Frames no larger than the model's input have no more detail.
-    assert next_view([(3.0, 3.0, 9.0, 9.0)], [], (SIDE, SIDE), SIDE) == whole((SIDE, SIDE))
-    assert next_view([(3.0, 3.0, 9.0, 9.0)], [], (20, 40), SIDE) == whole((20, 40))
+    assert next_view([(3.0, 3.0, 9.0, 9.0)], [], (SIDE, SIDE), SIDE) == full_view((SIDE, SIDE))
+    assert next_view([(3.0, 3.0, 9.0, 9.0)], [], (20, 40), SIDE) == full_view((20, 40))
 
 
 def test_a_view_stays_until_its_objects_near_its_sides_or_change_their_size():
@@ -101,17 +101,17 @@ def test_a_view_stays_until_its_objects_near_its_sides_or_change_their_size():
 
 def test_first_views_are_of_all_places(rng):
     none = np.zeros((0, 2))
-    assert first_views(none, False, SIZE, SIDE) == [whole(SIZE)]
-    assert first_views(np.array([(50.0, 9.0)]), False, (90, 90), SIDE) == [whole((90, 90))]
+    assert first_views(none, False, SIZE, SIDE) == [full_view(SIZE)]
+    assert first_views(np.array([(50.0, 9.0)]), False, (90, 90), SIDE) == [full_view((90, 90))]
     for place, left in (((230, 150), 80), ((3, 290), 0), ((459, 0), 160)):
         found = first_views(np.array([place], float), False, SIZE, SIDE)
-        assert found == [whole(SIZE), View(left, 0, 300, 300)]
+        assert found == [full_view(SIZE), View(left, 0, 300, 300)]
     tall = first_views(np.array([(10.0, 230.0)]), False, SIZE[::-1], SIDE)
     assert tall == [View(0, 0, 300, 460), View(0, 80, 300, 300)]
     # In one square or not at all.
     near, far = np.array([(100.0, 5.0), (399.0, 5.0)]), np.array([(100.0, 5.0), (401.0, 5.0)])
-    assert first_views(near, False, SIZE, SIDE) == [whole(SIZE), View(100, 0, 300, 300)]
-    assert first_views(far, False, SIZE, SIDE) == [whole(SIZE)]
+    assert first_views(near, False, SIZE, SIDE) == [full_view(SIZE), View(100, 0, 300, 300)]
+    assert first_views(far, False, SIZE, SIDE) == [full_view(SIZE)]
     box = np.array([(200.0, 90.0), (300.0, 170.0)])
     assert first_views(box, True, SIZE, SIDE) == [next_view([(*box[0], *box[1])], [], SIZE, SIDE)]
     # A click beside the box counts.
@@ -128,60 +128,64 @@ def test_a_mask_is_cut_off_where_only_its_view_ends():
         ((240, 80), (80, 80), True),
         ((120, 200), (80, 80), True),
     ):
-        assert cut_off(seen(mask_at(place, sides), inner), SIZE) == is_cut
-    assert not cut_off(seen(np.ones(SIZE, bool)), SIZE)
-    assert cut_off(seen(np.ones(SIZE, bool), SQUARE), SIZE)
-    assert not cut_off(seen(np.zeros(SIZE, bool), inner), SIZE)
+        assert is_cut_off(mask_in_view(mask_at(place, sides), inner), SIZE) == is_cut
+    assert not is_cut_off(mask_in_view(np.ones(SIZE, bool)), SIZE)
+    assert is_cut_off(mask_in_view(np.ones(SIZE, bool), SQUARE), SIZE)
+    assert not is_cut_off(mask_in_view(np.zeros(SIZE, bool), inner), SIZE)
 
 
 def test_a_box_is_around_the_mask_but_for_specks():
-    box = seen(mask_at((200, 90))).box()
+    box = mask_in_view(mask_at((200, 90))).box()
     # Cells of 460 / 64 by 300 / 64 pixels.
     np.testing.assert_allclose(box, (200, 90, 300, 170), atol=7.5)
     speck = mask_at((200, 90))
     speck[290:296, 2:10] = True
-    np.testing.assert_allclose(seen(speck).box(), box, atol=7.5)
+    np.testing.assert_allclose(mask_in_view(speck).box(), box, atol=7.5)
     view = View(150, 50, 200, 200)
-    np.testing.assert_allclose(seen(mask_at((200, 90)), view).box(), (200, 90, 300, 170), atol=3.2)
+    np.testing.assert_allclose(
+        mask_in_view(mask_at((200, 90)), view).box(), (200, 90, 300, 170), atol=3.2
+    )
     one = np.zeros(SIZE, bool)
     one[120:130, 230:240] = True
-    x0, y0, x1, y1 = seen(one).box()
+    x0, y0, x1, y1 = mask_in_view(one).box()
     assert x0 <= 235 <= x1 and y0 <= 125 <= y1 and x1 - x0 < 25 and y1 - y0 < 25
-    np.testing.assert_allclose(seen(np.ones(SIZE, bool)).box(), (0, 0, SIZE[1], SIZE[0]), atol=7.5)
-    assert seen(np.zeros(SIZE, bool)).box() is None
-    assert seen(mask_at((200, 90)), present=False).box() is None
+    np.testing.assert_allclose(
+        mask_in_view(np.ones(SIZE, bool)).box(), (0, 0, SIZE[1], SIZE[0]), atol=7.5
+    )
+    assert mask_in_view(np.zeros(SIZE, bool)).box() is None
+    assert mask_in_view(mask_at((200, 90)), present=False).box() is None
 
 
 def test_logits_move_with_the_view(rng):
     smooth = rng.normal(size=(6, 6)).astype(np.float32)
     logits = np.asarray(Image.fromarray(smooth).resize((64, 64), Image.Resampling.BICUBIC))
     old = View(100, 60, 128, 128)
-    there = Seen(logits, old, True, None)
-    assert there.moved(old) is logits
+    there = MaskInView(logits, old, True, None)
+    assert there.in_view(old) is logits
     # By whole cells: the same numbers, and what was not in view is background.
-    moved = there.moved(View(120, 50, 128, 128))
+    moved = there.in_view(View(120, 50, 128, 128))
     np.testing.assert_allclose(moved[5:, :-10], logits[:-5, 10:], atol=1e-5)
     assert (moved[:5] == -10).all() and (moved[:, -10:] == -10).all()
     # Nearer and back: but for what is lost between cells.
     near = View(132, 92, 64, 64)
-    back = Seen(there.moved(near), near, True, None).moved(old)
+    back = MaskInView(there.in_view(near), near, True, None).in_view(old)
     np.testing.assert_allclose(back[17:-17, 17:-17], logits[17:-17, 17:-17], atol=0.1)
     # The mask at the frame's size stays where it is.
     mask = mask_at((150, 100), (60, 50))
     near, far = View(110, 70, 150, 150), View(60, 20, 260, 260)
-    moved = seen(mask, near).moved(far)
-    large = placed(masks_at_size(moved, far.height, far.width), far, SIZE)
+    moved = mask_in_view(mask, near).in_view(far)
+    large = uncrop(masks_at_size(moved, far.height, far.width), far, SIZE)
     assert (large & mask).sum() / (large | mask).sum() > 0.88
 
 
-def test_masks_are_placed_where_they_were_seen(rng):
+def test_masks_of_a_view_are_placed_in_the_frame(rng):
     masks = rng.random((2, 40, 30)) > 0.5
-    large = placed(masks, View(50, 70, 30, 40), SIZE)
+    large = uncrop(masks, View(50, 70, 30, 40), SIZE)
     assert large.shape == (2, *SIZE) and large.sum() == masks.sum()
     np.testing.assert_array_equal(large[:, 70:110, 50:80], masks)
-    np.testing.assert_array_equal(View(50, 70, 30, 40).cut(large[1]), masks[1])
+    np.testing.assert_array_equal(View(50, 70, 30, 40).crop(large[1]), masks[1])
     everything = rng.random(SIZE) > 0.5
-    assert placed(everything, whole(SIZE), SIZE) is everything
+    assert uncrop(everything, full_view(SIZE), SIZE) is everything
 
 
 # Tracking
@@ -207,15 +211,15 @@ def session(predictor, frames):
     return predictor.open(frames)
 
 
-def listen(monkeypatch, predictor):
-    """The shapes of all that is encoded from now on."""
+def record_shapes(monkeypatch, predictor):
+    """The shapes of all images that are encoded from now on."""
     encode, shapes = predictor.images.encode, []
 
-    def heard(image):
+    def recorded(image):
         shapes.append(image.shape[:2])
         return encode(image)
 
-    monkeypatch.setattr(predictor.images, "encode", heard)
+    monkeypatch.setattr(predictor.images, "encode", recorded)
     return shapes
 
 
@@ -224,13 +228,13 @@ def tracked(session, *args, **kwargs):
 
 
 def view_on(session, frame, object_id=1):
-    return session._state.window.get(frame, object_id).view
+    return session._state.recent(frame, object_id).view
 
 
-def test_what_is_tracked_is_looked_at_from_near(predictor, session, monkeypatch):
-    shapes = listen(monkeypatch, predictor)
+def test_a_tracked_object_is_cropped(predictor, session, monkeypatch):
+    shapes = record_shapes(monkeypatch, predictor)
     session.add_mask(0, 1, mask_at(PLACES[0]))
-    record = session._state.objects[1].prompted[0]
+    record = session._state.at(0, 1)
     assert record.view == record.memory_view and holds(record.view, PLACES[0])
     assert shapes == [(record.view.height, record.view.width)]
     # Half as wide again as the object, give or take a cell of its mask.
@@ -240,15 +244,15 @@ def test_what_is_tracked_is_looked_at_from_near(predictor, session, monkeypatch)
     for frame in range(1, COUNT):
         mask, view = found[frame][0], view_on(session, frame)
         assert mask.shape == SIZE and mask.any()
-        assert not (mask & ~placed(np.ones((view.height, view.width), bool), view, SIZE)).any()
+        assert not (mask & ~uncrop(np.ones((view.height, view.width), bool), view, SIZE)).any()
     assert len(shapes) == COUNT
 
 
-def test_without_zoom_whole_frames_are_looked_at(frames, monkeypatch):
+def test_without_zoom_whole_frames_are_encoded(frames, monkeypatch):
     predictor = VideoPredictor(
         shipped_predictor().config, shipped_model(), binarise=False, zoom=False
     )
-    shapes = listen(monkeypatch, predictor)
+    shapes = record_shapes(monkeypatch, predictor)
     session = predictor.open(frames)
     session.add_mask(0, 1, mask_at(PLACES[0]))
     tracked(session, end=3)
@@ -258,24 +262,24 @@ def test_without_zoom_whole_frames_are_looked_at(frames, monkeypatch):
 
 
 @pytest.fixture
-def answers(session, monkeypatch):
-    """What the model says of each view it is asked about, in order: (score, mask at stride 4)."""
-    tracker, to_say = session._state.tracker, []
+def outputs(session, monkeypatch):
+    """What the model returns for each view, in order: (predicted IoU, mask at stride 4)."""
+    tracker, outputs = session._inputs.tracker, []
     step = tracker.step
 
-    def said(*args, **kwargs):
-        score, mask = to_say.pop(0)
+    def scripted(*args, **kwargs):
+        iou, mask = outputs.pop(0)
         logits = np.where(mask, 8, -8).astype(np.float32)[None]
-        score, present = np.float32([score]), np.float32([9])
-        answer = step(*args, **kwargs)
-        return answer._replace(logits=logits, iou_pred=score, object_logit=present)
+        iou, present = np.float32([iou]), np.float32([9])
+        output = step(*args, **kwargs)
+        return output._replace(logits=logits, iou_pred=iou, object_logit=present)
 
-    monkeypatch.setattr(tracker, "step", said)
-    return to_say
+    monkeypatch.setattr(tracker, "step", scripted)
+    return outputs
 
 
 def cells(x0, y0, x1, y1):
-    """A mask as the model has it, SIDE / 4 cells on each side."""
+    """A mask at the model's resolution, SIDE / 4 cells on each side."""
     mask = np.zeros((SIDE // 4, SIDE // 4), bool)
     mask[y0:y1, x0:x1] = True
     return mask
@@ -289,92 +293,92 @@ SQUARE = View(80, 0, 300, 300)  # around (230, 150)
     ("of_whole", "of_square", "chosen"),
     [
         ((0.6, INSIDE), (0.7, INSIDE), SQUARE),
-        ((0.7, INSIDE), (0.6, INSIDE), whole(SIZE)),
-        # It goes on where the square ends.
-        ((0.6, INSIDE), (0.7, LEFT), whole(SIZE)),
-        ((0.6, INSIDE), (0.7, cells(8, 8, 32, 24)), whole(SIZE)),
-        # Here the frame ends, too.
+        ((0.7, INSIDE), (0.6, INSIDE), full_view(SIZE)),
+        # The object continues where the square ends.
+        ((0.6, INSIDE), (0.7, LEFT), full_view(SIZE)),
+        ((0.6, INSIDE), (0.7, cells(8, 8, 32, 24)), full_view(SIZE)),
+        # Here the frame ends too.
         ((0.6, INSIDE), (0.7, cells(8, 0, 20, 32)), SQUARE),
         ((0.6, INSIDE), (0.7, cells(0, 0, 0, 0)), SQUARE),
     ],
 )
-def test_a_first_click_is_looked_at_as_a_whole_and_unstretched(
-    session, answers, of_whole, of_square, chosen
+def test_a_first_click_is_tried_on_the_whole_frame_and_on_a_square(
+    session, outputs, of_whole, of_square, chosen
 ):
-    answers[:] = of_whole, of_square
+    outputs[:] = of_whole, of_square
     mask = session.add_points(0, 1, [(230, 150)], [1])
-    record = session._state.objects[1].prompted[0]
-    assert record.view == chosen and not answers
-    wanted = masks_at_size(record.logits, chosen.height, chosen.width)
-    np.testing.assert_array_equal(mask, placed(wanted, chosen, SIZE))
-    # A further click is about that answer, and is seen where it was.
-    answers[:] = [(0.1, INSIDE)]
+    record = session._state.at(0, 1)
+    assert record.view == chosen and not outputs
+    expected = masks_at_size(record.logits, chosen.height, chosen.width)
+    np.testing.assert_array_equal(mask, uncrop(expected, chosen, SIZE))
+    # A further click corrects that mask, in its view.
+    outputs[:] = [(0.1, INSIDE)]
     session.add_points(0, 1, [(240, 160)], [0])
-    assert session._state.objects[1].prompted[0].view == chosen and not answers
+    assert session._state.at(0, 1).view == chosen and not outputs
 
 
-def test_a_click_beside_the_view_is_looked_at_anew(session, answers):
-    answers[:] = (0.1, INSIDE), (0.2, INSIDE)
+def test_a_click_outside_the_view_chooses_a_new_one(session, outputs):
+    outputs[:] = (0.1, INSIDE), (0.2, INSIDE)
     session.add_points(0, 1, [(230, 150)], [1])
-    assert session._state.objects[1].prompted[0].view == SQUARE
-    answers[:] = (0.3, INSIDE), (0.4, INSIDE)
+    assert session._state.at(0, 1).view == SQUARE
+    outputs[:] = (0.3, INSIDE), (0.4, INSIDE)
     session.add_points(0, 1, [(2, 2)], [0])
-    assert session._state.objects[1].prompted[0].view == SQUARE._replace(left=0)
+    assert session._state.at(0, 1).view == SQUARE._replace(left=0)
     # No square holds all of these.
-    answers[:] = [(0.1, INSIDE)]
+    outputs[:] = [(0.1, INSIDE)]
     session.add_points(0, 1, [(420, 2)], [0])
-    assert session._state.objects[1].prompted[0].view == whole(SIZE) and not answers
+    assert session._state.at(0, 1).view == full_view(SIZE) and not outputs
 
 
-def test_a_box_is_looked_at_from_near(session):
+def test_a_box_is_cropped(session):
     box = (*PLACES[0], PLACES[0][0] + OBJECT[0], PLACES[0][1] + OBJECT[1])
     session.add_points(0, 1, [(5, 5)], [1])
     session.add_box(0, 1, box)
-    view = session._state.objects[1].prompted[0].view
+    view = session._state.at(0, 1).view
     assert view == next_view([tuple(map(float, box))], [], SIZE, SIDE)
     assert view.width == view.height == 150 and holds(view, PLACES[0])
 
 
-def test_what_is_prompted_is_remembered_from_near(session):
+def test_a_prompted_object_is_remembered_in_a_crop(session):
     mask = session.add_points(0, 1, [(230, 150)], [1])
-    record = session._state.objects[1].prompted[0]
+    record = session._state.at(0, 1)
     assert mask.shape == SIZE
-    assert record.memory_view == session._state.view_around(0, [1])
-    # What another object's prompt changes of where the frame is looked at, both remember.
+    assert record.memory_view == session._inputs.view_around(0, [1])
+    # Another object's prompt changes the view of the frame; both are remembered in it.
     session.add_mask(0, 2, mask_at((5, 5), (20, 20)))
-    views = {session._state.objects[each].prompted[0].memory_view for each in (1, 2)}
-    assert views == {session._state.view_around(0, [1, 2])}
+    views = {session._state.at(0, each).memory_view for each in (1, 2)}
+    assert views == {session._inputs.view_around(0, [1, 2])}
 
 
-def test_a_correction_is_seen_where_the_frame_was_tracked_or_as_a_whole(session):
+def test_a_correction_takes_the_view_of_tracking_or_the_whole_frame(session):
     session.add_mask(0, 1, mask_at(PLACES[0]))
     tracked(session, end=3)
     session.add_mask(3, 1, mask_at(PLACES[3]))
-    view = session._state.objects[1].prompted[3].view
-    assert view != whole(SIZE)
+    view = session._state.at(3, 1).view
+    assert view != full_view(SIZE)
     session.add_points(3, 1, [(view.left + 70, view.top + 60)], [0])
-    record = session._state.objects[1].prompted[3]
+    record = session._state.at(3, 1)
     assert record.view == view and not record.initial
     session.undo()
     session.add_points(3, 1, [(2, 2)], [0])
-    assert session._state.objects[1].prompted[3].view == whole(SIZE)
+    assert session._state.at(3, 1).view == full_view(SIZE)
     assert tracked(session, 3, 5).keys() == {3, 4, 5}
 
 
-def test_what_is_not_there_is_looked_for_everywhere(session):
+def test_an_absent_object_is_searched_for_in_whole_frames(session):
     session.add_mask(0, 1, mask_at(PLACES[0]))
     session.add_mask(4, 1, np.zeros(SIZE, bool))
     tracked(session, 4, 5)
-    assert session._state.objects[1].prompted[4].memory_view == whole(SIZE)
-    assert view_on(session, 5) == whole(SIZE)
-    # Nor can an object be near that is not known yet.
+    assert session._state.at(4, 1).memory_view == full_view(SIZE)
+    assert view_on(session, 5) == full_view(SIZE)
+    # So is an object that is not known there yet.
     session.add_mask(0, 2, mask_at((5, 5), (20, 20)))
     session.clear_frame(4)
     tracked(session, 8, 8)
-    assert view_on(session, 8) == whole(SIZE)
+    assert view_on(session, 8) == full_view(SIZE)
 
 
-def test_in_pieces_backwards_and_from_a_file_views_are_the_same(
+def test_views_are_the_same_in_pieces_backwards_and_from_a_file(
     predictor, frames, session, tmp_path
 ):
     session.add_mask(0, 1, mask_at(PLACES[0]))

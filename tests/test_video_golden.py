@@ -59,13 +59,13 @@ class Replay:
 
     def record(self, frame, object_id):
         state = self.session._state
-        known, fresh = state.objects[object_id].at(frame), state.window.get(frame, object_id)
-        if frame in state.objects[object_id].prompted:
-            fresh = known
-        full = jax.image.resize(fresh.logits, (SIDE, SIDE), "bilinear")
-        memory = nchw(fresh.memory[None])[0]
+        known, recent = state.at(frame, object_id), state.recent(frame, object_id)
+        if frame in state.prompted(object_id):
+            recent = known
+        full = jax.image.resize(recent.logits, (SIDE, SIDE), "bilinear")
+        memory = nchw(recent.memory[None])[0]
         score = np.array([known.object_logit])
-        return fresh.logits[None], full[None], known.obj_ptr, score, memory
+        return recent.logits[None], full[None], known.obj_ptr, score, memory
 
     def done(self):
         want = {name for name in self.t if name.startswith(f"{self.name}.frame")}

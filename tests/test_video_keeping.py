@@ -1,4 +1,4 @@
-"""What a session computes once, what it keeps of a long clip, and what it survives."""
+"""What a session computes once, what it keeps of a long clip, and the errors it survives."""
 
 import tracemalloc
 
@@ -11,8 +11,8 @@ from petsam_jax.files.clip import ClipError
 from petsam_jax.files.video_writer import VideoWriter
 from petsam_jax.models import memory_bank
 from petsam_jax.predict.postprocess import fill_holes, masks_at_size
-from petsam_jax.predict.video.clip_state import HOLES
-from petsam_jax.predict.video.crops import whole
+from petsam_jax.predict.video.crops import full_view
+from petsam_jax.predict.video.frame_masks import HOLES, enlarge
 from tests.golden_video import SIDE, shipped_frame, shipped_predictor
 
 COUNT, MOMENT = 12, 8
@@ -38,7 +38,7 @@ def track(session, *args, **kwargs):
     return [found.frame for found in session.propagate(*args, **kwargs)]
 
 
-def test_a_frame_is_encoded_once_for_all_objects_and_a_fourth_compiles_nothing(
+def test_frames_are_encoded_once_for_all_objects_and_a_fourth_compiles_nothing(
     predictor, session, monkeypatch
 ):
     encode, encoded = predictor.images.encode, []
@@ -94,7 +94,7 @@ def test_the_nearest_prompted_frames_are_read_first(session):
 
     def read(frame):
         """Numbers of the prompted frames that a frame has as such."""
-        bank = jax.tree.map(jnp.asarray, session._state.memories([1], frame, False).bank)
+        bank = jax.tree.map(jnp.asarray, session._inputs.memories([1], frame, False).bank)
         seen = memory_bank.select(bank, frame, past_only=False)
         conditioning = seen.memory_valid[0] & (seen.memory_age[0] == 7)
         return sorted(frame - int(ago) for ago in seen.ptr_time[0][: conditioning.sum()])
@@ -105,18 +105,18 @@ def test_the_nearest_prompted_frames_are_read_first(session):
     assert read(9) == [2, 4, 8, 10]
 
 
-def test_a_saved_session_tracks_on_as_if_it_had_not_stopped(predictor, frames, session, tmp_path):
+def test_a_saved_session_continues_as_if_it_had_not_stopped(predictor, frames, session, tmp_path):
     session.add_points(0, 1, **POINT)
     track(session, end=5)
     session.save_session(tmp_path / "work.session")
     loaded = predictor.load_session(tmp_path / "work.session", frames)
     for one in (session, loaded):
         track(one, 6, 9)
-        # A correction starts from the logits that were tracked.
+        # A correction starts from the tracked logits.
         one.add_points(8, 1, [(100, 100)], [0])
         track(one, 8, 10)
     for frame in (6, 9, 10):
-        mine, other = (one._state.window.get(frame, 1) for one in (session, loaded))
+        mine, other = (one._state.recent(frame, 1) for one in (session, loaded))
         np.testing.assert_array_equal(mine.logits, other.logits)
         np.testing.assert_array_equal(session.masks(frame).masks, loaded.masks(frame).masks)
 
@@ -152,20 +152,19 @@ def test_a_video_that_is_damaged_within_is_tracked_up_to_there(predictor, tmp_pa
     tracked = []
     with pytest.raises(ClipError, match=r"clip\.mp4: .*frame \d+"):
         tracked.extend(found.frame for found in session.propagate())
-    tracked = sorted(session._state.objects[1].tracked)
+    tracked = sorted(session._state.tracked(1))
     assert len(tracked) > 5 and tracked == list(range(1, len(tracked) + 1))
     assert track(session, 0, 3) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("size", [(480, 854), (97, 120), (32, 32), (20, 300)])
-def test_small_holes_are_filled_at_any_size(predictor, rng, size):
-    session = predictor.open([np.zeros((*size, 3), np.uint8)])
+def test_small_holes_are_filled_at_any_size(rng, size):
     area = round(HOLES * size[0] * size[1])
     holes = 0
     for _ in range(20):
         logits = rng.normal(2, 2, (SIDE // 4, SIDE // 4)).astype(np.float32)
         plain = masks_at_size(logits, *size)
-        want = fill_holes(plain, area)
-        holes += (want != plain).any()
-        np.testing.assert_array_equal(session._state.enlarge(logits, whole(size)), want)
+        expected = fill_holes(plain, area)
+        holes += (expected != plain).any()
+        np.testing.assert_array_equal(enlarge(logits, full_view(size)), expected)
     assert holes > 0 or area < 2

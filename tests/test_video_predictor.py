@@ -1,4 +1,4 @@
-"""Sessions: objects, corrections, changes of mind, bounded memory, streams, files, bad input."""
+"""Sessions: objects, corrections, undoing, bounded memory, streams, files, bad input."""
 
 import itertools
 from pathlib import Path
@@ -9,14 +9,14 @@ import pytest
 
 from petsam_jax.files.clip import Clip, ClipError
 from petsam_jax.predict.prompt_inputs import Prompt
-from petsam_jax.predict.video.overlaps import apart
+from petsam_jax.predict.video.frame_masks import resolve_overlaps
 from petsam_jax.predict.video.session_file import SessionError
 from petsam_jax.predict.video_predictor import VideoPredictor
 from tests.golden import shipped_model
 from tests.golden_video import SIDE, shipped_frame, shipped_predictor
 
 COUNT = 24
-# Where the shipped model sees something there and on all frames after it.
+# A point where the shipped model finds something, there and on all frames after it.
 POINT = dict(points=[(60, 60)], labels=[1])
 OTHER = dict(points=[(64, 30)], labels=[1])
 
@@ -40,8 +40,8 @@ def tracked(session, *args, **kwargs):
     return {frame: masks for frame, _, masks in session.propagate(*args, **kwargs)}
 
 
-def fresh(session, frame, object_id=1):
-    return session._state.window.get(frame, object_id)
+def recent(session, frame, object_id=1):
+    return session._state.recent(frame, object_id)
 
 
 def programs(predictor):
@@ -62,7 +62,7 @@ def test_objects_do_not_change_each_other(predictor, frames, session):
         assert masks.sum(axis=0).max() <= 1
         if frame > 0:
             np.testing.assert_allclose(
-                fresh(crowd, frame).logits, fresh(session, frame).logits, atol=2e-3
+                recent(crowd, frame).logits, recent(session, frame).logits, atol=2e-3
             )
         # Nothing is taken from the other but what both claim.
         assert not (masks[0] & ~alone[frame][0]).any()
@@ -83,10 +83,10 @@ def test_objects_come_and_go_while_tracking(predictor, frames, session):
     late = predictor.open(frames)
     late.add_points(2, 4, **OTHER)
     tracked(late, end=6)
-    np.testing.assert_allclose(fresh(session, 6, 4).logits, fresh(late, 6, 4).logits, atol=2e-3)
+    np.testing.assert_allclose(recent(session, 6, 4).logits, recent(late, 6, 4).logits, atol=2e-3)
 
 
-def test_a_mask_is_its_own_answer_and_counts_before_what_is_tracked(session, rng):
+def test_a_mask_is_used_as_it_is_and_takes_pixels_from_tracked_objects(session, rng):
     session.add_points(0, 1, **POINT)
     mask = rng.random((SIDE, SIDE)) > 0.5
     np.testing.assert_array_equal(session.add_mask(3, 2, mask), mask)
@@ -95,9 +95,9 @@ def test_a_mask_is_its_own_answer_and_counts_before_what_is_tracked(session, rng
     assert not (found[3][0] & mask).any()
     # As files and other programs have them.
     for same in (mask.astype(np.uint8) * 255, mask.astype(int).tolist()):
-        answer = session.add_mask(3, 2, same)
-        assert answer.dtype == bool
-        np.testing.assert_array_equal(answer, mask)
+        found = session.add_mask(3, 2, same)
+        assert found.dtype == bool
+        np.testing.assert_array_equal(found, mask)
         np.testing.assert_array_equal(session.masks(3).masks[1], mask)
     nowhere = session.add_mask(5, 2, np.zeros((SIDE, SIDE), bool))
     assert not nowhere.any() and session.scores(5)[2] < 1e-4
@@ -117,7 +117,7 @@ def test_a_low_object_score_empties_the_mask_whatever_its_logits(predictor, sess
     found = tracked(session, end=2)
     assert [masks.any() for masks in found.values()] == [True, False, False]
     # The logits are kept all the same, for the next frames.
-    assert (fresh(session, 2, 1).logits > 0).any() and session.scores(2)[1] < 0.01
+    assert (recent(session, 2, 1).logits > 0).any() and session.scores(2)[1] < 0.01
 
 
 def test_tracking_in_two_passes_equals_tracking_in_one(predictor, frames, session):
@@ -130,7 +130,7 @@ def test_tracking_in_two_passes_equals_tracking_in_one(predictor, frames, sessio
     for frame in range(21):
         np.testing.assert_array_equal(rest[frame], whole[frame])
     for frame in (18, 19, 20):
-        mine, other = (fresh(one, frame, 1) for one in (session, parted))
+        mine, other = (recent(one, frame, 1) for one in (session, parted))
         np.testing.assert_array_equal(mine.logits, other.logits)
 
 
@@ -141,70 +141,70 @@ def test_absent_objects_have_no_mask(session):
         assert masks.any() <= (score > 0.5)
 
 
-def test_apart_is_the_reference_rule(rng):
+def test_overlaps_are_resolved_by_the_reference_rule(rng):
     logits = rng.normal(size=(3, 16, 16)).astype(np.float32)
     highest = np.arange(3)[:, None, None] == logits.argmax(axis=0)
     want = highest & (logits > 0)
-    np.testing.assert_array_equal(apart(logits > 0, list(logits)), want)
+    np.testing.assert_array_equal(resolve_overlaps(logits > 0, list(logits)), want)
 
 
-# Corrections and changes of mind
+# Corrections and undoing
 
 
-def test_masks_are_carried_on_where_the_model_was_trained_so(predictor, frames):
+def test_masks_are_carried_where_the_model_was_trained_with_them(predictor, frames):
     config = predictor.config.copy_and_resolve_references()
     with config.unlocked():
         config.prompts.carried = True
     carrying = VideoPredictor(config, shipped_model(), binarise=False)
-    told, tracker = [], carrying._tracker
+    calls, tracker = [], carrying._tracker
     step = tracker.step
 
-    def listen(features, bank, where, prompts, **rows):
-        told.append((int(where.frame), prompts))
-        return step(features, bank, where, prompts, **rows)
+    def recorded(features, bank, position, prompts, **rows):
+        calls.append((int(position.frame), prompts))
+        return step(features, bank, position, prompts, **rows)
 
-    tracker.step = listen
+    tracker.step = recorded
     session = carrying.open(frames)
     session.add_points(3, 1, **POINT)
     session.add_points(5, 2, **OTHER)
-    told.clear()
+    calls.clear()
     tracked(session, 3, 7)
     # On frame 3 the second object is not known yet; on frame 5 it is prompted.
-    assert [(frame, prompts.has_mask.tolist()) for frame, prompts in told] == [
+    assert [(frame, prompts.has_mask.tolist()) for frame, prompts in calls] == [
         (3, [False, False]),
         (4, [True, True]),
         (5, [True, True]),
         (6, [True, True]),
         (7, [True, True]),
     ]
-    for frame, prompts in told[1:]:
+    for frame, prompts in calls[1:]:
         for row, each in enumerate((1, 2)):
-            expected = session._state.last_seen(frame - 1, each).logits
+            expected = session._inputs.last_mask(frame - 1, each).logits
             np.testing.assert_array_equal(prompts.mask_input[row, ..., 0], expected)
-    told.clear()
+    calls.clear()
     tracked(session, 3, 1, reverse=True)
-    for frame, prompts in told[1:]:
-        expected = session._state.last_seen(frame + 1, 1).logits
+    for frame, prompts in calls[1:]:
+        expected = session._inputs.last_mask(frame + 1, 1).logits
         np.testing.assert_array_equal(prompts.mask_input[0, ..., 0], expected)
 
 
-def test_corrections_change_what_follows_and_can_be_taken_back(session):
+def test_corrections_change_later_frames_and_can_be_cleared(session):
     session.add_points(0, 1, **POINT)
     before = tracked(session, end=8)
     session.add_points(5, 1, [(20, 20)], [1])
     session.add_points(5, 1, [(100, 110)], [0])
-    record = session._state.objects[1].prompted[5]
+    record = session._state.at(5, 1)
     assert record.prompt.labels == (1, 0) and not record.initial
     corrected = tracked(session, 5, 8)
     assert any((corrected[frame] != before[frame]).any() for frame in (6, 7, 8))
     session.clear_frame(5, 1)
-    # What was tracked there before counts again.
+    # The tracked mask counts again.
     np.testing.assert_array_equal(session.masks(5).masks, before[5])
     again = tracked(session, 0, 8)
     assert all((again[frame] == before[frame]).all() for frame in before)
 
 
-def test_a_correction_on_the_way_is_a_correction_before_it(predictor, frames, session):
+def test_a_correction_while_tracking_counts_from_the_next_frame(predictor, frames, session):
     session.add_points(0, 1, **POINT)
     for frame, _, _ in session.propagate(end=6):
         if frame == 3:
@@ -216,7 +216,7 @@ def test_a_correction_on_the_way_is_a_correction_before_it(predictor, frames, se
     tracked(other, 4, 6)
     for frame in (4, 5, 6):
         np.testing.assert_allclose(
-            fresh(session, frame).logits, fresh(other, frame).logits, atol=1e-4
+            recent(session, frame).logits, recent(other, frame).logits, atol=1e-4
         )
 
 
@@ -228,23 +228,23 @@ def test_undo_goes_back_step_by_step(session):
     assert session.object_ids == [2]
     assert session.undo() and session.object_ids == [1, 2]
     assert session.undo() and session.object_ids == [1]
-    assert session._state.objects[1].prompted[0].prompt.labels == (1, 0)
+    assert session.prompt(0, 1).labels == (1, 0)
     assert session.undo()
     np.testing.assert_array_equal(session.masks(0).masks[0], one)
     assert session.undo() and session.object_ids == []
     assert not session.undo()
 
 
-def test_a_box_starts_anew_and_reset_forgets(session):
+def test_a_box_replaces_clicks_and_reset_forgets_all(session):
     session.add_points(0, 1, **POINT)
     session.add_points(0, 1, [(20, 100)], [0])
     session.add_box(0, 1, (30, 30, 90, 90))
-    said = session._state.objects[1].prompted[0].prompt
-    assert said.labels == () and said.box == (30, 30, 90, 90)
-    fed_back = session._state.objects[1].prompted[0].logits
+    prompt = session.prompt(0, 1)
+    assert prompt.labels == () and prompt.box == (30, 30, 90, 90)
+    fed_back = session._state.at(0, 1).logits
     session.add_points(0, 1, **POINT)
-    assert session._state.objects[1].prompted[0].prompt.box == (30, 30, 90, 90)
-    assert (session._state.objects[1].prompted[0].logits != fed_back).any()
+    assert session.prompt(0, 1).box == (30, 30, 90, 90)
+    assert (session._state.at(0, 1).logits != fed_back).any()
     session.reset()
     assert session.object_ids == [] and session.masks(0).masks.shape == (0, SIDE, SIDE)
     assert not session.undo()
@@ -277,33 +277,33 @@ def test_set_prompt_applies_what_is_new(predictor, frames, session, rng):
 # Memory
 
 
-def test_what_left_the_window_is_recalled_from_its_mask(session):
+def test_old_memories_are_made_again_from_masks(session):
     session.add_points(0, 1, **POINT)
     tracked(session, end=8)
-    want = fresh(session, 8).logits
+    want = recent(session, 8).logits
     tracked(session, 9, 23)
-    assert fresh(session, 7) is None
+    assert recent(session, 7) is None
     tracked(session, 8, 8)
-    error = np.abs(fresh(session, 8).logits - want).mean() / np.abs(want).mean()
+    error = np.abs(recent(session, 8).logits - want).mean() / np.abs(want).mean()
     assert 0 < error < 0.15
 
 
-def test_backwards_reads_what_lies_ahead(session):
-    """As SAM 2: frames after it that were tracked before, besides the prompted one."""
+def test_backwards_reads_later_frames(session):
+    """As SAM 2: frames after it that were already tracked, besides the prompted one."""
     session.add_points(9, 1, **POINT)
     tracked(session, reverse=True, end=8)
-    alone = fresh(session, 8).logits
+    alone = recent(session, 8).logits
     tracked(session, end=14)
     tracked(session, reverse=True, end=8)
-    assert np.abs(fresh(session, 8).logits - alone).max() > 0.01
+    assert np.abs(recent(session, 8).logits - alone).max() > 0.01
 
 
 def test_five_prompted_frames_are_all_remembered(session):
     for frame in range(0, 10, 2):
         session.add_points(frame, 1, **POINT)
-    slots = session._state.memories([1], 20, False).bank.conditioning
+    slots = session._inputs.memories([1], 20, False).bank.conditioning
     assert sorted(slots.frame[slots.valid]) == [0, 2, 4, 6, 8]
-    slots = session._state.memories([1], 4, False, without=4).bank.conditioning
+    slots = session._inputs.memories([1], 4, False, without=4).bank.conditioning
     assert sorted(slots.frame[slots.valid]) == [0, 2, 6, 8]
 
 
@@ -331,14 +331,14 @@ def test_a_stream_takes_little_and_is_not_read_ahead(predictor):
 
     session = predictor.open(camera())
     session.add_points(0, 1, **POINT)
-    state = session._state
+    state, inputs = session._state, session._inputs
     sizes = []
     for frame, _, _ in session.propagate():
-        # The frame that is told is the last one that was taken.
+        # The frame that is yielded is the last one that was read.
         assert next(read) == frame + 1 + frame
         if frame >= 50:
-            sizes.append((len(state.window._frames), len(state._encoded), len(jax.live_arrays())))
-    assert frame == 149 and len(state.objects[1].tracked) == 149
+            sizes.append((len(state._recent._frames), len(inputs._encoded), len(jax.live_arrays())))
+    assert frame == 149 and len(state.tracked(1)) == 149
     assert len(set(sizes)) == 1
     with pytest.raises(ClipError, match="frame 3 has passed; only the last 32"):
         session.add_points(3, 1, **POINT)
@@ -349,7 +349,7 @@ def test_a_stream_takes_little_and_is_not_read_ahead(predictor):
 # Files
 
 
-def test_a_session_goes_on_where_it_was_saved(predictor, frames, session, tmp_path, rng):
+def test_a_session_continues_where_it_was_saved(predictor, frames, session, tmp_path, rng):
     session.add_points(0, 3, **POINT)
     session.add_points(0, 3, [(20, 100)], [0])
     session.add_box(2, 3, (20, 20, 90, 90))
@@ -398,7 +398,7 @@ def test_a_session_of_version_0_1_0_opens(predictor, frames):
 # Bad input
 
 
-def test_bad_input_is_told_and_the_session_stays(session):
+def test_bad_input_is_an_error_and_the_session_stays(session):
     with pytest.raises(ValueError, match="no objects"):
         session.propagate()
     session.add_points(0, 1, **POINT)
@@ -417,13 +417,17 @@ def test_bad_input_is_told_and_the_session_stays(session):
         (lambda: session.propagate(5, 3), ValueError, "from frame 5 to 3"),
         (lambda: session.propagate(3, 5, reverse=True), ValueError, "from frame 3 to 5"),
         (lambda: session.masks(COUNT), IndexError, f"frame {COUNT}"),
-        (lambda: session.remove_object(9), ValueError, r"object 9: there is none; there are \[1\]"),
+        (
+            lambda: session.remove_object(9),
+            ValueError,
+            r"object 9: does not exist; there are \[1\]",
+        ),
         (lambda: session.clear_frame(0, 9), ValueError, "object 9"),
-        (lambda: session.clear_frame(3), ValueError, "frame 3: none of any object's prompts"),
+        (lambda: session.clear_frame(3), ValueError, "frame 3: no prompts there"),
     ]:
         with pytest.raises(error, match=reason):
             call()
-    assert session.object_ids == [1] and session._state.objects[1].prompted[0].prompt.labels == (1,)
+    assert session.object_ids == [1] and session.prompt(0, 1).labels == (1,)
     assert len(tracked(session, end=2)) == 3
     session.clear_frame(0, 1)
     with pytest.raises(ValueError, match="object 1: no prompt is left"):

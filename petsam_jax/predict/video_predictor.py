@@ -9,16 +9,16 @@
     for frame, object_ids, masks in session.propagate(57):
         ...
 
-Objects are whatever whole numbers the caller names them by; more may come at any time. Coordinates
-are as in `image_predictor`. SAM 2 (Ravi et al. 2024), section 4, as its 2.1 tracks: each object by
-itself; a frame's first prompt reads no memory, a correction of a tracked frame does; frames with
-prompts are remembered wherever they are, the nearest four of them, and of tracked ones the last
-six in the direction of tracking, with pointers to more; the memory of a prompted frame is made of a
-mask of 0 and 1; objects share no pixel; small holes are filled; an object that is judged absent has
-an empty mask. What SAM 2 does not do: a tracked frame is also shown the mask of the frame before,
-where the model was trained with it (`prompts.carried` of the config), and where frames have more
-detail than the model's input, it is looked at around where the objects were, or what was prompted
-is (`video.views`).
+Objects are named by any whole numbers; more may be added at any time. Coordinates are as in
+`image_predictor`. Tracking is that of SAM 2 (Ravi et al. 2024), section 4, and its 2.1 code: each
+object is tracked alone; the first prompt on a frame reads no memory, a correction of a tracked
+frame does; the four nearest prompted frames are remembered, however far, and of the tracked ones
+the last six in the direction of tracking, with pointers to more; the memory of a prompted frame is
+made of a mask of 0 and 1; objects share no pixel; small holes are filled; an object that is
+predicted to be absent has an empty mask. Two things are not SAM 2's: a tracked frame gets the last
+frame's mask as a prompt, where the model was trained with it (`prompts.carried` of the config), and
+where frames have more detail than the model's input, it is shown a view around the objects or the
+prompt instead of the whole frame (`video/crops.py`).
 """
 
 from pathlib import Path
@@ -37,7 +37,7 @@ from petsam_jax.runtime import use_compilation_cache
 
 
 class VideoPredictor:
-    """A model. Sessions on any number of clips share it and what it compiles."""
+    """Tracks objects; sessions on any number of clips share the model and what it compiles."""
 
     def __init__(
         self, config: ConfigDict, model: SAM2, *, binarise: bool = True, zoom: bool = True
@@ -45,8 +45,8 @@ class VideoPredictor:
         """The config is as for `ImagePredictor`.
 
         `binarise` makes memories of prompted frames from masks of 0 and 1, as SAM 2's video
-        predictor does and its training does not. Without `zoom` all frames are looked at whole, as
-        SAM 2 does.
+        predictor does and its training does not. Without `zoom` the model is shown whole frames
+        only, as in SAM 2.
         """
         self.config, self.images, self._zoom = config, ImagePredictor(config, model), zoom
         self._tracker = Tracker(config, model, binarise)
@@ -64,18 +64,19 @@ class VideoPredictor:
         return cls(*load_model(SHIPPED if directory is None else directory, step, dtype))
 
     def open(self, source: ClipSource | Clip) -> Session:
-        """A clip: the path of a video or of a folder of frames, arrays, or an iterator of arrays.
+        """Open a clip: path of a video or of a folder of frames, arrays, or an iterator of arrays.
 
-        Raises ClipError, a ValueError, with what is wrong with the clip (see `video.frames`).
+        Raises ClipError, a ValueError, with what is wrong with the clip.
         """
         return Session(self.images, self._tracker, open_clip(source), self._zoom)
 
     def load_session(self, path: str | Path, source: ClipSource | Clip | None = None) -> Session:
-        """What `Session.save_session` wrote; of a clip without a path, or moved, with its source.
+        """Open a file of `Session.save_session`.
 
-        Raises SessionError, a ValueError, where the file is none, or of another clip or weights.
+        `source` is needed if the clip was not opened by its path, or has moved. Raises
+        SessionError, a ValueError, for a file that is no session, or of another clip or weights.
         """
-        told, objects, kept = session_file.read(Path(path))
-        clip = open_clip(told["clip"]["name"] if source is None else source)
-        session_file.check(Path(path), told, clip, self._tracker.fingerprint)
-        return Session(self.images, self._tracker, clip, self._zoom, objects, kept)
+        record, objects, recent = session_file.read(Path(path))
+        clip = open_clip(record["clip"]["name"] if source is None else source)
+        session_file.check(Path(path), record, clip, self._tracker.fingerprint)
+        return Session(self.images, self._tracker, clip, self._zoom, objects, recent)

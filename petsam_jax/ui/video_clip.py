@@ -14,7 +14,7 @@ from jaxtyping import Float32, UInt8
 
 from petsam_jax.files.clip import Clip, ClipError
 from petsam_jax.predict.postprocess import fill_holes, remove_islands
-from petsam_jax.predict.video.propagation import Found
+from petsam_jax.predict.video.propagation import FrameMasks
 from petsam_jax.predict.video.session import Session
 from petsam_jax.predict.video.tracks import Mask
 from petsam_jax.ui.cache import Expired
@@ -134,7 +134,7 @@ class OpenClip:
 
     # Masks
 
-    def describe(self, frame: int, tracked: Found | None = None) -> dict:
+    def describe(self, frame: int, tracked: FrameMasks | None = None) -> dict:
         """A frame's masks as runs of labels, a description of each object, and the timeline.
 
         `tracked` is what tracking has just found there; then there is no timeline.
@@ -163,7 +163,7 @@ class OpenClip:
         }
         return description if tracked else description | {"timeline": runs(self.timeline.states())}
 
-    def masks(self, frame: int) -> Found:
+    def masks(self, frame: int) -> FrameMasks:
         """The newest masks of all objects, with holes and islands removed."""
         found = self.session.masks(frame)
         masks = [self._cleaned(mask) for mask in found.masks]

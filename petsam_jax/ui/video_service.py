@@ -19,7 +19,7 @@ from PIL import Image
 
 from petsam_jax.files.clip import Clip, ClipError, frames_to_keep
 from petsam_jax.files.video_reader import open_clip
-from petsam_jax.predict.video.clip_state import ENCODED
+from petsam_jax.predict.video.tracker_inputs import ENCODED
 from petsam_jax.predict.video_predictor import VideoPredictor
 from petsam_jax.ui.cache import ByteLimitedCache, Expired
 from petsam_jax.ui.limits import MEGA, Limits

@@ -1,9 +1,9 @@
-"""Which part of a frame the model is shown, and what is then where.
+"""Which part of a frame the model is shown, and how masks go from one such view to another.
 
-SAM 2 is shown whole frames, stretched to a square. A tracked object is in a known place, and small
-in most clips: around it a frame has more detail than the model's input has room for, and is as wide
-as it is high, as the pictures that were trained on. Where it has not, the whole frame is shown. So
-is a click on a frame of which nothing is known, and a square of the frame as well.
+SAM 2 is shown whole frames, stretched to a square. But a tracked object's place is known, and it is
+small in most clips: in a square view around it, the shape of the images in training, a frame has
+more detail than the whole frame has at the model's input size. Where it has not, the whole frame is
+shown. A click on a frame where nothing is known is tried on the whole frame and on a square of it.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Shaped
 from PIL import Image
 
-# What is not in view, as logits that are fed back: as outside of a mask that is given.
-UNSEEN = -10.0
-# Share of a mask, on each side, that may stick out of its box: specks are no reason to step back.
+# Logits outside a view, where masks are fed back: those outside of a mask prompt.
+OUTSIDE = -10.0
+# Share of a mask, on each side, that may stick out of its box: specks do not widen the view.
 SPECKS = 0.01
 # How many times as wide as the objects a new view is, and within which bounds it is kept; how near
 # they may come to its sides, as a share of it. Views that follow every step lose parts of a pet,
@@ -33,26 +33,26 @@ class View(NamedTuple):
     width: int
     height: int
 
-    def cut(self, frame: Shaped[np.ndarray, "h w *c"]) -> Shaped[np.ndarray, "H W *c"]:
-        """What of a frame is in view."""
+    def crop(self, frame: Shaped[np.ndarray, "h w *c"]) -> Shaped[np.ndarray, "H W *c"]:
+        """The pixels of a frame, or of a mask of it, that are in view."""
         return frame[self.top : self.top + self.height, self.left : self.left + self.width]
 
-    def has(self, points: np.ndarray) -> bool:
+    def contains(self, points: np.ndarray) -> bool:
         """Whether all points (x, y), as pixel indices, are in view."""
         low = np.array([self.left, self.top]) - 0.5
         return bool(((points >= low) & (points <= low + (self.width, self.height))).all())
 
 
-class Seen(NamedTuple):
-    """What a frame says of an object."""
+class MaskInView(NamedTuple):
+    """An object's mask on a frame, as logits of a view."""
 
     logits: Float32[np.ndarray, "h4 w4"]
-    view: View  # of which these are
+    view: View
     present: bool  # whether the object is there at all
-    last_view: View | None  # in which the frame is remembered, if it is
+    memory_view: View | None  # the view in which the frame is remembered, if it is
 
     def box(self) -> Box | None:
-        """x0 y0 x1 y1 in the frame's pixels but for `SPECKS` of the mask; None for no mask."""
+        """x0 y0 x1 y1 in the frame's pixels, leaving out `SPECKS`; None without a mask."""
         mask = self.logits > 0
         if not (self.present and mask.any()):
             return None
@@ -68,66 +68,70 @@ class Seen(NamedTuple):
         (x0, x1), (y0, y1) = ends
         return x0, y0, x1, y1
 
-    def moved(self, view: View) -> Float32[np.ndarray, "h4 w4"]:
-        """The logits as they are in another view, of the same frame or of the next."""
+    def in_view(self, view: View) -> Float32[np.ndarray, "h4 w4"]:
+        """The logits in another view, of the same frame or of the next."""
         if view == self.view:
             return self.logits
         rows, columns = self.logits.shape
         across, down = view.width / self.view.width, view.height / self.view.height
         right = (view.left - self.view.left) / self.view.width * columns
         below = (view.top - self.view.top) / self.view.height * rows
-        turned = Image.fromarray(self.logits).transform(
+        moved = Image.fromarray(self.logits).transform(
             (columns, rows),
             Image.Transform.AFFINE,
             (across, 0, right, 0, down, below),
             Image.Resampling.BILINEAR,
-            fillcolor=UNSEEN,
+            fillcolor=OUTSIDE,
         )
-        return np.asarray(turned, np.float32)
+        return np.asarray(moved, np.float32)
 
 
-def whole(size: tuple[int, int]) -> View:
+def full_view(size: tuple[int, int]) -> View:
     """All of a frame of this height and width."""
     return View(0, 0, size[1], size[0])
 
 
 def first_views(
-    places: Float[np.ndarray, "p 2"], boxed: bool, size: tuple[int, int], side: int
+    points: Float[np.ndarray, "p 2"], boxed: bool, size: tuple[int, int], side: int
 ) -> list[View]:
-    """Where to look for what is pointed at (x, y) on a frame of which nothing else is known.
+    """The views to try for points (x, y) on a frame where nothing else is known.
 
-    Around a box, whose corners are among the places, as around a tracked object. Clicks do not say
-    how large a thing is: to be looked at are the whole frame and, where that is not square, a
-    square of it, in which nothing is stretched. Pets in 870 photographs have an IoU of 0.71 from
-    their box so, and of 0.68 in whole pictures.
+    Around a box, whose corners are among the points, the view of a tracked object. Clicks do not
+    tell an object's size: the whole frame is tried and, where that is not square, a square of it,
+    in which nothing is stretched. On 870 photographs, IoU from a box is 0.71 with its view and 0.68
+    with whole images.
     """
-    if not len(places):
-        return [whole(size)]
-    low, high = places.min(axis=0), places.max(axis=0)
+    if not len(points):
+        return [full_view(size)]
+    low, high = points.min(axis=0), points.max(axis=0)
     if boxed:
         return [next_view([(*low, *high)], [], size, side)]
     near = _around(low, high, np.array([min(size)] * 2), size)
-    return [whole(size)] if near == whole(size) or not near.has(places) else [whole(size), near]
+    return (
+        [full_view(size)]
+        if near == full_view(size) or not near.contains(points)
+        else [full_view(size), near]
+    )
 
 
-def cut_off(seen: Seen, size: tuple[int, int]) -> bool:
-    """Whether a mask goes up to a side of its view where the frame goes on."""
-    box = seen.box()
+def is_cut_off(mask: MaskInView, size: tuple[int, int]) -> bool:
+    """Whether a mask reaches a side of its view beyond which the frame continues."""
+    box = mask.box()
     if box is None:
         return False
-    cell = np.array(seen.view[2:]) / seen.logits.shape[::-1]
-    return not _inside(seen.view, np.array(box[:2]), np.array(box[2:]), cell, size)
+    cell = np.array(mask.view[2:]) / mask.logits.shape[::-1]
+    return not _inside(mask.view, np.array(box[:2]), np.array(box[2:]), cell, size)
 
 
 def next_view(boxes: Sequence[Box], last: Sequence[View], size: tuple[int, int], side: int) -> View:
-    """Where to look for objects that were in these boxes, in a frame of this height and width.
+    """The view for objects that were in these boxes, in a frame of this height and width.
 
-    As before, in one of the `last` views, as long as that fits: what is remembered then lies where
-    it was. Else in a square around the boxes, as far as the frame reaches, and no smaller than the
-    model's input, whose side is `side`: a frame has no more detail.
+    One of the `last` views as long as it fits, so that the memories keep their places. Else a
+    square around the boxes, as far as the frame reaches, and no smaller than `side`, that of the
+    model's input: the frame has no more detail.
     """
     if not boxes:
-        return whole(size)
+        return full_view(size)
     corners = np.array(boxes)
     low, high = corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)
     for view in last:
@@ -138,15 +142,15 @@ def next_view(boxes: Sequence[Box], last: Sequence[View], size: tuple[int, int],
 
 
 def _around(low, high, sides, size: tuple[int, int]) -> View:
-    """With these sides, its middle that of corners `low` and `high` as far as the frame reaches."""
+    """A view with these sides around corners `low` and `high`, moved into the frame."""
     corner = np.clip(np.round((low + high - sides) / 2), 0, size[::-1] - sides)
     return View(*map(int, (*corner, *sides)))
 
 
 def _inside(view: View, low, high, away, size: tuple[int, int]) -> bool:
-    """Whether corners `low` and `high` are so far `away` from the view's sides.
+    """Whether corners `low` and `high` are at least `away` from the view's sides.
 
-    But for those that are the frame's own: beyond them nothing can be missed.
+    The frame's own sides do not count: beyond them nothing is cut off.
     """
     begin, end = np.array(view[:2]), np.array(view[:2]) + view[2:]
     after = (low >= begin + away) | (begin == 0)
@@ -155,19 +159,19 @@ def _inside(view: View, low, high, away, size: tuple[int, int]) -> bool:
 
 
 def _fits(view: View, low, high, size: tuple[int, int], side: int) -> bool:
-    """Whether objects from corner `low` to `high` are well inside, neither too large nor small."""
+    """Whether objects from corner `low` to `high` are well inside, and of a suitable size."""
     larger = max(view[2:])
     inside = _inside(view, low, high, EDGE * larger, size)
     times = larger / float((high - low).max())
-    near = times >= LEAST or view == whole(size)
+    near = times >= LEAST or view == full_view(size)
     return inside and near and (times <= MOST or larger <= side)
 
 
-def placed(
+def uncrop(
     masks: Bool[np.ndarray, "*n H W"], view: View, size: tuple[int, int]
 ) -> Bool[np.ndarray, "*n h w"]:
-    """Masks of a view as masks of the frame, empty where it was not looked at."""
-    if view == whole(size):
+    """Masks of a view as masks of the frame, empty outside the view."""
+    if view == full_view(size):
         return masks
     large = np.zeros((*masks.shape[:-2], *size), bool)
     rows = slice(view.top, view.top + view.height)

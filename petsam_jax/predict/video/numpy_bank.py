@@ -1,8 +1,8 @@
-"""What the objects of one pass remember, as the model's bank has it.
+"""The memories of one pass of tracking, as the model's bank holds them.
 
-Numpy arrays that are changed in place, a row for each object: they are small, and so nothing has to
-be compiled to change them. Rows and slots are of few different numbers, so that an object or a
-prompted frame more seldom compiles the step anew.
+Numpy arrays, changed in place, with a row for each object. They are small, and changing them
+compiles nothing. Rows and slots have few different numbers, so that a further object or prompted
+frame seldom recompiles the step.
 """
 
 import numpy as np
@@ -11,12 +11,12 @@ from jaxtyping import Float32
 from petsam_jax.models.memory_bank import MemoryBank, Slots
 from petsam_jax.predict.prompt_inputs import power_of_two
 
-# PromptedFrame frames of an object: a bank has room for one of these numbers.
+# Prompted frames of an object: a bank has slots for one of these numbers.
 SLOTS = (1, 4, 16, 64)
 MOST_PROMPTED = SLOTS[-1]
 
 
-class Memories:
+class NumpyBank:
     """A bank, empty at first."""
 
     def __init__(
@@ -27,7 +27,7 @@ class Memories:
         map_shape: tuple[int, int, int],
         pointer_width: int,
     ):
-        """Rows for so many objects, slots for so many prompted frames and `recent` tracked ones."""
+        """Rows for objects, slots for their prompted and their `recent` tracked frames."""
         rows = power_of_two(objects)
 
         def slots(number):
@@ -41,7 +41,7 @@ class Memories:
         room = next(number for number in SLOTS if number >= prompted)
         self.bank = MemoryBank(slots(room), slots(recent))
 
-    def prompted(
+    def put_prompted(
         self,
         row: int,
         slot: int,
@@ -52,14 +52,14 @@ class Memories:
         """Remember a prompted frame."""
         _put(self.bank.conditioning, row, slot, frame, memory, obj_ptr)
 
-    def tracked(
+    def put_tracked(
         self,
         row: int,
         frame: int,
         memory: Float32[np.ndarray, "h w e"] | float,
         obj_ptr: Float32[np.ndarray, " c"],
     ) -> None:
-        """Remember a tracked frame; of one that is far back the pointer is all that is read."""
+        """Remember a tracked frame; of one far back only the pointer is read."""
         recent = self.bank.recent
         _put(recent, row, frame % recent.frame.shape[1], frame, memory, obj_ptr)
 

@@ -1,8 +1,8 @@
 """One pass of tracking: frame after frame, each remembering those before it.
 
-In: what is known of a clip, and the frames in their order. Out: the masks of each. The device works
-on a frame while the masks of the one before it are enlarged, kept and handed out, and the next ones
-are read.
+In: a clip and what is known of its objects, and the frames in their order. Out: the masks of each.
+The device works on a frame while the masks of the one before are enlarged, stored and handed out,
+and the next ones are read.
 """
 
 from collections import deque
@@ -15,18 +15,18 @@ from jaxtyping import Bool
 
 from petsam_jax.files.clip import Frame
 from petsam_jax.models.prompts import Prompts
-from petsam_jax.predict.video.clip_state import State
-from petsam_jax.predict.video.crops import Seen, View
-from petsam_jax.predict.video.numpy_bank import Memories
-from petsam_jax.predict.video.overlaps import apart
+from petsam_jax.predict.video.crops import MaskInView, View, uncrop
+from petsam_jax.predict.video.frame_masks import combine_masks, enlarge, resolve_overlaps
+from petsam_jax.predict.video.numpy_bank import NumpyBank
 from petsam_jax.predict.video.tracker import FrameOutput
+from petsam_jax.predict.video.tracker_inputs import TrackerInputs
 from petsam_jax.predict.video.tracks import RecentFrame, TrackedFrame, pack
 
 # Frames that are read before their turn.
 AHEAD = 1
 
 
-class Found(NamedTuple):
+class FrameMasks(NamedTuple):
     """The masks of all objects on a frame; no two of them overlap."""
 
     frame: int
@@ -35,60 +35,65 @@ class Found(NamedTuple):
 
 
 class _Step(NamedTuple):
+    """A frame that the device works on, or is done with."""
+
     frame: int
     object_ids: list[int]
     view: View
-    answer: FrameOutput | None  # None where all objects are prompted
+    output: FrameOutput | None  # None where all objects are prompted
 
-    def seen(self, object_id: int) -> Seen | None:
-        """What tracking says of an object; None for what was prompted, or is new."""
-        if self.answer is None or object_id not in self.object_ids:
+    def mask(self, object_id: int) -> MaskInView | None:
+        """An object's tracked mask; None for objects that are prompted or new."""
+        if self.output is None or object_id not in self.object_ids:
             return None
         row = self.object_ids.index(object_id)
-        present = bool(self.answer.object_logit[row] > 0)
-        return Seen(self.answer.logits[row], self.view, present, self.view)
+        present = bool(self.output.object_logit[row] > 0)
+        return MaskInView(self.output.logits[row], self.view, present, self.view)
 
 
-def run_pass(state: State, order: Iterable[int], reverse: bool) -> Iterator[Found]:
+def propagate(inputs: TrackerInputs, order: Iterable[int], reverse: bool) -> Iterator[FrameMasks]:
     """Track all objects on these frames; see `Session.propagate`."""
-    known = memories = step = fault = None
+    state = inputs.state
+    version = memories = step = fault = None
 
     def begin(frame, pixels, before=None):
         """Have the device work on a frame, with what is known by now and from `before`."""
-        nonlocal known, memories
-        if known != state.version:
-            known, memories = state.version, state.memories(state.object_ids, frame, reverse)
-        return _start(state, frame, pixels, memories, before, reverse)
+        nonlocal version, memories
+        if version != state.version:
+            version, memories = state.version, inputs.memories(state.object_ids, frame, reverse)
+        return _start(inputs, frame, pixels, memories, before, reverse)
 
-    for frame, pixels in _read_ahead(state, order):
+    for frame, pixels in _read_ahead(inputs, order):
         if isinstance(pixels, Exception):
             fault = pixels
             break
-        before = None if step is None else _finish(state, step, memories)
+        before = None if step is None else _finish(inputs, step, memories)
         step = begin(frame, pixels, before)
         if before is not None:
-            yield _keep(state, before, reverse)
-            if not state.objects:
+            yield _store(inputs, before, reverse)
+            if not state.object_ids:
                 return
-            if known != state.version:
+            if version != state.version:
                 step = begin(frame, pixels)
-        if state.clip.live:
-            yield _keep(state, _finish(state, step, memories), reverse)
+        if inputs.clip.live:
+            yield _store(inputs, _finish(inputs, step, memories), reverse)
             step = None
     if step is not None:
-        yield _keep(state, _finish(state, step, memories), reverse)
+        yield _store(inputs, _finish(inputs, step, memories), reverse)
     if fault is not None:
         raise fault
 
 
-def _read_ahead(state: State, order: Iterable[int]) -> Iterator[tuple[int, Frame | Exception]]:
-    """Frames, read while the device works on those before; at last what is wrong, if a frame is."""
+def _read_ahead(
+    inputs: TrackerInputs, order: Iterable[int]
+) -> Iterator[tuple[int, Frame | Exception]]:
+    """Frames, read while the device works on those before; last the error, if one is damaged."""
     waiting: deque = deque()
-    # A camera's frame is of use before the next one is there.
-    ahead = 0 if state.clip.live else AHEAD
+    # A camera's frame is shown before the next one exists.
+    ahead = 0 if inputs.clip.live else AHEAD
     for frame in order:
         try:
-            waiting.append((frame, state.clip.read(frame)))
+            waiting.append((frame, inputs.clip.read(frame)))
         except IndexError:
             break
         except Exception as error:
@@ -100,82 +105,89 @@ def _read_ahead(state: State, order: Iterable[int]) -> Iterator[tuple[int, Frame
 
 
 def _start(
-    state: State,
+    inputs: TrackerInputs,
     frame: int,
     pixels: Frame,
-    memories: Memories,
+    memories: NumpyBank,
     before: _Step | None,
     reverse: bool,
 ) -> _Step:
-    ids = state.object_ids
-    if all(state.prompted_on(frame, each) for each in ids):
-        return _Step(frame, ids, state.whole, None)
-    seen = _last_seen(state, frame, ids, before, reverse)
-    view = state.view_of(seen)
+    ids = inputs.state.object_ids
+    if all(_is_prompted(inputs, frame, each) for each in ids):
+        return _Step(frame, ids, inputs.full_view, None)
+    last = _last_masks(inputs, frame, ids, before, reverse)
+    view = inputs.view_of(last)
     rows = len(memories.bank.recent.frame)
     no = np.zeros(rows, bool)
-    answer = state.tracker.step(
-        state.encode(frame, view, pixels).features,
+    output = inputs.tracker.step(
+        inputs.encode(frame, view, pixels).features,
         memories.bank,
-        state.where(frame, reverse),
-        _shown(state, seen, rows, view),
+        inputs.position(frame, reverse),
+        _carried_masks(inputs, last, rows, view),
         initial=no,
         prompted=no,
     )
-    return _Step(frame, ids, view, answer)
+    return _Step(frame, ids, view, output)
 
 
-def _last_seen(
-    state: State, frame: int, ids: list[int], before: _Step | None, reverse: bool
-) -> list[Seen | None]:
-    """What the frame before says of each object; `before` is that frame, if it is not kept yet."""
-    at = frame + (1 if reverse else -1)
-    fresh = before if before is not None and before.frame == at else None
-    found = []
+def _is_prompted(inputs: TrackerInputs, frame: int, object_id: int) -> bool:
+    return frame in inputs.state.prompted(object_id)
+
+
+def _last_masks(
+    inputs: TrackerInputs, frame: int, ids: list[int], before: _Step | None, reverse: bool
+) -> list[MaskInView | None]:
+    """Each object's mask on the last frame; `before` is that frame, if it is not stored yet."""
+    last = frame + (1 if reverse else -1)
+    recent = before if before is not None and before.frame == last else None
+    masks = []
     for each in ids:
-        own = None if fresh is None or state.prompted_on(at, each) else fresh.seen(each)
-        found.append(state.last_seen(at, each) if own is None else own)
-    return found
+        own = None if recent is None or _is_prompted(inputs, last, each) else recent.mask(each)
+        masks.append(inputs.last_mask(last, each) if own is None else own)
+    return masks
 
 
-def _shown(state: State, seen: list[Seen | None], rows: int, view: View) -> Prompts:
-    """No prompts but, where the model was trained with them, the masks of the frame before."""
-    nothing = state.tracker.nothing(rows)
-    if not state.tracker.carried:
-        return nothing
-    mask, has_mask = np.zeros_like(nothing.mask_input), np.zeros_like(nothing.has_mask)
-    for row, last in enumerate(seen):
-        if last is not None:
-            mask[row, ..., 0], has_mask[row] = last.moved(view), True
-    return nothing._replace(mask_input=mask, has_mask=has_mask)
+def _carried_masks(
+    inputs: TrackerInputs, last: list[MaskInView | None], rows: int, view: View
+) -> Prompts:
+    """The last masks as prompts, where the model was trained with them; else no prompts."""
+    prompts = inputs.tracker.no_prompts(rows)
+    if not inputs.tracker.carried:
+        return prompts
+    mask, has_mask = np.zeros_like(prompts.mask_input), np.zeros_like(prompts.has_mask)
+    for row, own in enumerate(last):
+        if own is not None:
+            mask[row, ..., 0], has_mask[row] = own.in_view(view), True
+    return prompts._replace(mask_input=mask, has_mask=has_mask)
 
 
-def _finish(state: State, step: _Step, memories: Memories) -> _Step:
+def _finish(inputs: TrackerInputs, step: _Step, memories: NumpyBank) -> _Step:
     """Wait for a frame, and let the next one remember it."""
-    if step.answer is None:
+    if step.output is None:
         return step
-    answer = jax.tree.map(np.asarray, step.answer)
+    output = jax.tree.map(np.asarray, step.output)
     for row, each in enumerate(step.object_ids):
-        if not state.prompted_on(step.frame, each):
-            memories.tracked(row, step.frame, answer.memory[row], answer.obj_ptr[row])
-    return step._replace(answer=answer)
+        if not _is_prompted(inputs, step.frame, each):
+            memories.put_tracked(row, step.frame, output.memory[row], output.obj_ptr[row])
+    return step._replace(output=output)
 
 
-def _keep(state: State, step: _Step, reverse: bool) -> Found:
-    """Enlarge a frame's answers and keep them."""
-    frame, ids, view, answer = step
-    rows = {row: each for row, each in enumerate(ids) if not state.prompted_on(frame, each)}
+def _store(inputs: TrackerInputs, step: _Step, reverse: bool) -> FrameMasks:
+    """Enlarge the masks of a frame and store them."""
+    frame, ids, view, output = step
+    rows = {row: each for row, each in enumerate(ids) if not _is_prompted(inputs, frame, each)}
     masks = np.zeros((len(rows), view.height, view.width), bool)
     for mask, row in zip(masks, rows, strict=True):
-        # What is not there has no mask, whatever its logits.
-        if answer.object_logit[row] > 0:
-            mask[:] = state.enlarge(answer.logits[row], view)
-    masks = state.place(apart(masks, [answer.logits[row] for row in rows]), view)
+        # Objects that are absent have no mask, whatever their logits.
+        if output.object_logit[row] > 0:
+            mask[:] = enlarge(output.logits[row], view)
+    masks = resolve_overlaps(masks, [output.logits[row] for row in rows])
+    masks = uncrop(masks, view, inputs.clip.size)
     for mask, (row, each) in zip(masks, rows.items(), strict=True):
-        # Copies, which do not hold on to what was found of all objects.
-        score, obj_ptr = float(answer.object_logit[row]), answer.obj_ptr[row].copy()
-        state.objects[each].tracked[frame] = TrackedFrame(pack(mask), score, obj_ptr, reverse)
-        fresh = RecentFrame(answer.logits[row].copy(), answer.memory[row].copy(), view)
-        state.window.put(frame, each, fresh)
-    found = dict(zip(rows.values(), masks, strict=True))
-    return Found(frame, ids, state.masks(frame, ids, found))
+        # Copies, which do not hold on to the arrays of all objects.
+        score, obj_ptr = float(output.object_logit[row]), output.obj_ptr[row].copy()
+        recent = RecentFrame(output.logits[row].copy(), output.memory[row].copy(), view)
+        record = TrackedFrame(pack(mask), score, obj_ptr, reverse)
+        inputs.state.put_tracked(frame, each, record, recent)
+    tracked = dict(zip(rows.values(), masks, strict=True))
+    return FrameMasks(frame, ids, combine_masks(inputs, frame, ids, tracked))

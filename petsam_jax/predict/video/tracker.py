@@ -1,9 +1,9 @@
 """The compiled half of tracking: three small programs that know nothing of clips.
 
 In: a frame's features, a bank with a row for each object, prompts. Out: for each row logits, a
-score, and what to remember of the frame. `step` serves tracked and prompted frames alike: neither
-the frame, the direction, a prompt nor an object more within the same power of two compiles anything
-anew. What is computed is what training asked of the model (`objective.py`).
+score, and the memory of the frame. `step` serves tracked and prompted frames alike. No frame,
+direction or prompt triggers recompilation, nor does an object within the same power of two. The
+computation is that of training (`models/prompting.py`, `SAM2.track_step`).
 """
 
 import zlib
@@ -31,11 +31,11 @@ from petsam_jax.predict.image_predictor import DECODER, LOGIT_LIMIT, rounded_mod
 MEMORY = ("memory_encoder", "no_obj_embed_spatial")
 ATTENTION = ("memory_attention", "obj_ptr_tpos_proj", "maskmem_tpos_enc")
 STEP = (*DECODER, *MEMORY, *ATTENTION)
-GIVEN = (*DECODER, *MEMORY, "mask_downsample")
+USE_MASK = (*DECODER, *MEMORY, "mask_downsample")
 
 
-class Where(NamedTuple):
-    """Place in the clip: frame, number of frames, direction."""
+class Position(NamedTuple):
+    """A frame in its clip, and the direction of tracking."""
 
     frame: np.int32
     num_frames: np.int32
@@ -43,7 +43,7 @@ class Where(NamedTuple):
 
 
 class FrameOutput(NamedTuple):
-    """What a frame shows of each object, and what is remembered of it."""
+    """Each object's mask on a frame, and its memory."""
 
     logits: Float32[Array, "b h w"]  # at stride 4
     iou_pred: Float32[Array, " b"]
@@ -53,27 +53,27 @@ class FrameOutput(NamedTuple):
 
 
 class Tracker:
-    """A model's steps. Any number of threads may use it."""
+    """The steps of a model. Any number of threads may use it."""
 
     def __init__(self, config: ConfigDict, model: SAM2, binarise: bool):
         """`binarise` makes memories of prompted frames from masks of 0 and 1, not of logits."""
         self.side, self._binarise = config.data.size, binarise
         self._prompting = Prompting.of(config)
-        # Whether tracked frames are shown the mask of the one before.
+        # Whether the mask of each frame is a prompt on the next.
         self.carried = self._prompting.carried
         self._definition, state = nnx.split(rounded_model(model))
         arrays = nnx.to_pure_dict(state)
         self._outline = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
         self._parts = {
             name: {part: arrays[part] for part in parts}
-            for name, parts in (("step", STEP), ("given", GIVEN), ("recall", MEMORY))
+            for name, parts in (("step", STEP), ("use_mask", USE_MASK), ("remember_mask", MEMORY))
         }
-        self._step, self._given = jax.jit(self._run_step), jax.jit(self._run_given)
-        self._recall = jax.jit(self._run_recall)
-        self._nothing: dict[int, Prompts] = {}
-        # Tells weights from others, whose memories mean something else; not how they are rounded.
+        self._step, self._use_mask = jax.jit(self._run_step), jax.jit(self._run_use_mask)
+        self._remember_mask = jax.jit(self._run_remember_mask)
+        self._no_prompts: dict[int, Prompts] = {}
+        # Identifies the weights, whose memories others cannot read, but not how they are rounded.
         self.fingerprint = _fingerprint(nnx.to_pure_dict(nnx.state(model)))
-        # Of a memory's map and of a pointer; how many memories and pointers a frame reads.
+        # Shapes of a memory and of a pointer, and how many of each a frame reads.
         cells = self.side // EMBED_STRIDE
         self.map_shape = cells, cells, model.memory_encoder.out_dim
         self.pointer_width = model.no_obj_ptr.shape[0]
@@ -84,7 +84,7 @@ class Tracker:
         self,
         features: ImageFeatures,
         bank: MemoryBank,
-        where: Where,
+        position: Position,
         prompts: Prompts,
         *,
         initial: Bool[np.ndarray, " b"],
@@ -92,33 +92,35 @@ class Tracker:
     ) -> FrameOutput:
         """Decode one frame for all rows; those that are `initial` read no memory."""
         rows = initial, prompted
-        return self._step(self._parts["step"], features, bank, where, prompts, *rows)
+        return self._step(self._parts["step"], features, bank, position, prompts, *rows)
 
-    def given(self, features: ImageFeatures, mask: Float32[np.ndarray, "1 h w 1"]) -> FrameOutput:
-        """A mask of 0 and 1 at the size of the model's input, which is its own answer."""
-        return self._given(self._parts["given"], features, mask)
+    def use_mask(
+        self, features: ImageFeatures, mask: Float32[np.ndarray, "1 h w 1"]
+    ) -> FrameOutput:
+        """The output for a known mask, of 0 and 1 at the size of the model's input."""
+        return self._use_mask(self._parts["use_mask"], features, mask)
 
-    def recall(
+    def remember_mask(
         self,
         features: ImageFeatures,
         logits: Float32[np.ndarray, "1 h w"],
         object_logit: Float32[np.ndarray, " 1"],
     ) -> Float32[Array, "1 h16 w16 e"]:
-        """The memory of a frame of which the mask alone is left."""
-        return self._recall(self._parts["recall"], features, logits, object_logit)
+        """The memory of a frame, from a mask alone."""
+        return self._remember_mask(self._parts["remember_mask"], features, logits, object_logit)
 
-    def nothing(self, rows: int) -> Prompts:
-        """No prompts, in as many slots as `model_prompts` has."""
-        if rows not in self._nothing:
+    def no_prompts(self, rows: int) -> Prompts:
+        """Empty prompts, in as many slots as `model_prompts` makes."""
+        if rows not in self._no_prompts:
             empty = empty_prompts(rows, self.side, self.side, CLICK_SLOTS)
-            self._nothing[rows] = jax.tree.map(np.asarray, empty)
-        return self._nothing[rows]
+            self._no_prompts[rows] = jax.tree.map(np.asarray, empty)
+        return self._no_prompts[rows]
 
     def _model(self, parameters: dict) -> SAM2:
         return nnx.merge(self._definition, self._outline | parameters)
 
     def _run_step(
-        self, parameters, features, bank, where, prompts, initial, prompted
+        self, parameters, features, bank, position, prompts, initial, prompted
     ) -> FrameOutput:
         model = self._model(parameters)
         limited = jnp.clip(prompts.mask_input, -LOGIT_LIMIT, LOGIT_LIMIT)
@@ -138,16 +140,16 @@ class Tracker:
         output, memory = model.track_step(
             features,
             memory_bank.forget(bank, initial),
-            where.frame,
-            where.num_frames,
+            position.frame,
+            position.num_frames,
             decode,
-            reverse=where.reverse,
+            reverse=position.reverse,
             binarise=prompted if self._binarise else False,
         )
         iou_pred, object_logit = output.iou_pred[:, 0], output.object_logit[:, 0]
         return FrameOutput(output.mask_logits[:, 0], iou_pred, object_logit, output.obj_ptr, memory)
 
-    def _run_given(self, parameters, features, mask) -> FrameOutput:
+    def _run_use_mask(self, parameters, features, mask) -> FrameOutput:
         model = self._model(parameters)
         small = shrink_mask(mask_to_logits(mask))
         present = (mask > 0).any(axis=(1, 2)).astype(jnp.float32)
@@ -167,7 +169,9 @@ class Tracker:
         sure = jnp.ones_like(object_logit)
         return FrameOutput(small[..., 0], sure, object_logit, output.obj_ptr, memory)
 
-    def _run_recall(self, parameters, features, logits, object_logit) -> Float32[Array, "1 h w e"]:
+    def _run_remember_mask(
+        self, parameters, features, logits, object_logit
+    ) -> Float32[Array, "1 h w e"]:
         model = self._model(parameters)
         return model.encode_memory(features.image_embed, logits[:, None], object_logit[:, None])
 

@@ -1,8 +1,8 @@
-"""What is known of each object of a clip: what was said of it where, and where it was found.
+"""Records of the objects of a clip: their prompts by frame, and where they were tracked.
 
-A prompted frame is kept with all that it takes to remember it and to go on from it, about 100 KB; a
-tracked one with its mask as run lengths and its pointer, about 1 KB. Records are never changed, so
-that an earlier state is a copy of two dictionaries.
+A prompted frame keeps all that it takes to remember it and to go on from it, about 100 KB; a
+tracked one its mask as run lengths and its pointer, about 1 KB. Records are never changed, so an
+earlier state is a copy of two dictionaries.
 """
 
 import dataclasses
@@ -18,22 +18,22 @@ from petsam_jax.predict.video.crops import View
 
 Mask = Bool[np.ndarray, "h w"]
 Logits = Float32[np.ndarray, "h4 w4"]
-Map = Float32[np.ndarray, "h16 w16 e"]
+Memory = Float32[np.ndarray, "h16 w16 e"]
 
 
 class PromptedFrame(NamedTuple):
-    """A frame with prompts, and their answer."""
+    """A prompt on a frame, and its result."""
 
     prompt: Prompt
-    initial: bool  # no memory was read, since the frame had not been tracked
+    initial: bool  # predicted without memory, since the frame had not been tracked
     reverse: bool  # the direction of tracking in which memory was read
     counts: str  # run lengths of the mask
     logits: Logits
     object_logit: float
     obj_ptr: Float32[np.ndarray, " c"]
-    memory: Map
-    view: View  # what the answer was shown, and its logits are of
-    memory_view: View
+    memory: Memory
+    view: View  # the part of the frame that the logits are of
+    memory_view: View  # the part that the memory is of
 
 
 class TrackedFrame(NamedTuple):
@@ -47,55 +47,52 @@ class TrackedFrame(NamedTuple):
 
 @dataclasses.dataclass
 class TrackedObject:
-    """Frames by number. A frame with prompts may have been tracked before, and keeps that."""
+    """Frames by number. One with a prompt may have been tracked before, and keeps that."""
 
     prompted: dict[int, PromptedFrame] = dataclasses.field(default_factory=dict)
     tracked: dict[int, TrackedFrame] = dataclasses.field(default_factory=dict)
 
     def copy(self) -> "TrackedObject":
-        """The prompts as they are now; what is tracked from now on is in both."""
+        """With the prompts as they are now; further tracked frames are in both."""
         return TrackedObject(dict(self.prompted), self.tracked)
-
-    def at(self, frame: int) -> PromptedFrame | TrackedFrame | None:
-        """What counts on a frame."""
-        return self.prompted.get(frame) or self.tracked.get(frame)
 
 
 class RecentFrame(NamedTuple):
-    """What of a tracked frame is too large to be kept for long."""
+    """The parts of a tracked frame that are too large to be kept for long."""
 
     logits: Logits
-    memory: Map
+    memory: Memory
     view: View
 
 
-# A frame, an object, and what is kept of it there.
-Kept = tuple[int, int, RecentFrame]
+# A frame, an object, and what recent frames keep of it there.
+RecentEntry = tuple[int, int, RecentFrame]
 
 
 class RecentFrames:
-    """The fresh parts of the frames nearest to the one that was tracked last, by object."""
+    """What is kept of the frames near the last tracked one, by object."""
 
-    def __init__(self, reach: int, kept: Iterable[Kept] = ()):
+    def __init__(self, reach: int, entries: Iterable[RecentEntry] = ()):
         self._reach = reach
         self._frames: dict[int, dict[int, RecentFrame]] = {}
-        for frame, object_id, fresh in kept:
-            self._frames.setdefault(frame, {})[object_id] = fresh
+        for frame, object_id, recent in entries:
+            self._frames.setdefault(frame, {})[object_id] = recent
 
-    def put(self, frame: int, object_id: int, fresh: RecentFrame) -> None:
+    def put(self, frame: int, object_id: int, recent: RecentFrame) -> None:
+        """Add a frame and drop those that are more than `reach` away."""
         for far in [each for each in self._frames if abs(each - frame) > self._reach]:
             del self._frames[far]
-        self._frames.setdefault(frame, {})[object_id] = fresh
+        self._frames.setdefault(frame, {})[object_id] = recent
 
     def get(self, frame: int, object_id: int) -> RecentFrame | None:
         return self._frames.get(frame, {}).get(object_id)
 
-    def kept(self) -> list[Kept]:
-        """All that is in it, for another one to start from."""
+    def entries(self) -> list[RecentEntry]:
+        """All that is kept, as the constructor takes it."""
         return [
-            (frame, each, fresh)
+            (frame, each, recent)
             for frame, objects in self._frames.items()
-            for each, fresh in objects.items()
+            for each, recent in objects.items()
         ]
 
     def drop(self, object_id: int) -> None:
@@ -104,8 +101,10 @@ class RecentFrames:
 
 
 def pack(mask: Mask) -> str:
+    """The run lengths of a mask."""
     return encode_rle(mask)["counts"]
 
 
 def unpack(counts: str, size: tuple[int, int]) -> Mask:
+    """The mask, of this height and width."""
     return decode_rle({"size": size, "counts": counts})
