@@ -1,8 +1,8 @@
-"""Train a model from scratch, or go on with a run that was stopped.
+"""Train a model from scratch, or resume a run that was stopped.
 
     python train.py --config=configs/tiny.py
 
-It is the command `petsam train`; see `petsam_jax/cli/train.py`.
+The same as the command `petsam train`; see `petsam_jax/cli/train.py`.
 """
 
 import sys

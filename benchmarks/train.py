@@ -1,7 +1,7 @@
-"""What a whole training step costs, and whether it waits for data.
+"""Time and memory of a whole training step, and whether it waits for data.
 
     python -m benchmarks.train --size pets256 --dtype bfloat16
-    python -m benchmarks.train --config my_configs/cats.py --data PICTURES
+    python -m benchmarks.train --config my_configs/cats.py --data IMAGES
 
 A step is the forward pass with all correction rounds, the backward pass, AdamW and the average of
 the weights. It prints milliseconds per image (median, minimum, maximum), compile time and memory:
@@ -40,7 +40,7 @@ LEAST_ROUNDS = 3
 
 
 def build(config, replicated):
-    """The first state of a run, on all devices, and its step for batches of pictures."""
+    """The initial state of a run, on all devices, and its training step."""
     plan, state, template = initial_state(config, EXAMPLES)
     step = TrainStep(
         template,
@@ -68,8 +68,8 @@ def measure(config, data: str | None, seconds: float) -> None:
     constant = constant_batch(size, batch_size)
     # Before the compiling, which a wrong name should not have to wait for.
     source = load_source(data, "train") if data else None
-    replicated, spread = make_shardings()
-    constant = jax.device_put(constant, spread)
+    replicated, sharded = make_shardings()
+    constant = jax.device_put(constant, sharded)
     state, step = build(config, replicated)
     runtime.clear_jit_caches()
     runtime.release_memory()
@@ -87,7 +87,7 @@ def measure(config, data: str | None, seconds: float) -> None:
             num_threads=config.data.num_threads,
             prefetch=READ_AHEAD,
         )
-        batches["real data"] = (jax.device_put(batch[:2], spread) for batch in iterator)
+        batches["real data"] = (jax.device_put(batch[:2], sharded) for batch in iterator)
 
     def run(batch):
         nonlocal state
@@ -131,13 +131,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     which.add_argument("--config", help="a config file in place of a size")
     parser.add_argument("--rounds", type=int, help="corrections (default: the config's)")
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
-    parser.add_argument("--batch", type=int, default=8, help="pictures in a batch")
+    parser.add_argument("--batch", type=int, default=8, help="images in a batch")
     parser.add_argument(
         "--microbatches",
         type=int,
         help="parts of a batch, one after another (default: the config's)",
     )
-    parser.add_argument("--data", help="a source of real pictures, as data.sources names it")
+    parser.add_argument("--data", help="a source of real images, as in data.sources")
     parser.add_argument("--seconds", type=float, default=20.0, help="to measure for")
     parser.add_argument(
         "--devices", type=int, help="split the CPU into so many devices, as train.py does not"

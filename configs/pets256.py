@@ -2,12 +2,12 @@
 
     python train.py --config=configs/pets256.py
 
-With `--config.model.dtype=bfloat16` a picture takes 0.55 s on 2 cores of an AMD EPYC 9004
-(benchmarks/train.py), so that these 40 epochs of 3,680 pictures are about a day there. No run was
-made to its end: what it reaches is not known.
+With `--config.model.dtype=bfloat16` an image takes 0.55 s on 2 cores of an AMD EPYC 9004
+(benchmarks/train.py), so 40 epochs of 3,680 images take about a day there. It has never been
+trained to the end, so the scores it reaches are unknown.
 
-`configs/pets256.py:seed` is that system as it was published, its attention windows included; where
-nothing was published, it is SAM 2's training. Only where fresh weights start is not its own in all
+`configs/pets256.py:seed` is that system as published, including its attention windows; where
+nothing was published it follows SAM 2's training. Only the initialization differs in part
 (docs/architecture.md).
 """
 
@@ -29,15 +29,15 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train = _train()
     config.eval = _eval()
     if variant == "seed":
-        # Made for 1024 pixels; at 256 these pad the maps of the last two stages (49 GFLOP an image
-        # in place of 33.5).
+        # Designed for 1024 pixels; at 256 they pad the maps of the last two stages: 49 GFLOP an
+        # image instead of 33.5.
         config.model.image_encoder.trunk.window_sizes = (8, 4, 14, 7)
         _seed(config)
     return config.lock()
 
 
 def _model() -> ConfigDict:
-    """The keywords of `SAM2`; 80,849,922 parameters and a fixed matrix of 256."""
+    """The keywords of `SAM2`: 80,849,922 parameters and a constant matrix of 256 numbers."""
     trunk = ConfigDict()
     # Channels after the patch embedding, doubled at each of the three later stages.
     trunk.embed_dim = 112
@@ -47,13 +47,13 @@ def _model() -> ConfigDict:
     trunk.stages = (2, 3, 16, 3)
     # Side of the attention windows of each stage, in tokens; these tile 256 pixels without padding.
     trunk.window_sizes = (8, 4, 16, 8)
-    # Blocks, counted from 0, that attend over the whole map.
+    # Blocks, counted from 0, with global attention.
     trunk.global_att_blocks = (12, 16, 20)
-    # Chance that a branch of the last block is skipped in training; it grows linearly to that.
+    # Stochastic depth: the drop rate of the last block, to which it rises linearly from 0.
     trunk.drop_path_rate = 0.1
     # Width of the feed-forward layers, in channels of their block.
     trunk.mlp_ratio = 4.0
-    # Height and width of the learned position embedding, resized to each picture.
+    # Height and width of the learned position embedding, which is resized to the image.
     trunk.pos_embed_size = (14, 14)
 
     model = ConfigDict()
@@ -62,11 +62,11 @@ def _model() -> ConfigDict:
     model.d_model = 256
 
     model.prompt_encoder = ConfigDict()
-    # Channels of a mask prompt before it has d_model of them.
+    # Channels of the last hidden layer that embeds a mask prompt.
     model.prompt_encoder.mask_channels = 16
-    # How much larger than SAM 2's the last weights of a mask prompt start. Its map is added to the
-    # image embedding, over which it would vary ten times less: a fresh model then takes thousands
-    # of pictures to hear it (IoU from a box after 1,400 pets 0.31, with the gain 0.55).
+    # Factor by which the last weights of a mask prompt start larger than SAM 2's. Its map is added
+    # to the image embedding, and would otherwise vary ten times less: a new model then takes
+    # thousands of images to react to it (IoU from a box after 1,400 pets 0.31, with the gain 0.55).
     model.prompt_encoder.mask_gain = 10.0
 
     model.mask_decoder = ConfigDict()
@@ -88,16 +88,16 @@ def _model() -> ConfigDict:
     model.memory_attention.num_layers = 4
     # Width of their feed-forward layers.
     model.memory_attention.mlp_dim = 2048
-    # Share of their activations dropped in training.
+    # Dropout rate of their activations.
     model.memory_attention.dropout = 0.1
 
-    # Memories of frames that a frame looks at: clicked frames and the most recent ones.
+    # Memories that a frame attends to: of prompted frames and of the most recent ones.
     model.num_memories = 7
-    # Object pointers that a frame looks at.
+    # Object pointers that a frame attends to.
     model.max_obj_ptrs = 16
-    # Clicked frames among those memories.
+    # Prompted frames among those memories.
     model.max_cond_frames = 4
-    # What inputs of matrix products are rounded to: "float32" or "bfloat16".
+    # Type to which inputs of matrix products are rounded: "float32" or "bfloat16".
     model.dtype = "float32"
     return model
 
@@ -109,10 +109,10 @@ def _seed(config: ConfigDict) -> None:
     for group in config.optim.groups.values():
         group.update(lr=5e-6, weight_decay=0.1, warmup="0 steps")
     config.optim.update(schedule="constant", clip_norm=0.1, b2=0.999)
-    # There learned vectors and the norms of convolutions decay, too.
+    # Learned vectors and the norms of convolutions decay too.
     config.optim.no_decay = REFERENCE_NO_DECAY
     config.model.prompt_encoder.mask_gain = 1.0
-    # Whole pictures, varied as in SAM 2's training.
+    # Whole images, augmented as in SAM 2's training.
     augment = config.data.augment
     augment.update(crop=0.0, zoom_out=0.0, aspect=0.0, rotation=25.0, blur_prob=0.0)
     augment.update(brightness=0.1, contrast=0.05, saturation=0.05, hue=0.0, grayscale_prob=0.05)
@@ -126,35 +126,35 @@ def _seed(config: ConfigDict) -> None:
 
 def _data() -> ConfigDict:
     data = ConfigDict()
-    # Where pictures come from, as `petsam_jax.data.load` reads it; several are mixed.
+    # Sources of images, as `petsam_jax.data.load` reads them; several are mixed.
     data.sources = ("tfds",)
-    # Share of the pictures from each source.
+    # Share of the images from each source.
     data.weights = (1.0,)
-    # Side of the square that pictures are stretched to, in pixels.
+    # Side in pixels of the square that images are resized to.
     data.size = 256
     # Threads that read and augment.
     data.num_threads = 2
-    # What is varied in each picture, as `data.augment.Augmentation` has it. Part of the area that a
-    # view may leave out, and may add around the picture.
+    # Augmentation of images, documented in `data.augment.Augmentation`. Share of the area that a
+    # crop may leave out, and that it may add around the image.
     data.augment = ConfigDict(dict(crop=0.6, zoom_out=0.1))
-    # Change of width to height, and the part of the pet that a view must keep.
+    # Change of the aspect ratio, and the share of the pet that a crop must keep.
     data.augment.update(aspect=0.3, min_pet=0.5)
-    # Chance of a mirror image, and degrees of rotation either way.
+    # Probability of a horizontal flip, and the largest rotation in degrees.
     data.augment.update(flip_prob=0.5, rotation=10.0)
-    # Strengths of colour changes, and the chance of none.
+    # Strengths of colour changes, and the probability of a grayscale image.
     data.augment.update(
         brightness=0.25, contrast=0.25, saturation=0.3, hue=0.04, grayscale_prob=0.1
     )
-    # Chance of a blur, and its largest standard deviation in pixels.
+    # Probability of a blur, and its largest standard deviation in pixels.
     data.augment.update(blur_prob=0.2, blur_sigma=1.2)
-    # How often the pet stands in another picture, and how often other pets stand beside it: then
-    # the prompt decides, and the model learns to listen.
+    # Probabilities that the pet is pasted into another image, and that other pets are pasted beside
+    # it: then only the prompt tells which is meant, and the model learns to follow it.
     data.augment.update(paste_prob=0.25, others_prob=0.25, max_others=2)
-    # How often the pet is small on ground that has no pet of its own, in a clip too.
+    # Probability that the pet is small, in scenery without another pet; in clips too.
     data.augment.scene_prob = 0.2
-    # What happens in a clip that is made from a picture, as `data.motion.Motion` has it. Eight
-    # frames are the fewest from which memories of every age are read. Mostly the pet moves before
-    # another picture, which has a pet of its own: then memory alone tells which one is meant.
+    # Motion in a clip made from an image, documented in `data.motion.Motion`. Eight frames are the
+    # fewest in which memories of every age are read. Mostly the pet moves in front of another image
+    # with a pet of its own: then only memory tells which is meant.
     data.motion = ConfigDict(dict(frames=8, shift=0.25, rotation=15.0, zoom=0.25, camera=0.4))
     data.motion.update(bend=0.06, turn=0.6, light=0.2, cutout_prob=0.8, other_ground_prob=0.7)
     data.motion.update(occlude_prob=0.25, exit_prob=0.1)
@@ -163,69 +163,69 @@ def _data() -> ConfigDict:
 
 def _prompts() -> ConfigDict:
     prompts = ConfigDict()
-    # Correction clicks after the first prompt of a picture, and of a prompted frame of a clip.
+    # Correction clicks after the first prompt of an image, and of a prompted frame of a clip.
     prompts.rounds = 7
     prompts.clip_rounds = 1
-    # How often the last frame of a clip is prompted besides the first.
+    # Probability that the last frame of a clip is prompted as well as the first.
     prompts.second_prompt_prob = 0.5
-    # How often such a frame is given as its mask, which is remembered in place of the answer: what
-    # is remembered is then worth listening to from the first step.
+    # Probability that a prompted frame gets its true mask, which is remembered in place of the
+    # prediction: then memories are accurate from the first step.
     prompts.clip_mask_prob = 0.5
-    # Most frames that are taken to lie between a clip's first and second: object pointers of
-    # prompted frames are read however old they are.
+    # Largest number of frames assumed between a clip's first and second: object pointers of
+    # prompted frames are read at any age.
     prompts.longest_gap = 500
-    # Whether a tracked frame is shown the mask of the one before, beside its memories; predictors
-    # obey it. SAM 2 has memories alone, which take long to learn.
+    # Whether a tracked frame gets the mask of the one before as a prompt, beside its memories, in
+    # predictors too. SAM 2 has memories only, which take long to learn.
     prompts.carried = True
-    # What the first prompt is; the rest of the odds is no prompt at all, so that the model finds
-    # the pet by itself. A click is in the middle with centre_prob; a box is off by up to box_jitter
-    # of its side and box_jitter_px pixels.
+    # Probabilities of first prompts; without one the model must find the pet. A click is in the
+    # middle with centre_prob; a box is off by up to box_jitter of its side and box_jitter_px
+    # pixels.
     prompts.first = ConfigDict(dict(click_prob=0.3, box_prob=0.45, mask_prob=0.05, none_prob=0.2))
     prompts.first.update(centre_prob=0.5, box_jitter=0.1, box_jitter_px=20.0)
-    # Corrections: in the middle of the larger error with centre_prob, anywhere in the pet, however
-    # good the answer was, with truth_prob. With silent_prob there is no click, and the answer is
-    # fed back alone.
+    # Correction clicks: in the middle of the larger error with centre_prob, anywhere in the pet,
+    # whatever the errors, with truth_prob. With silent_prob there is none, and the mask alone is
+    # fed back.
     prompts.correction = ConfigDict(dict(centre_prob=0.5, truth_prob=0.1, silent_prob=0.15))
-    # How often predictors do that before they answer a box or no prompt at all.
+    # How often predictors feed the mask back before they return it, for a box or no prompt.
     prompts.refinements = 2
-    # Whether prompts are also painted into the mask input; predictors obey it.
+    # Whether prompts are also painted into the mask input, in predictors too.
     prompts.painted = True
-    # Logits inside and outside a box, and in a disc around a click, whose radius is a share of the
-    # side.
+    # Logits inside and outside a box, and in a disc around a click; its radius as a share of the
+    # image's side.
     prompts.paint = ConfigDict(dict(inside=3.0, outside=-8.0, click=10.0, radius=0.045))
-    # Whether masks are cut off where the model believes the object absent. SAM 2 does; a model that
-    # starts from random weights then learns nothing of a mask that its score happens to deny.
+    # Whether masks are emptied if the model predicts that the object is absent. SAM 2 does; a model
+    # with random weights then learns nothing from a mask that its score happens to reject.
     prompts.gated = False
     return prompts
 
 
 def _loss() -> ConfigDict:
     loss = ConfigDict()
-    # Focal loss drives a fresh model to empty masks first; "balanced" cross-entropy makes it call
-    # pet whatever is likelier than a pet is large, so that a box is filled for a long time.
+    # Focal loss drives a new model to empty masks at first; "balanced" cross-entropy makes it mark
+    # all that is likelier pet than pets are large, so that boxes stay filled for a long time.
     loss.mask_kind = "cross_entropy"
-    # Weights of the parts; SAM 2 has 20 for focal loss, whose values are much smaller.
+    # Weights of the parts; SAM 2 has 20 for focal loss, which is much smaller.
     loss.mask_weight = 2.0
     loss.dice_weight = 1.0
     loss.iou_weight = 1.0
     loss.object_weight = 1.0
-    # Of focal loss: weight of pet pixels, and how much easy pixels are discounted.
+    # Focal loss: the weight of pet pixels, and the discount of easy pixels.
     loss.alpha = 0.25
     loss.gamma = 2.0
-    # Error of the predicted IoU: "l1" or "mse", of "all" masks or the "best".
+    # Error of the predicted IoU, "l1" or "mse", over "all" masks or the "best".
     loss.iou_kind = "l1"
     loss.iou_heads = "all"
     return loss
 
 
 def _group(pattern: str, lr: float) -> ConfigDict:
-    """A part of the model: names, learning rate, weight decay, warm-up, decay by depth."""
+    """A part of the model: its names, learning rate, weight decay and warm-up."""
     return ConfigDict(dict(pattern=pattern, lr=lr, weight_decay=0.05, warmup="500 steps"))
 
 
 def _optim() -> ConfigDict:
     optim = ConfigDict()
-    # Parts of the model by name: the most specific pattern counts. A learning rate of 0 freezes.
+    # Parts of the model by name; the most specific pattern applies. A learning rate of 0 freezes.
     optim.groups = ConfigDict()
     optim.groups.image_encoder = _group("image_encoder.*", 6e-4)
     # Factor of the learning rate from each block of the trunk to the one before it.
@@ -233,14 +233,14 @@ def _optim() -> ConfigDict:
     optim.groups.prompt_encoder = _group("prompt_encoder.*", 6e-4)
     optim.groups.mask_decoder = _group("mask_decoder.*", 6e-4)
     optim.groups.memory = _group("*", 6e-4)
-    # Parameters that do not decay, by patterns: biases, norms, layer scales and learned vectors.
+    # Parameters without weight decay: biases, norms, layer scales and learned vectors.
     optim.no_decay = NO_DECAY
     # "cosine" down to end_factor of the peak, or "constant".
     optim.schedule = "cosine"
     optim.end_factor = 0.01
-    # Largest norm of a gradient, over all parameters together; 0 for any.
+    # Largest norm of the gradient over all parameters; 0 for no clipping.
     optim.clip_norm = 1.0
-    # Averages of AdamW.
+    # Decay rates of AdamW's averages.
     optim.b1 = 0.9
     optim.b2 = 0.98
     return optim
@@ -248,49 +248,49 @@ def _optim() -> ConfigDict:
 
 def _train() -> ConfigDict:
     train = ConfigDict()
-    # Pictures in a batch, over all devices and hosts.
+    # Images in a batch, over all devices and hosts.
     train.batch_size = 8
-    # Parts that a batch is worked through in, one after another, for less memory: their mean
-    # gradient makes the step. Fewer where a device's share of the batch cannot be divided so. Two
-    # need a gigabyte less and no more time on a CPU; a GPU with room for all takes one.
+    # Parts of a batch that are computed one after another to save memory; the step takes their mean
+    # gradient. There are fewer if this does not divide a device's share of the batch. Two save a
+    # gigabyte and cost no time on a CPU; with enough memory, use one on a GPU.
     train.microbatches = 2
     # Clips in a batch, and the share of batches that are clips.
     train.clip_batch_size = 2
     train.clip_share = 0.25
     # Length of the run: "40 epochs" or "20000 steps".
     train.duration = "40 epochs"
-    # A checkpoint to take the first weights from, for example those that ship, to train on with
-    # pictures of your own; "" for random ones.
+    # A checkpoint to start from, for example the shipped one, to fine-tune it on your own images;
+    # "" for random weights.
     train.start_from = ""
-    # Start of all random numbers of the run.
+    # Seed of all random numbers of the run.
     train.seed = 0
-    # The averaged weights, which are validated and shipped, keep this much at each step.
+    # Decay of the average of the weights, which is what is validated and exported.
     train.ema_decay = 0.999
-    # Steps of each kind, pictures and clips, between looks at the gradient of each loss part alone,
-    # which the log then has as grad_norm_mask and so on; 0 for none. A look takes as long as four
-    # steps: so often it is 0.4 % of a run.
+    # Steps of each kind, on images or clips, between logs of the gradient norm of each loss part
+    # (grad_norm_mask and so on); 0 for none. Each takes as long as four steps, at this interval
+    # 0.4 % of a run.
     train.grad_parts_every = 1000
     # Steps between lines of the log, and between checkpoints.
     train.log_every = 20
     train.checkpoint_every = 500
-    # Checkpoints kept besides the best.
+    # Newest checkpoints to keep, besides the best.
     train.keep = 2
     return train
 
 
 def _eval() -> ConfigDict:
     eval_ = ConfigDict()
-    # Steps between validations, and at most so many pictures of the held-out part in each.
+    # Steps between validations, and the most held-out images in each.
     eval_.every = 1000
     eval_.examples = 200
     eval_.batch_size = 8
-    # Where the run trains on clips: how many, made of such pictures, are followed from the mask in
-    # their first frame.
+    # Clips, made of held-out images, that are tracked from the mask of their first frame, if the
+    # run trains on clips.
     eval_.clips = 16
-    # Clicks after which the IoU is reported.
+    # Numbers of clicks after which the IoU is reported.
     eval_.clicks = (1, 2, 3, 5)
     # Sides of the simulated box are off by up to this share of the box.
     eval_.box_jitter = 0.05
-    # The metric that tells which checkpoint is the best; iou_clip where clips matter most.
+    # The score that selects the best checkpoint; iou_clip if clips matter most.
     eval_.best = "iou_mean"
     return eval_

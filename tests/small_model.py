@@ -1,4 +1,4 @@
-"""A model that compiles in a moment, of random numbers that tell prompts apart."""
+"""A model that compiles quickly, with random weights that make prompts matter."""
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -10,7 +10,7 @@ SIZE = 64
 
 
 def small_config() -> ConfigDict:
-    """configs/tiny.py with narrower parts, for pictures of SIZE pixels."""
+    """configs/tiny.py with narrower parts, for images of SIZE pixels."""
     config = load_config("configs/tiny.py").copy_and_resolve_references()
     with config.unlocked():
         config.data.size = SIZE
@@ -23,7 +23,7 @@ def small_config() -> ConfigDict:
 
 
 def random_arrays(config: ConfigDict) -> dict[str, np.ndarray]:
-    """Large enough that every prompt has its own answer."""
+    """Large enough that every prompt has a different result."""
     rng = np.random.default_rng(3)
     return {
         name: rng.normal(0, 0.15, shape).astype(np.float32) + name.endswith(".scale")

@@ -23,7 +23,7 @@ def write_log(workdir, step, **scores):
     workdir.mkdir(parents=True)
     lines = [{"step": 20, "images_per_second": 18.0}]
     lines.append({"step": step} | {f"valid/{name}": value for name, value in scores.items()})
-    # A run that is killed may leave half a line.
+    # A killed run may leave a partial line.
     text = "\n".join(map(json.dumps, lines)) + '\n{"step": 60'
     (workdir / "metrics.jsonl").write_text(text)
 
@@ -48,7 +48,7 @@ def test_the_document_has_the_command_of_every_row():
         assert f"| {name}: {row.words} | {cell} |" in text
 
 
-def test_rows_that_are_whole_are_not_run_again(tmp_path, monkeypatch, capsys):
+def test_finished_rows_are_not_run_again(tmp_path, monkeypatch, capsys):
     out, ran = tmp_path / "out", []
     write_log(out / "base", 600, **SCORES)
     # Stopped before its end.
@@ -65,20 +65,20 @@ def test_rows_that_are_whole_are_not_run_again(tmp_path, monkeypatch, capsys):
     flags = ["base", "one-pet", "--data", "pets", "--out", str(out)]
     assert ablation.main(flags) == 0
     assert ran == [("one-pet", "pets", 600, None)]
-    said = capsys.readouterr().out
-    assert "| base | the recipe | 0.400 | 0.600 | 0.500 | 0.600 | 0.700 | 18.0 |" in said
-    assert "| 0.400 (+0.000) | 0.550 (-0.050) | 0.500 (+0.000)" in said
+    printed = capsys.readouterr().out
+    assert "| base | the recipe | 0.400 | 0.600 | 0.500 | 0.600 | 0.700 | 18.0 |" in printed
+    assert "| 0.400 (+0.000) | 0.550 (-0.050) | 0.500 (+0.000)" in printed
     assert ablation.main([*flags, "--table"]) == 0 and len(ran) == 1
 
 
-@pytest.mark.parametrize(("code", "want"), [(3, 3), (0, 130)])
-def test_a_row_that_was_stopped_ends_the_others(code, want, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("code", "expected"), [(3, 3), (0, 130)])
+def test_a_row_that_was_stopped_ends_the_others(code, expected, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ablation, "run", lambda *args: code)
-    assert ablation.main(["base", "clips", "--out", str(tmp_path)]) == want
+    assert ablation.main(["base", "clips", "--out", str(tmp_path)]) == expected
     assert "base" in capsys.readouterr().err
 
 
-def test_an_unknown_row_is_told(capsys):
+def test_an_unknown_row_is_reported(capsys):
     with pytest.raises(SystemExit) as stopped:
         ablation.main(["basis"])
     assert stopped.value.code == 2

@@ -50,19 +50,19 @@ def saved(tmp_path, config, params):
     return tmp_path / "saved"
 
 
-def assert_same(got, want):
-    assert got.keys() == want.keys()
-    for name in want:
-        np.testing.assert_array_equal(got[name], want[name])
+def assert_same(got, expected):
+    assert got.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(got[name], expected[name])
 
 
-def test_what_was_saved_comes_back(saved, config, params):
+def test_saved_weights_are_loaded(saved, config, params):
     found, arrays = load_weights(saved)
     assert differences(config, found) == []
     assert_same(arrays, params)
 
 
-def test_a_model_comes_back_with_no_other_argument(saved, config, params):
+def test_a_model_is_loaded_from_its_path_alone(saved, config, params):
     found, model = load_model(saved)
     assert_same(weights(model), params)
     assert model.obj_ptr_proj.layers[0].kernel.shape == (found.model.d_model,) * 2
@@ -76,7 +76,7 @@ def test_a_model_comes_back_with_no_other_argument(saved, config, params):
     assert jnp.abs(patches[0]).max() > 0
 
 
-def test_a_directory_with_something_in_it_is_not_written_to(saved, config, params):
+def test_a_directory_that_is_not_empty_is_not_written_to(saved, config, params):
     with pytest.raises(FileExistsError, match="saved exists; choose another name"):
         save_weights(saved, params, config)
 
@@ -108,15 +108,15 @@ def test_averaged_weights_of_the_latest_step_are_opened(tmp_path, config, params
             more = {"optimizer": ocp.args.StandardSave({"count": jnp.zeros(3)})}
             manager.save(step, args=ocp.args.Composite(**items, **more))
     _, arrays = load_weights(tmp_path)
-    want = params | {name: array + 20 for name, array in averaged.items()}
-    assert_same(arrays, want)
+    expected = params | {name: array + 20 for name, array in averaged.items()}
+    assert_same(arrays, expected)
     _, arrays = load_weights(tmp_path, step=10)
     np.testing.assert_array_equal(arrays["no_obj_ptr"], averaged["no_obj_ptr"] + 10)
     with pytest.raises(CheckpointError, match=r"no step 15; there are \[10, 20\]"):
         load_weights(tmp_path, step=15)
 
 
-def test_a_step_that_was_not_finished_is_not_seen(saved):
+def test_an_unfinished_step_is_ignored(saved):
     half = saved / "7.orbax-checkpoint-tmp"
     half.mkdir()
     (half / "meta").mkdir()
@@ -126,7 +126,7 @@ def test_a_step_that_was_not_finished_is_not_seen(saved):
 # What is no checkpoint
 
 
-def test_a_missing_or_empty_directory_says_so(tmp_path):
+def test_a_missing_or_empty_directory_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: no such checkpoint directory"):
         load_weights(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="there is no finished step"):
@@ -144,7 +144,7 @@ def meta_file(saved):
     return saved / "0" / "meta" / "metadata"
 
 
-def test_a_checkpoint_that_is_not_its_config_lists_the_names(saved):
+def test_arrays_that_do_not_fit_the_config_are_listed(saved):
     meta = json.loads(meta_file(saved).read_text())
     config = json.loads(meta["config"])
     config["model"]["d_model"] = 128
@@ -165,7 +165,7 @@ def largest_file(saved):
     return max((saved / "0" / "params").rglob("*"), key=lambda path: path.stat().st_size)
 
 
-def test_flipped_bits_are_noticed_and_named(saved):
+def test_flipped_bits_are_detected_and_named(saved):
     file = largest_file(saved)
     data = bytearray(file.read_bytes())
     for place in range(len(data) // 3, len(data) // 3 + 2000, 7):
@@ -186,7 +186,7 @@ for directory in sys.argv[1:]:
 """
 
 
-def test_a_truncated_or_missing_file_is_noticed(tmp_path, config, params):
+def test_a_truncated_or_missing_file_is_detected(tmp_path, config, params):
     """In another process, as Orbax leaves reads that it had begun unfinished, with warnings."""
     kinds = {"empty": 0, "half": 0.5, "missing": None}
     for kind, share in kinds.items():

@@ -40,13 +40,13 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [(ZEN3, "float32"), (ZEN4, "bfloat16"), (M1, "float32"), (M2, "bfloat16"), (None, "float32")],
     ids=["x86 without", "x86 with", "ARM without", "ARM with", "no Linux"],
 )
-def test_bfloat16_where_the_processor_has_instructions_for_it(processor, text, wanted):
+def test_bfloat16_where_the_processor_has_instructions_for_it(processor, text, expected):
     processor(text)
-    assert fastest_dtype("bfloat16") == wanted
+    assert fastest_dtype("bfloat16") == expected
     assert fastest_dtype("float32") == "float32"
 
 
@@ -57,31 +57,31 @@ def test_other_devices_keep_what_was_trained(processor, monkeypatch):
 
 
 @pytest.mark.parametrize("text", [ZEN3, ZEN4], ids=["without", "with"])
-def test_a_checkpoint_opens_in_the_faster_one_or_the_one_asked_for(processor, checkpoint, text):
+def test_a_checkpoint_opens_in_the_fastest_or_the_requested_dtype(processor, checkpoint, text):
     processor(text)
     faster = "float32" if text == ZEN3 else "bfloat16"
-    for asked, wanted in ((None, faster), ("float32", "float32"), ("bfloat16", "bfloat16")):
-        config, model = load_model(checkpoint, dtype=asked)
-        assert config.model.dtype == wanted
-        assert model.image_encoder.conv_s0.dtype == wanted
+    for requested, expected in ((None, faster), ("float32", "float32"), ("bfloat16", "bfloat16")):
+        config, model = load_model(checkpoint, dtype=requested)
+        assert config.model.dtype == expected
+        assert model.image_encoder.conv_s0.dtype == expected
     assert ImagePredictor.from_checkpoint(checkpoint).config.model.dtype == faster
     # Weights to train on from are what they are.
     assert load_weights(checkpoint)[0].model.dtype == "bfloat16"
 
 
-def test_answers_differ_by_rounding_alone(checkpoint, rng):
-    picture = rng.integers(0, 256, (50, 70, 3), np.uint8)
-    said = {}
+def test_results_differ_by_rounding_only(checkpoint, rng):
+    image = rng.integers(0, 256, (50, 70, 3), np.uint8)
+    results = {}
     for dtype in ("float32", "bfloat16"):
         predictor = ImagePredictor.from_checkpoint(checkpoint, dtype=dtype)
-        predictor.set_image(picture)
-        said[dtype] = predictor.predict(points=[(30, 20)], labels=[1], return_logits=True)
-    exact, rounded = (said[dtype].masks for dtype in ("float32", "bfloat16"))
+        predictor.set_image(image)
+        results[dtype] = predictor.predict(points=[(30, 20)], labels=[1], return_logits=True)
+    exact, rounded = (results[dtype].masks for dtype in ("float32", "bfloat16"))
     assert not np.array_equal(exact, rounded)
     assert np.abs(exact - rounded).max() < 0.05 * np.abs(exact).max()
 
 
-def test_a_session_opens_in_the_other_one(checkpoint, tmp_path, rng):
+def test_a_session_opens_in_the_other_dtype(checkpoint, tmp_path, rng):
     frames = rng.integers(0, 256, (3, 64, 64, 3), np.uint8)
     session = VideoPredictor.from_checkpoint(checkpoint, dtype="float32").open(frames)
     mask = session.add_box(0, 1, (10, 10, 50, 50))
@@ -93,7 +93,7 @@ def test_a_session_opens_in_the_other_one(checkpoint, tmp_path, rng):
 
 
 @pytest.mark.parametrize("command", [segment, track])
-def test_commands_hand_the_flag_on(command, tmp_path, monkeypatch):
+def test_commands_pass_the_flag_on(command, tmp_path, monkeypatch):
     class Opened(Exception):
         pass
 

@@ -1,4 +1,4 @@
-"""Configs: found by path, overridden by field, and never by a field or value that is not there."""
+"""Configs are found by path and overridden by field; unknown fields and values are refused."""
 
 import argparse
 import re
@@ -85,7 +85,7 @@ def test_an_override_takes_the_type_of_its_field(file, override, name, value):
         ("model.stages=1.5,2", "expected values like"),
     ],
 )
-def test_a_wrong_override_says_what_is_right(file, override, message):
+def test_an_invalid_override_is_reported_with_advice(file, override, message):
     with pytest.raises(ConfigError, match=message):
         load_config(file, [override])
 
@@ -95,7 +95,7 @@ def test_a_variant_is_passed_on(file):
     assert load_config(file).name == "plain"
 
 
-def test_what_is_no_config_is_an_error(tmp_path, file):
+def test_files_without_a_config_are_refused(tmp_path, file):
     with pytest.raises(
         ConfigError, match=r"made_upp\.py: no such file; did you mean .*made_up\.py"
     ):
@@ -159,7 +159,7 @@ def test_the_command_line_takes_overrides_beside_other_flags(file):
         ("stray", "unknown argument stray"),
     ],
 )
-def test_a_wrong_flag_ends_the_program_in_one_line(file, capsys, flag, message):
+def test_an_unknown_flag_ends_the_program_with_one_line(file, capsys, flag, message):
     parser = argparse.ArgumentParser()
     parser.add_argument("--workdir")
     with pytest.raises(SystemExit) as stop:
@@ -186,11 +186,11 @@ def test_the_configs_of_the_repository_load(name):
 
 
 @pytest.mark.parametrize("name", ["pets256.py", "pets256_small.py", "pets256_small.py:128px"])
-def test_by_default_a_run_looks_at_the_gradients_of_loss_parts_for_less_than_a_hundredth(name):
+def test_gradient_norms_of_loss_parts_take_less_than_a_hundredth_of_a_run(name):
     train = load_config(CONFIGS / name).train
-    pictures = to_steps(train.duration, 3_680 / train.batch_size) * (1 - train.clip_share)
-    # A look takes as long as four steps.
-    assert 5 <= pictures // train.grad_parts_every < pictures / 400
+    image_steps = to_steps(train.duration, 3_680 / train.batch_size) * (1 - train.clip_share)
+    # Each takes as long as four steps.
+    assert 5 <= image_steps // train.grad_parts_every < image_steps / 400
 
 
 def test_every_field_has_a_comment_above_it():
@@ -233,7 +233,7 @@ def test_the_seed_is_the_published_recipe():
 
 
 @pytest.mark.parametrize("variant", ["memory", "memory-128px"])
-def test_what_pictures_taught_is_trained_on_slowly_with_the_memory(variant):
+def test_with_memory_all_other_parts_are_trained_slowly(variant):
     config = load_config(f"configs/pets256_small.py:{variant}")
     names = list(model_shapes(config))
     optim = config.optim
@@ -248,7 +248,7 @@ def test_what_pictures_taught_is_trained_on_slowly_with_the_memory(variant):
     assert config.train.clip_share > 0.5 and config.eval.best == "iou_clip"
 
 
-def test_variants_join_and_others_are_named():
+def test_variants_combine_and_unknown_ones_are_refused():
     small, both = (load_config(f"configs/pets256_small.py:{v}") for v in ("128px", "memory-128px"))
     assert small.data.size == both.data.size == 128
     assert small.model.to_dict() == both.model.to_dict()

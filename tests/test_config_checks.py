@@ -1,4 +1,4 @@
-"""Numbers of a training config that cannot be, each named before a run takes any time."""
+"""Invalid numbers of a training config are all named before a run starts."""
 
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,7 +18,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
     "spec",
     ["tiny.py", "pets256.py", "pets256.py:seed", "pets256_small.py", "pets256_small.py:memory"],
 )
-def test_our_own_configs_are_within(spec):
+def test_packaged_configs_are_valid(spec):
     check_limits(load_config(CONFIGS / spec))
 
 
@@ -60,10 +60,10 @@ def test_our_own_configs_are_within(spec):
         "eval.best=loss",
     ],
 )
-def test_a_value_that_cannot_be_is_named(override, tmp_path):
+def test_an_invalid_value_is_named(override, tmp_path):
     config = load_config(CONFIGS / "pets256_small.py", [override])
     name = override.partition("=")[0]
-    with pytest.raises(ConfigError, match=f"(?m)^  {name}=.*: (set it to|name|this run)"):
+    with pytest.raises(ConfigError, match=f"(?m)^  {name}=.*: (set it to|list|this run)"):
         check_limits(config)
     for start in (summarize, lambda config: train_and_evaluate(config, tmp_path / "run")):
         with pytest.raises(ConfigError, match=name):
@@ -71,7 +71,7 @@ def test_a_value_that_cannot_be_is_named(override, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_all_faults_are_told_at_once():
+def test_all_faults_are_reported_at_once():
     config = load_config(CONFIGS / "tiny.py", ["train.keep=0", "eval.every=0", "data.size=33"])
     with pytest.raises(ConfigError) as caught:
         check_limits(config)
@@ -83,7 +83,7 @@ def test_edges_are_allowed():
     check_limits(load_config(CONFIGS / "tiny.py", [*edges, "eval.best=iou_clip", "data.size=32"]))
 
 
-def test_best_by_clips_wants_clips():
+def test_iou_clip_is_best_only_with_clips():
     for without in ("train.clip_share=0.0", "eval.clips=0"):
         config = load_config(CONFIGS / "pets256.py", [without, "eval.best=iou_clip"])
         with pytest.raises(ConfigError, match="eval.best='iou_clip'"):
@@ -91,8 +91,8 @@ def test_best_by_clips_wants_clips():
     assert "iou_clip" in higher_is_better(load_config(CONFIGS / "pets256.py"))
 
 
-def test_every_limit_has_a_field():
-    """A field that was given another name would go unchecked."""
+def test_every_limit_matches_a_field():
+    """A renamed field would otherwise go unchecked."""
     known = fields(load_config(CONFIGS / "pets256.py"))
     unused = [p for p in LIMITS if not any(fnmatchcase(name, p) for name in known)]
     assert not unused

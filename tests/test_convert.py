@@ -1,4 +1,4 @@
-"""The official names become ours, all of them or none, and the program says what is wrong."""
+"""Official names become ours, all or none, and the program reports what is wrong."""
 
 import re
 import zipfile
@@ -18,7 +18,7 @@ from petsam_jax.models.params import NamesError, shapes
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.models.sam2_weights import (
     DROPPED,
-    TO_OURS,
+    OFFICIAL_TO_OURS,
     from_official,
     official_shapes,
     our_name,
@@ -123,14 +123,14 @@ def refusal(arrays, shapes):
     return [line.strip() for line in str(error.value).splitlines()[1:]]
 
 
-def test_a_missing_name_is_called_as_in_the_reference(tiny_shapes):
+def test_a_missing_name_is_spelled_as_in_the_reference(tiny_shapes):
     theirs = shipped("params")
     for name in theirs.keys() - DROPPED.keys():
         rest = {other: array for other, array in theirs.items() if other != name}
         assert refusal(rest, tiny_shapes) == [f"missing: {name} {theirs[name].shape}"]
 
 
-def test_a_wrong_shape_is_told_as_in_the_reference(tiny_shapes):
+def test_a_wrong_shape_is_reported_as_in_the_reference(tiny_shapes):
     theirs = shipped("params")
     for name, array in theirs.items():
         wrong = array[..., None]
@@ -147,8 +147,10 @@ def test_a_second_spelling_of_a_name_is_unknown(tiny_shapes):
 
 
 def test_two_arrays_for_one_of_ours_are_refused(monkeypatch):
-    no_obj_ptr = next(rule for rule in TO_OURS if rule[1] == "no_obj_ptr")
-    monkeypatch.setattr(sam2_weights, "TO_OURS", [*TO_OURS, (re.compile("x"), *no_obj_ptr[1:])])
+    no_obj_ptr = next(rule for rule in OFFICIAL_TO_OURS if rule[1] == "no_obj_ptr")
+    monkeypatch.setattr(
+        sam2_weights, "OFFICIAL_TO_OURS", [*OFFICIAL_TO_OURS, (re.compile("x"), *no_obj_ptr[1:])]
+    )
     with pytest.raises(NamesError, match="two arrays for no_obj_ptr"):
         from_official({"no_obj_ptr": np.zeros((1, 4)), "x": np.ones((1, 4))})
 
@@ -189,7 +191,7 @@ def test_the_program_makes_a_checkpoint(tmp_path, config_file, capsys, suffix):
     save = save_file if suffix == "safetensors" else lambda arrays, path: np.savez(path, **arrays)
     save(dict(shipped("params")), source)
     main([str(source), f"--config={config_file}", str(out)])
-    assert re.search(r"out: 337 arrays, 625,850 numbers", capsys.readouterr().out)
+    assert re.search(r"out: 337 arrays, 625,850 parameters", capsys.readouterr().out)
     config, params = load_weights(out)
     assert config.model.d_model == 32
     for name, array in shipped_params().items():
@@ -205,13 +207,13 @@ def test_half_precision_arrays_become_float32(tmp_path):
     assert from_official(read_arrays(path))["no_obj_ptr"].dtype == np.float32
 
 
-def test_a_pytorch_file_is_not_taken_for_npz(tmp_path):
+def test_a_pytorch_file_is_not_read_as_npz(tmp_path):
     """The layout of torch.save's zip files, which are uncompressed."""
     path = tmp_path / "sam2.1.pt"
     with zipfile.ZipFile(path, "w") as file:
         for member in ("data.pkl", ".format_version", "byteorder", "data/0", "version"):
             file.writestr(f"sam2.1/{member}", b"\x80\x02}q\x00.")
-    with pytest.raises(ValueError, match=r"sam2\.1/data\.pkl in it is no array.*torch\.load\(FILE"):
+    with pytest.raises(ValueError, match=r"data\.pkl in it is not an array.*torch\.load\(FILE"):
         read_arrays(path)
 
 
@@ -231,7 +233,7 @@ def test_an_npz_of_anything_but_arrays_of_numbers_is_refused(tmp_path):
         read_arrays(path)
 
 
-def test_the_program_says_what_is_wrong(tmp_path, config_file, capsys):
+def test_the_program_reports_what_is_wrong(tmp_path, config_file, capsys):
     source, text, out = tmp_path / "a.npz", tmp_path / "a.pt", tmp_path / "out"
     np.savez(source, **shipped("params"))
     text.write_text("no weights")

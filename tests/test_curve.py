@@ -15,7 +15,7 @@ def write(run, lines):
     return run
 
 
-def test_a_break_is_no_training_and_the_next_run_goes_on_from_there(tmp_path):
+def test_breaks_do_not_count_and_runs_follow_one_another(tmp_path):
     hour = [{"step": n, "time": 60.0 * n, "loss": 1.0} for n in range(60)]
     later = [{"step": n, "time": 60.0 * n + 9e6, "loss": 1.0} for n in range(60, 119)]
     first = write(tmp_path / "first", [*hour, *later, {"step": 119, "time": 119 * 60 + 9e6} | IOUS])
@@ -32,7 +32,7 @@ def test_a_break_is_no_training_and_the_next_run_goes_on_from_there(tmp_path):
 
 def test_a_run_without_a_log_or_a_validation_is_named(tmp_path, capsys):
     empty = write(tmp_path / "young", [{"step": 1, "time": 1.0}])
-    for run, said in ((empty, "no validation"), (tmp_path / "none", "workdirs of train.py")):
+    for run, message in ((empty, "no validation"), (tmp_path / "none", "workdirs of train.py")):
         assert curve.main([str(run)]) == 1
         error = capsys.readouterr().err
-        assert str(run) in error and said in error
+        assert str(run) in error and message in error

@@ -31,8 +31,8 @@ def test_exported_weights_are_half_as_large_and_equal_to_eleven_bits(saved, tmp_
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
     assert size(tmp_path / "out" / "0" / "params") < 0.6 * size(folder / "0" / "params")
-    numbers = sum(array.size for array in params.values())
-    assert f"{numbers:,} numbers" in capsys.readouterr().out
+    count = sum(array.size for array in params.values())
+    assert f"{count:,} parameters" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -47,11 +47,11 @@ def test_exported_weights_are_half_as_large_and_equal_to_eleven_bits(saved, tmp_
         ("/data/shapes", "shapes"),
     ],
 )
-def test_a_source_is_called_what_a_stranger_may_call_it(source, public):
+def test_sources_are_named_without_paths(source, public):
     assert export.public_name(source) == public
 
 
-def test_nothing_that_is_shipped_tells_of_this_machine(saved, tmp_path):
+def test_no_path_of_this_machine_is_exported(saved, tmp_path):
     config = load_config("configs/tiny.py", ["train.start_from=/home/ann/runs/first"])
     with config.unlocked():
         config.data.sources = ("/home/ann/data/oxford-iiit-pet", "/home/ann/data/feral cats")

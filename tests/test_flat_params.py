@@ -1,4 +1,4 @@
-"""Packed arrays: the same numbers in fewer arrays, which know their rule and their way back."""
+"""Packed arrays: the same numbers in fewer arrays, by rule, and back."""
 
 import jax
 import jax.numpy as jnp
@@ -22,25 +22,25 @@ def packed_below(size, monkeypatch, shapes=SHAPES, rules=RULES):
     return pack_small(shapes, rules)
 
 
-def assert_same(got, want):
-    assert got.keys() == want.keys()
-    for name, array in want.items():
+def assert_same(got, expected):
+    assert got.keys() == expected.keys()
+    for name, array in expected.items():
         assert got[name].shape == array.shape, name
         np.testing.assert_array_equal(got[name], array, err_msg=name)
 
 
 @pytest.mark.parametrize("traced", [False, True])
 @pytest.mark.parametrize("size", [99, 12, 6, 4, 1, 0])
-def test_arrays_come_back_from_their_packing(size, traced, rng, monkeypatch):
-    pack, want = packed_below(size, monkeypatch), arrays(rng)
-    whole = jax.jit(pack.pack)(want) if traced else pack.pack(want)
+def test_packed_arrays_are_unpacked(size, traced, rng, monkeypatch):
+    pack, expected = packed_below(size, monkeypatch), arrays(rng)
+    packed = jax.jit(pack.pack)(expected) if traced else pack.pack(expected)
     small = {name for name, shape in SHAPES.items() if np.prod(shape) < size}
-    assert set(whole) == set(SHAPES) - small | set(pack.vectors)
-    assert sum(array.size for array in whole.values()) == sum(a.size for a in want.values())
-    assert_same(jax.jit(pack.unpack)(whole) if traced else pack.unpack(whole), want)
+    assert set(packed) == set(SHAPES) - small | set(pack.vectors)
+    assert sum(array.size for array in packed.values()) == sum(a.size for a in expected.values())
+    assert_same(jax.jit(pack.unpack)(packed) if traced else pack.unpack(packed), expected)
     # What is on the host stays there: each cut would be a program.
     if not traced:
-        assert all(type(array) is np.ndarray for array in pack.unpack(whole).values())
+        assert all(type(array) is np.ndarray for array in pack.unpack(packed).values())
 
 
 def test_a_vector_has_one_rule(rng, monkeypatch):
@@ -59,43 +59,43 @@ def test_what_is_not_trained_is_not_packed(rng, monkeypatch):
     assert "a.bias" in pack.pack(arrays(rng))
 
 
-def test_an_empty_array_and_nothing_at_all_are_packed(monkeypatch):
+def test_empty_arrays_and_no_arrays_are_packed(monkeypatch):
     pack = packed_below(9, monkeypatch, {"none": (0, 7), "one": (1,)}, {"none": 0, "one": 0})
-    want = {"none": np.zeros((0, 7), np.float32), "one": np.ones(1, np.float32)}
-    assert_same(pack.unpack(pack.pack(want)), want)
+    expected = {"none": np.zeros((0, 7), np.float32), "one": np.ones(1, np.float32)}
+    assert_same(pack.unpack(pack.pack(expected)), expected)
     assert pack_small({}, {}) == UNPACKED and UNPACKED.unpack(UNPACKED.pack({})) == {}
 
 
-def test_the_gradient_by_packed_arrays_is_the_packed_gradient(rng, monkeypatch):
+def test_the_gradient_of_packed_arrays_is_the_packed_gradient(rng, monkeypatch):
     pack, x = packed_below(99, monkeypatch), arrays(rng)
 
     def loss(named):
         # One array has no part in it.
         return sum((jnp.sin(a) * a.size).sum() for name, a in named.items() if name != "b.bias")
 
-    got = jax.jit(jax.grad(lambda whole: loss(pack.unpack(whole))))(pack.pack(x))
-    want = jax.grad(loss)(x)
+    got = jax.jit(jax.grad(lambda packed: loss(pack.unpack(packed))))(pack.pack(x))
+    expected = jax.grad(loss)(x)
     for name, array in pack.unpack(got).items():
-        np.testing.assert_allclose(array, want[name], rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(array, expected[name], rtol=1e-6, err_msg=name)
     # Neither a sum of padded arrays nor one for each.
-    text = str(jax.make_jaxpr(jax.grad(lambda whole: loss(pack.unpack(whole))))(pack.pack(x)))
+    text = str(jax.make_jaxpr(jax.grad(lambda packed: loss(pack.unpack(packed))))(pack.pack(x)))
     assert " pad[" not in text and text.count("concatenate[") == len(pack.vectors)
 
 
 @pytest.mark.parametrize("size", [99, 12, 0])
-def test_averages_of_an_optimiser_come_back(size, rng, monkeypatch):
+def test_averages_of_an_optimiser_are_packed_and_unpacked(size, rng, monkeypatch):
     pack, x = packed_below(size, monkeypatch), arrays(rng)
     optimizer = optax.chain(optax.clip(1.0), optax.adam(1e-3))
 
     def state(like):
         return optimizer.update(like, optimizer.init(like))[1]
 
-    want, whole = state(x), state(pack.pack(x))
-    again = pack.unpack_within(whole)
-    assert jax.tree.structure(again) == jax.tree.structure(want)
-    for got, array in zip(jax.tree.leaves(again), jax.tree.leaves(want), strict=True):
+    expected, packed = state(x), state(pack.pack(x))
+    again = pack.unpack_within(packed)
+    assert jax.tree.structure(again) == jax.tree.structure(expected)
+    for got, array in zip(jax.tree.leaves(again), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(got, array)
     back = pack.pack_within(again)
-    assert jax.tree.structure(back) == jax.tree.structure(whole)
-    for got, array in zip(jax.tree.leaves(back), jax.tree.leaves(whole), strict=True):
+    assert jax.tree.structure(back) == jax.tree.structure(packed)
+    for got, array in zip(jax.tree.leaves(back), jax.tree.leaves(packed), strict=True):
         np.testing.assert_array_equal(got, array)

@@ -35,14 +35,14 @@ def test_good_workdir_is_made_and_left_clean(tmp_path):
     assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
-def test_file_in_its_place(tmp_path):
+def test_a_file_in_place_of_the_workdir_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     for workdir in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(WorkdirError, match=f"--workdir={workdir} cannot be written .*choose"):
             check_workdir(workdir, 0)
 
 
-def test_unwritable(tmp_path, monkeypatch):
+def test_an_unwritable_workdir_is_refused(tmp_path, monkeypatch):
     """Root may write anywhere, so the refusal is staged."""
 
     def refuse(path, data):
@@ -53,7 +53,7 @@ def test_unwritable(tmp_path, monkeypatch):
         check_workdir(tmp_path, 0)
 
 
-def test_full_disk(tmp_path, monkeypatch):
+def test_a_full_disk_is_refused(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**39, 3 * 2**29))
     check_workdir(tmp_path, 3 * 2**29)
@@ -61,12 +61,12 @@ def test_full_disk(tmp_path, monkeypatch):
         check_workdir(tmp_path, 2**31)
 
 
-def test_what_a_run_has_written_is_not_wanted_again(tmp_path, monkeypatch):
+def test_existing_checkpoints_count_toward_the_needed_space(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**40, 1000))
     (trained(tmp_path) / "params").mkdir()
     (tmp_path / "checkpoints" / "5" / "params" / "array").write_bytes(b"x" * 5000)
-    # Of a step that was never whole.
+    # Of an incomplete step.
     (tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp").mkdir()
     (tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp" / "array").write_bytes(b"x" * 5000)
     check_workdir(tmp_path, 6000)
@@ -79,7 +79,7 @@ def test_bytes_of_trees():
     assert tree_bytes(tree, [np.zeros(2, np.int32)]) == 48 + 10 + 8
 
 
-def test_a_workdir_is_for_one_run_at_a_time(tmp_path):
+def test_a_workdir_is_locked_by_one_run(tmp_path):
     refusal = rf"in use.*{tmp_path}/\.lock; wait until it ends"
     with lock_workdir(tmp_path):
         with pytest.raises(WorkdirError, match=refusal), lock_workdir(tmp_path):
@@ -92,7 +92,7 @@ def test_a_workdir_is_for_one_run_at_a_time(tmp_path):
         pass
 
 
-def test_without_locks_there_is_none(tmp_path, monkeypatch):
+def test_file_systems_without_locks_are_accepted(tmp_path, monkeypatch):
     """As on Windows, and on some disks of a network; only the first process takes it."""
 
     def refuse(*_):
@@ -128,7 +128,7 @@ def test_same_config_passes(tmp_path):
 
 
 def test_nothing_is_refused_before_the_first_checkpoint(tmp_path):
-    """A run that failed by its config can be started again with that mended."""
+    """A run that failed because of its config can be started again with a fixed one."""
     check_config(tmp_path, config())
     other = config(**{"train.lr": 0.2})
     check_config(tmp_path, other)
@@ -190,7 +190,7 @@ def test_falling_and_noisy_losses_are_fine(rng):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_not_finite_is_named(bad):
+def test_a_non_finite_value_is_named(bad):
     assert find_fault([1.0, bad]) == f"loss is {bad}"
     assert find_fault([1.0], {"dice": 0.1, "grad_norm": bad}) == f"grad_norm is {bad}"
 
@@ -206,7 +206,7 @@ def test_divergence_is_found_within_a_window(rng):
     assert fault.startswith("the loss diverges: the median of the last 100 steps is ")
 
 
-def test_error_says_step_pictures_and_checkpoint():
+def test_the_error_names_step_images_and_checkpoint():
     error = TrainingDiverged(120, "loss is nan", ["Abyssinian_1", "pug_7"], "/run/checkpoints/100")
     for part in ("step 120: loss is nan", "Abyssinian_1, pug_7", "/run/checkpoints/100", "lr"):
         assert part in str(error)

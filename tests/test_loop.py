@@ -1,6 +1,6 @@
-"""The loop of a run: what is saved, validated and said when, by a model that need not learn.
+"""The loop of a run: when it saves, validates and prints, with a model that need not learn.
 
-And runs of the smallest model with batches in parts.
+And runs of the smallest model with microbatches.
 """
 
 from types import SimpleNamespace
@@ -27,16 +27,16 @@ from petsam_jax.train.validation import Validation
 ONE = Metrics(Losses(*map(np.float32, range(1, 6))), CountedIous(np.ones(2), np.ones(2)), 1.0)
 
 
-class Judge(Validation):
-    def __init__(self, judge):
-        self._judge = judge
+class FakeValidation(Validation):
+    def __init__(self, validate):
+        self._validate = validate
 
     def __call__(self, weights):
-        return self._judge(weights)
+        return self._validate(weights)
 
 
 class Loop:
-    """A run of eight steps in a workdir, validated at each fourth, that does nothing but count."""
+    """A run of eight steps, validated at each fourth, that only counts."""
 
     def __init__(self, workdir, *overrides, on_step=lambda step: None):
         self.config = small("train.duration=8 steps", "eval.every=4", *overrides)
@@ -53,7 +53,7 @@ class Loop:
         return state._replace(step=jnp.int32(step)), ONE
 
     def validate(self, weights):
-        """Better from time to time."""
+        """Scores rise with each validation."""
         self.validated.append(self.checkpoints.last.name)
         return {"iou_mean": 0.1 * len(self.validated)}, Image.new("RGB", (8, 8))
 
@@ -74,7 +74,7 @@ class Loop:
                 replicated,
             )
             run.train_step = self._step
-            return run.loop(state, Judge(validate or self.validate), 8)
+            return run.loop(state, FakeValidation(validate or self.validate), 8)
 
     def valid_lines(self):
         return [line["step"] for line in read_metrics(self.workdir) if "valid/iou_mean" in line]
@@ -86,7 +86,7 @@ def workdir(tmp_path):
     return tmp_path
 
 
-def test_a_step_is_whole_before_it_is_validated(workdir, capsys):
+def test_a_step_is_saved_before_it_is_validated(workdir, capsys):
     loop = Loop(workdir)
     assert loop.run() == {"iou_mean": 0.2}
     assert loop.validated == ["4", "8"] and loop.valid_lines() == [4, 8]
@@ -95,7 +95,7 @@ def test_a_step_is_whole_before_it_is_validated(workdir, capsys):
 
 
 @pytest.mark.parametrize("at", [4, 8])
-def test_a_validation_that_fails_loses_no_step_and_is_done_at_the_next_start(at, workdir):
+def test_a_failed_validation_loses_no_step_and_runs_at_the_next_start(at, workdir):
     def fail(weights):
         if loop.checkpoints.last.name == str(at):
             raise MemoryError("of the device")
@@ -114,7 +114,7 @@ def test_a_validation_that_fails_loses_no_step_and_is_done_at_the_next_start(at,
     assert third.run() == {} and not third.validated
 
 
-def test_a_stop_does_not_wait_for_the_validation_which_the_next_start_does(workdir, capsys):
+def test_a_stop_skips_the_validation_which_runs_at_the_next_start(workdir, capsys):
     loop = Loop(workdir)
     loop.on_step = lambda step: step == 4 and loop.stop._handle(15, None)
     assert loop.run() == {} and loop.steps == [1, 2, 3, 4] and not loop.validated
@@ -125,7 +125,7 @@ def test_a_stop_does_not_wait_for_the_validation_which_the_next_start_does(workd
     assert again.valid_lines() == [4, 8]
 
 
-def test_a_stop_during_the_validation_is_heard_right_after_it(workdir, capsys):
+def test_a_stop_during_the_validation_takes_effect_right_after_it(workdir, capsys):
     def validate(weights):
         loop.stop._handle(15, None)
         return loop.validate(weights)
@@ -136,7 +136,7 @@ def test_a_stop_during_the_validation_is_heard_right_after_it(workdir, capsys):
     assert "SIGTERM: saved and stopped at step 4 of 8" in capsys.readouterr().err
 
 
-def test_a_stop_while_a_step_is_saved_trains_no_other(workdir, monkeypatch):
+def test_after_a_stop_during_a_save_no_step_follows(workdir, monkeypatch):
     save = RunCheckpoints.save
 
     def slow(checkpoints, state, *args):
@@ -150,49 +150,49 @@ def test_a_stop_while_a_step_is_saved_trains_no_other(workdir, monkeypatch):
     assert loop.steps == [1, 2]
 
 
-def test_a_signal_to_another_host_is_what_the_farewell_says(workdir, capsys):
+def test_a_signal_to_another_host_is_in_the_final_message(workdir, capsys):
     loop = Loop(workdir)
     loop.stop = SimpleNamespace(requested="", agreed=lambda step: "SIGINT" if step == 3 else "")
     loop.run()
-    said = capsys.readouterr().err
-    assert "SIGINT: saved and stopped at step 3 of 8" in said and "done" not in said
+    printed = capsys.readouterr().err
+    assert "SIGINT: saved and stopped at step 3 of 8" in printed and "done" not in printed
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "warnings"),
     [
         (("train.microbatches=2",), []),
         (("train.microbatches=3", "train.clip_share=0.0"), ["train.batch_size=8 on 1 devices"]),
         (("train.microbatches=4", "train.clip_share=1.0"), ["train.clip_batch_size=2 on 1 dev"]),
     ],
 )
-def test_fewer_parts_than_asked_for_are_told(overrides, told, workdir, capsys):
+def test_fewer_microbatches_than_configured_are_reported(overrides, warnings, workdir, capsys):
     Loop(workdir, *overrides).run()
     lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("train.microbatches")]
-    assert len(lines) == len(told) and all(map(str.__contains__, lines, told))
+    assert len(lines) == len(warnings) and all(map(str.__contains__, lines, warnings))
 
 
 # Whole runs
 
 
-def test_a_run_in_parts_that_was_stopped_equals_the_whole_one(tmp_path):
+def test_a_stopped_run_with_microbatches_equals_an_uninterrupted_one(tmp_path):
     """The third of its four steps is of clips."""
     # Ends before the last step, whose validation would have to be compiled.
     config = small("train.microbatches=2", "eval.every=100")
-    whole, parted = tmp_path / "whole", tmp_path / "parted"
-    train_and_evaluate(config, whole, max_steps=4)
-    train_and_evaluate(config, parted, max_steps=2)
-    train_and_evaluate(config, parted, max_steps=4)
-    want, got = saved_arrays(whole, 4), saved_arrays(parted, 4)
-    assert list(want) == list(got) and len(want) > 500
-    assert [name for name in want if not np.array_equal(want[name], got[name])] == []
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    train_and_evaluate(config, straight, max_steps=4)
+    train_and_evaluate(config, resumed, max_steps=2)
+    train_and_evaluate(config, resumed, max_steps=4)
+    expected, got = saved_arrays(straight, 4), saved_arrays(resumed, 4)
+    assert list(expected) == list(got) and len(expected) > 500
+    assert [name for name in expected if not np.array_equal(expected[name], got[name])] == []
 
     def logged(workdir):
         own = ("time", "images_per_second")
         return [{k: x for k, x in line.items() if k not in own} for line in read_metrics(workdir)]
 
-    lines = logged(whole)
-    assert [line["step"] for line in lines] == [1, 2, 3, 4] and lines == logged(parted)
+    lines = logged(straight)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4] and lines == logged(resumed)
     assert ["clip/loss" in line for line in lines] == [False, False, True, False]
 
 
@@ -203,5 +203,5 @@ def test_a_second_start_on_a_live_run_is_refused(tmp_path):
     with lock_workdir(tmp_path), pytest.raises(WorkdirError, match="in use"):
         train_and_evaluate(small(), tmp_path)
     assert unfinished.exists()
-    # It has no checkpoint yet, by which another config would be refused, and keeps its own.
+    # There is no checkpoint yet, so any config would be accepted; the live run keeps its own.
     assert from_json((tmp_path / "config.json").read_text()).train.seed == 5

@@ -21,7 +21,7 @@ def test_a_sheet_has_a_row_an_example_and_prompts_on_each():
     rows = drawn.reshape(n, size + preview.CAPTION, 4 * size, 3)[:, preview.CAPTION :]
     stills = {source[index].image.tobytes() for index in range(6)}
     for row in rows:
-        # Nothing is augmented here: the first cell is the picture, and the frames are alike.
+        # Without augmentation the first cell is the image itself, and all frames are equal.
         assert row[:, :size].tobytes() in stills
         np.testing.assert_array_equal(row[:, 2 * size : 3 * size], row[:, 3 * size :])
         # Text has soft edges, so yellow is taken in a wide sense.
@@ -31,7 +31,7 @@ def test_a_sheet_has_a_row_an_example_and_prompts_on_each():
         assert any((clicks == colour).all(axis=1).any() for colour in (RED, GREEN))
 
 
-def test_the_program_writes_a_picture(tmp_path, capsys):
+def test_the_program_writes_an_image(tmp_path, capsys):
     out = tmp_path / "sheet.png"
     spec = "shapes:length=8,size=32"
     flags = ["--source", spec, "--split", "all", "--n", "2", "--size", "32", "--out", str(out)]
@@ -40,10 +40,12 @@ def test_the_program_writes_a_picture(tmp_path, capsys):
     assert str(out) in capsys.readouterr().out
 
 
-def test_a_source_that_is_not_there_is_told_in_one_line(tmp_path, capsys):
+def test_a_missing_source_is_reported_in_one_line(tmp_path, capsys):
     assert main(["--source", "nowhere", "--out", str(tmp_path / "sheet.png")]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("preview: source 'nowhere': no such folder") and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert (
+        printed.startswith("preview: source 'nowhere': no such folder") and printed.count("\n") == 1
+    )
 
 
 def test_a_number_of_examples_below_one_is_refused(tmp_path, capsys):

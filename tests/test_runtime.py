@@ -1,4 +1,4 @@
-"""A prepared program starts again once, as it was called, and not where the user knows better."""
+"""A prepared program restarts once with the same command, unless the user set tunables."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def start(folder, *command, stdin=None, **environment):
 
 @LINUX
 @pytest.mark.parametrize("command", [["program.py"], ["-X", "utf8", "-m", "program"]])
-def test_starts_again_once_as_it_was_called(program, command):
+def test_it_restarts_once_with_the_same_command(program, command):
     starts, found = start(program, *command, *ARGUMENTS)
     assert len(starts) == 2 and len(set(starts)) == 1
     assert found["orig"][1:] == [*command, *ARGUMENTS]
@@ -67,19 +67,19 @@ def test_starts_again_once_as_it_was_called(program, command):
 
 
 @LINUX
-def test_starts_again_with_code_on_the_command_line(program):
+def test_it_restarts_with_code_on_the_command_line(program):
     starts, found = start(program, "-c", PROGRAM, *ARGUMENTS)
     assert len(starts) == 2 and found["argv"] == ["-c", *ARGUMENTS]
 
 
-def test_leaves_alone_what_the_user_set(program):
+def test_tunables_of_the_user_are_kept(program):
     set_by_user = {"GLIBC_TUNABLES": "glibc.malloc.check=0"}
     starts, found = start(program, "program.py", *ARGUMENTS, **set_by_user)
     assert len(starts) == 1
     assert found["env"]["GLIBC_TUNABLES"] == "glibc.malloc.check=0"
 
 
-def test_never_starts_a_third_time(program):
+def test_it_never_restarts_twice(program):
     starts, _ = start(program, "program.py", *ARGUMENTS, **{runtime.RESTARTED: "1"})
     assert len(starts) == 1
 
@@ -90,17 +90,17 @@ def test_a_program_from_standard_input_is_not_lost(program):
 
 
 @pytest.mark.parametrize(
-    ("flags", "want"),
+    ("flags", "expected"),
     [
         (None, f"{runtime.DEVICES}=2"),
         ("--xla_dump_to=x", f"--xla_dump_to=x {runtime.DEVICES}=2"),
         (f"{runtime.DEVICES}=4", f"{runtime.DEVICES}=4"),
     ],
 )
-def test_devices_are_added_unless_the_user_said_how_many(program, flags, want):
+def test_devices_are_set_unless_the_user_set_them(program, flags, expected):
     given = {"XLA_FLAGS": flags} if flags else {}
     _, found = start(program, "program.py", *ARGUMENTS, "2", **given)
-    assert found["env"]["XLA_FLAGS"] == want
+    assert found["env"]["XLA_FLAGS"] == expected
 
 
 def test_without_a_number_of_devices_no_flag_is_set(program):
@@ -122,13 +122,13 @@ def cache_of(environment):
     code = "import jax; from petsam_jax import runtime; runtime.use_compilation_cache(); "
     code += "print(jax.config.jax_compilation_cache_dir)"
     kept = {name: value for name, value in os.environ.items() if "CACHE" not in name}
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code], env=kept | environment, capture_output=True, text=True
     )
-    return said.stdout.strip()
+    return done.stdout.strip()
 
 
-def test_what_is_compiled_is_kept_where_it_can_be(tmp_path):
+def test_compiled_programs_are_cached_where_possible(tmp_path):
     assert cache_of({"HOME": str(tmp_path)}) == str(tmp_path / ".cache" / "petsam_jax")
     (tmp_path / "a file").write_text("")
     # A home that cannot be written to; whoever runs the tests may write everywhere else.
@@ -137,7 +137,7 @@ def test_what_is_compiled_is_kept_where_it_can_be(tmp_path):
 
 
 @LINUX
-def test_freed_memory_is_given_back():
+def test_freed_memory_is_returned_to_the_system():
     code = """
 import sys
 from petsam_jax import runtime
@@ -160,7 +160,7 @@ print(kept - resident())
     assert int(done.stdout) > 150
 
 
-def test_nothing_happens_where_malloc_cannot(monkeypatch):
+def test_nothing_happens_without_malloc_trim(monkeypatch):
     for fault in (AttributeError, OSError, TypeError):
 
         def library(name, fault=fault):
@@ -171,7 +171,7 @@ def test_nothing_happens_where_malloc_cannot(monkeypatch):
 
 
 @pytest.mark.parametrize(("prepared", "compiled"), [(True, 2), (False, 1)])
-def test_only_a_program_forgets_what_it_compiled(prepared, compiled):
+def test_only_a_program_clears_its_jit_caches(prepared, compiled):
     code = f"""
 import jax
 from petsam_jax import runtime
@@ -203,7 +203,7 @@ def test_signal_sets_a_flag_and_old_handlers_return(number):
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == old
 
 
-def test_second_signal_does_what_it_did_before():
+def test_a_second_signal_has_its_usual_effect():
     with StopSignal() as stop:
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""A run that starts from a checkpoint, as someone does who trains on with own pictures."""
+"""Runs that start from a checkpoint, to fine-tune it on other images."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_without_a_checkpoint_they_are_drawn_from_the_seed(saved):
     np.testing.assert_array_equal(fresh[name], saved[1][name])
 
 
-def test_weights_of_a_config_from_before_the_gain_of_mask_prompts_start_a_run(saved, tmp_path):
+def test_weights_without_mask_gain_in_their_config_start_a_run(saved, tmp_path):
     """As those that ship are: the gain is of fresh weights alone."""
     old = load_config("configs/tiny.py").copy_and_resolve_references()
     with old.unlocked():
@@ -45,7 +45,7 @@ def test_weights_of_a_config_from_before_the_gain_of_mask_prompts_start_a_run(sa
     np.testing.assert_array_equal(weights(model)[name], saved[1][name])
 
 
-def test_another_model_is_refused_with_what_differs(saved):
+def test_another_architecture_is_refused_with_its_differences(saved):
     config = load_config(
         "configs/tiny.py", (f"train.start_from={saved[0]}", "model.mask_decoder.num_heads=4")
     )

@@ -1,4 +1,4 @@
-"""training.py: the gradient of each loss part, on a model so small that it can be said by hand."""
+"""The training step: gradients by loss part, microbatches, packed arrays, on a tiny model."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ ROUNDS = 2
 
 
 class Toy(Echo):
-    """One number for each of its answers: what is painted plus `mask`, `iou` and `object`."""
+    """One parameter for each output: what is painted plus `mask`, `iou` and `object`."""
 
     def __init__(self):
         self.mask, self.iou, self.object = (nnx.Param(jnp.array([x])) for x in (0.3, 0.9, 0.5))
@@ -48,8 +48,8 @@ def objective(**weights):
     return Objective(first={}, correction={}, loss=weights, prompting=prompting, rounds=ROUNDS - 1)
 
 
-def run(how, optimizer, microbatching=WHOLE_BATCH, **weights):
-    """What `how` has to say of the first step on four squares."""
+def run(method, optimizer, microbatching=WHOLE_BATCH, **weights):
+    """What `method` returns for the first step on four squares."""
     rules = {name: ParamRule("all", 1.0, 0.0, 0) for name in ("mask", "iou", "object")}
     packing = pack_small(trainable(Toy()), rules)
     state, template = create_state(Toy(), rules, packing, optimizer)
@@ -64,7 +64,7 @@ def run(how, optimizer, microbatching=WHOLE_BATCH, **weights):
         ema_decay=0.9,
         microbatching=microbatching,
     )
-    return how(step, state, image, jnp.asarray(mask))
+    return method(step, state, image, jnp.asarray(mask))
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +72,14 @@ def norms():
     return run(TrainStep.part_norms, optax.sgd(1.0))
 
 
-def test_presence_and_score_have_the_gradients_that_they_must(norms):
+def test_object_and_iou_losses_have_their_known_gradients(norms):
     # Cross-entropy of a logit of 0.5 with 1, in each round; an L1 error has a slope of one.
     assert norms["object"] == pytest.approx(ROUNDS * (1 - 1 / (1 + np.exp(-0.5))), rel=1e-5)
     assert norms["iou"] == pytest.approx(ROUNDS, rel=1e-5)
 
 
 @pytest.mark.parametrize("part", ["mask", "dice"])
-def test_each_part_has_the_gradient_of_a_step_that_trains_nothing_else(part, norms):
+def test_a_part_has_the_gradient_of_a_step_with_that_loss_alone(part, norms):
     alone = {f"{name}_weight": float(name == part) for name in PARTS}
     whole = run(TrainStep.__call__, optax.sgd(1.0), **alone)[1].grad_norm
     assert whole == pytest.approx(float(norms[part]), rel=1e-5) and whole > 0
@@ -89,27 +89,27 @@ def test_each_part_has_the_gradient_of_a_step_that_trains_nothing_else(part, nor
 
 
 def loss(trained, x, y, key):
-    """The mean of something of each example that is not linear, and what it has to say besides."""
+    """The mean of a nonlinear function of each example, and an auxiliary output."""
     error = jnp.tanh(x @ trained["w"]) - y
     return jnp.mean(error**2), (error.mean(), jax.random.uniform(key))
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 6])
-def test_parts_have_the_gradient_of_the_whole_batch(rng, number):
+def test_microbatches_have_the_gradient_of_the_whole_batch(rng, number):
     x, y, w = (jnp.asarray(rng.normal(size=n), jnp.float32) for n in ((6, 5), 6, 5))
     key, microbatching = jax.random.key(4), Microbatching(number)
     assert microbatching.count_for(6) == number
     (error, drawn), grads = jax.jit(
         lambda *batch: mean_gradient(loss, {"w": w}, batch, key, microbatching)
     )(x, y)
-    want, (whole, _) = jax.grad(loss, has_aux=True)({"w": w}, x, y, key)
-    np.testing.assert_allclose(grads["w"], want["w"], rtol=1e-5, atol=1e-7)
+    expected, (whole, _) = jax.grad(loss, has_aux=True)({"w": w}, x, y, key)
+    np.testing.assert_allclose(grads["w"], expected["w"], rtol=1e-5, atol=1e-7)
     assert error == pytest.approx(float(whole), rel=1e-5)
     keys = [key] if number == 1 else jax.random.split(key, number)
     assert drawn == pytest.approx(np.mean([jax.random.uniform(key) for key in keys]), rel=1e-6)
 
 
-def test_each_part_has_examples_of_every_device():
+def test_each_microbatch_has_examples_of_every_device():
     """Of eight examples on four devices, two each, a part has one of each."""
     seen = []
 
@@ -132,12 +132,12 @@ def test_each_part_has_examples_of_every_device():
         (Microbatching(3), 8, 1),
     ],
 )
-def test_there_are_fewer_parts_where_a_share_cannot_be_divided(microbatching, examples, parts):
+def test_there_are_fewer_microbatches_if_a_share_does_not_divide(microbatching, examples, parts):
     assert microbatching.count_for(examples) == parts
 
 
-def test_a_step_in_parts_and_its_norms_go_together():
-    """On squares that are alike, where random numbers cannot tell parts from the whole."""
+def test_norms_of_loss_parts_agree_with_a_step_in_microbatches():
+    """On equal squares, where random numbers do not make parts differ from the whole."""
     norms = run(TrainStep.part_norms, optax.sgd(1.0), Microbatching(2))
     _, whole = run(
         TrainStep.__call__,
@@ -155,7 +155,7 @@ def test_a_step_in_parts_and_its_norms_go_together():
 # Packed arrays
 
 
-def test_a_packed_state_takes_the_steps_of_a_loose_one():
+def test_a_packed_state_takes_the_steps_of_an_unpacked_one():
     fast, slow = ParamRule("fast", 0.02, 0.1, 0), ParamRule("slow", 0.01, 0.0, 2)
     rules = {"mask": fast, "iou": slow, "object": slow}
     mask = np.zeros((4, 64, 64), np.uint8)
@@ -172,13 +172,13 @@ def test_a_packed_state_takes_the_steps_of_a_loose_one():
             norms.append(metrics.grad_norm)
         states.append((packing.unpack_within(state), norms))
     assert len(state.trained) == 2
-    loose, packed = states
-    assert jax.tree.structure(packed) == jax.tree.structure(loose)
-    for got, want in zip(jax.tree.leaves(packed), jax.tree.leaves(loose), strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-6)
+    unpacked, packed = states
+    assert jax.tree.structure(packed) == jax.tree.structure(unpacked)
+    for got, expected in zip(jax.tree.leaves(packed), jax.tree.leaves(unpacked), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
-def test_a_gradient_is_compiled_once_for_pictures_and_once_for_clips(monkeypatch):
+def test_a_gradient_is_compiled_once_for_images_and_once_for_clips(monkeypatch):
     traced = []
 
     def outcome(model, image, mask, key, objective):
@@ -191,8 +191,8 @@ def test_a_gradient_is_compiled_once_for_pictures_and_once_for_clips(monkeypatch
     optimizer = optax.sgd(0.125)
     state, template = create_state(Toy(), rules, UNPACKED, optimizer)
     step = TrainStep(template, optimizer, objective(), seed=3, ema_decay=0.5)
-    picture, clip = (jnp.zeros((2, *t, 4, 4, 3), jnp.uint8) for t in ((), (5,)))
-    for image in (picture, clip, picture, clip, clip):
+    single, clip = (jnp.zeros((2, *t, 4, 4, 3), jnp.uint8) for t in ((), (5,)))
+    for image in (single, clip, single, clip, clip):
         state, metrics = step(state, image, image[..., 0])
         assert metrics.grad_norm == 1
         assert step.part_norms(state, image, image[..., 0])["dice"] == 1
@@ -204,7 +204,7 @@ def test_a_gradient_is_compiled_once_for_pictures_and_once_for_clips(monkeypatch
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_an_iou_is_of_the_examples_that_count_in_whatever_part(number, monkeypatch):
+def test_ious_are_means_of_the_examples_that_count_in_any_microbatch(number, monkeypatch):
     """Of four: all count at first, then the two of one part, and none on the last frame."""
     found = jnp.array([[0.1, 0.2, 0.3, 0.8], [0.5, 9.0, 0.7, jnp.nan], [jnp.nan, 0.0, 1.0, 0.5]])
     counted = jnp.array([[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0]], bool)

@@ -1,4 +1,4 @@
-"""The whole of training on the smallest model: it learns, logs, stops, resumes and refuses."""
+"""Whole runs of the smallest model: they learn, log, stop, resume and refuse."""
 
 import gc
 import os
@@ -29,7 +29,7 @@ from petsam_jax.train.step import trainable
 ROOT = Path(__file__).parents[1]
 SPEC = ROOT / "configs" / "tiny.py"
 GROUPS = ("image_encoder", "prompt_encoder", "mask_decoder", "memory")
-# Smaller still: what takes time is compiling.
+# Even smaller, since compiling takes most of the time.
 SMALL = (
     "data.sources=('shapes:length=100,size=64',)",
     "data.size=64",
@@ -57,8 +57,8 @@ SMALL = (
     "eval.clips=2",
     *(f"optim.groups.{group}.warmup=2 steps" for group in GROUPS),
 )
-# At the third step of pictures, which is the fourth of all; the third of clips does not come.
-LOOKING = ("train.grad_parts_every=3",)
+# At the third step on images, the fourth of all; there is no third step on clips.
+PART_NORMS = ("train.grad_parts_every=3",)
 EPOCH = tuple(f"optim.groups.{group}.warmup=1 epochs" for group in GROUPS)
 
 
@@ -84,7 +84,7 @@ def train_py(*argv, **options):
 def straight(tmp_path_factory):
     """A workdir trained for six steps without a stop, and its last scores."""
     workdir = tmp_path_factory.mktemp("straight")
-    return workdir, train_and_evaluate(small(*LOOKING), workdir)
+    return workdir, train_and_evaluate(small(*PART_NORMS), workdir)
 
 
 def saved_arrays(workdir, step):
@@ -114,16 +114,16 @@ def test_a_run_leaves_scores_logs_a_sheet_and_weights(straight):
     with Image.open(workdir / "sheets" / "0000006.png") as sheet:
         assert sheet.size == (6 * 64, 6 * (64 + 14))
     config, arrays = load_weights(workdir)
-    assert config.to_dict() == small(*LOOKING).to_dict()
+    assert config.to_dict() == small(*PART_NORMS).to_dict()
     assert all(np.isfinite(array).all() for array in arrays.values())
 
 
-def test_the_gradient_of_each_loss_part_is_logged_where_asked_for(straight):
+def test_gradient_norms_of_loss_parts_are_logged_when_configured(straight):
     lines = read_metrics(straight[0])
-    wanted = {f"image/grad_norm_{part}" for part in ("mask", "dice", "iou", "object")}
+    expected = {f"image/grad_norm_{part}" for part in ("mask", "dice", "iou", "object")}
     found = [{name for name in line if "grad_norm_" in name} for line in lines]
-    assert found == [set()] * 3 + [wanted] + [set()] * 3
-    assert all(0 < lines[3][name] < np.inf for name in wanted)
+    assert found == [set()] * 3 + [expected] + [set()] * 3
+    assert all(0 < lines[3][name] < np.inf for name in expected)
 
 
 def test_the_newest_and_the_best_checkpoints_are_kept(straight):
@@ -138,12 +138,12 @@ def test_a_run_killed_twice_equals_one_that_never_stopped(straight, tmp_path):
     train_and_evaluate(small("train.log_every=2"), tmp_path, max_steps=5)
     scores = train_and_evaluate(small(), tmp_path)
     assert scores == straight[1]
-    want, got = saved_arrays(straight[0], 6), saved_arrays(tmp_path, 6)
-    assert list(want) == list(got) and len(want) > 500
-    assert [name for name in want if not np.array_equal(want[name], got[name])] == []
+    expected, got = saved_arrays(straight[0], 6), saved_arrays(tmp_path, 6)
+    assert list(expected) == list(got) and len(expected) > 500
+    assert [name for name in expected if not np.array_equal(expected[name], got[name])] == []
 
 
-def test_a_finished_run_is_left_as_it_is(straight):
+def test_a_finished_run_is_not_changed(straight):
     before = (straight[0] / "metrics.jsonl").read_bytes()
     assert train_and_evaluate(small(), straight[0]) == {}
     assert (straight[0] / "metrics.jsonl").read_bytes() == before
@@ -154,7 +154,7 @@ def test_a_workdir_of_another_config_is_refused(straight):
         train_and_evaluate(small("loss.dice_weight=2"), straight[0])
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_and_pictures(tmp_path):
+def test_a_non_finite_loss_stops_with_step_and_images(tmp_path):
     with pytest.raises(TrainingDiverged, match="lower optim.groups") as stopped:
         train_and_evaluate(small(*(f"optim.groups.{g}.lr=1e30" for g in GROUPS)), tmp_path)
     assert stopped.value.step == 2 and len(stopped.value.names) == 8
@@ -166,7 +166,7 @@ def test_batches_must_divide_among_devices():
         DeviceBatches(small("train.batch_size=3"), ShapesSource(4), spread)
     with pytest.raises(ConfigError, match="train.clip_batch_size=1 does not divide among 2"):
         DeviceBatches(small("train.clip_batch_size=1"), ShapesSource(4), spread)
-    # Nothing is asked of batches that do not occur.
+    # Batches that do not occur are not checked.
     for share, odd in ((0.0, "clip_batch_size"), (1.0, "batch_size")):
         batches = DeviceBatches(
             small(f"train.clip_share={share}", f"train.{odd}=3"), ShapesSource(4), spread
@@ -175,7 +175,7 @@ def test_batches_must_divide_among_devices():
         batches.close()
 
 
-def test_a_start_that_failed_by_its_config_can_be_mended(tmp_path):
+def test_a_start_that_failed_by_its_config_can_be_fixed(tmp_path):
     wrong = small("optim.groups.memory.warmup=9 steps")
     with pytest.raises(ValueError, match="shorten it"):
         train_and_evaluate(wrong, tmp_path)
@@ -184,7 +184,7 @@ def test_a_start_that_failed_by_its_config_can_be_mended(tmp_path):
     assert load_weights(tmp_path)[0].optim.groups.memory.warmup == "2 steps"
 
 
-def test_a_resumed_run_does_without_the_checkpoint_it_started_from(straight, tmp_path):
+def test_a_resumed_run_does_not_need_the_checkpoint_it_started_from(straight, tmp_path):
     start = tmp_path / "start"
     shutil.copytree(straight[0], start)
     config = small(f"train.start_from={start}", "train.checkpoint_every=1")
@@ -206,8 +206,8 @@ def test_clip_steps_are_spread_evenly(share):
         assert count_of_kind(step, share) == seen[is_clip_step(step, share)]
 
 
-def test_the_first_state_holds_each_array_once():
-    """Weights, AdamW's two averages and their own; the model that they are from is gone."""
+def test_the_initial_state_holds_each_array_once():
+    """Weights, AdamW's two averages and their moving average; the model itself is gone."""
     gc.collect()
     before = {id(array) for array in jax.live_arrays()}
     _, state, template = initial_state(small(), examples=42)
@@ -229,7 +229,7 @@ def test_epochs_become_steps():
 # The program
 
 
-def test_without_data_it_says_in_seconds_what_to_do(tmp_path):
+def test_missing_data_is_reported_in_seconds_with_advice(tmp_path):
     start = time.monotonic()
     spec = ROOT / "configs" / "pets256.py"
     nowhere = {"TFDS_DATA_DIR": str(tmp_path / "none"), "PYTHONPROFILEIMPORTTIME": "1"}
@@ -240,7 +240,7 @@ def test_without_data_it_says_in_seconds_what_to_do(tmp_path):
     for part in ("petsam prepare --download", "petsam prepare --src", "configs/tiny.py"):
         assert part in err
     assert "Traceback" not in err and not (tmp_path / "w").exists()
-    # What takes seconds has not even been begun.
+    # What takes seconds to import has not been imported.
     imported = {line.rpartition("|")[2].strip() for line in err.splitlines()}
     assert "petsam_jax.cli.train" in imported and "jax" not in imported
 
@@ -276,7 +276,7 @@ def test_hosts_are_joined_by_flags_variables_and_launchers(monkeypatch, tmp_path
     assert train.main(argv) == 0 and joined.pop() == ()
 
 
-def test_hosts_that_are_not_found_are_told_in_a_line(monkeypatch, capsys):
+def test_hosts_that_are_not_found_are_reported_in_one_line(monkeypatch, capsys):
     def lost(*_):
         raise RuntimeError("no answer from b:1")
 

@@ -1,4 +1,4 @@
-"""Saved runs: exact, the right ones kept, and no fault hidden."""
+"""Checkpoints of runs are exact, the right ones are kept, and no fault is hidden."""
 
 import contextlib
 import json
@@ -52,7 +52,7 @@ def steps(checkpoints):
     return sorted(int(path.name) for path in checkpoints.directory.iterdir() if path.name.isdigit())
 
 
-def test_any_tree_comes_apart_by_place_and_together_again():
+def test_any_tree_is_flattened_by_path_and_restored():
     tree = {"a": [jnp.ones(2), optax.EmptyState()], "b": (jnp.zeros(()), {"c.d": jnp.ones(1)})}
     leaves = flatten_by_path(tree)
     assert sorted(leaves) == ["a.0", "b.0", "b.1.c.d"]
@@ -60,7 +60,7 @@ def test_any_tree_comes_apart_by_place_and_together_again():
     assert jax.tree.structure(again) == jax.tree.structure(tree) and again["a"][0] is leaves["a.0"]
 
 
-def test_what_is_saved_comes_back_to_the_bit(config, replicated, tmp_path):
+def test_a_step_is_restored_to_the_bit(config, replicated, tmp_path):
     state, template = a_state(5)
     with RunCheckpoints(config, tmp_path) as checkpoints:
         checkpoints.save(state, template, ITERATORS)
@@ -68,13 +68,17 @@ def test_what_is_saved_comes_back_to_the_bit(config, replicated, tmp_path):
         got, got_template, iterators = checkpoints.restore(*a_state(0, seed=1), replicated)
     assert iterators == ITERATORS and int(got.step) == 5
     assert jax.tree.structure(got) == jax.tree.structure(state)
-    for want, array in zip(
+    for expected, array in zip(
         jax.tree.leaves((state, template)), jax.tree.leaves((got, got_template)), strict=True
     ):
-        assert array.dtype == want.dtype and not array.weak_type and jnp.array_equal(array, want)
+        assert (
+            array.dtype == expected.dtype
+            and not array.weak_type
+            and jnp.array_equal(array, expected)
+        )
 
 
-def test_without_a_step_a_run_starts_afresh(config, replicated, tmp_path):
+def test_without_a_step_a_run_starts_from_scratch(config, replicated, tmp_path):
     state, template = a_state(0)
     with RunCheckpoints(config, tmp_path) as checkpoints:
         got, got_template, iterators = checkpoints.restore(state, template, replicated)
@@ -109,7 +113,7 @@ def test_the_newest_and_the_best_are_kept(config, tmp_path):
         assert checkpoints.best.name == "7"
 
 
-def test_a_step_may_be_judged_by_the_run_that_took_it_up(config, replicated, tmp_path):
+def test_a_resumed_run_may_add_scores_to_its_step(config, replicated, tmp_path):
     with RunCheckpoints(config, tmp_path) as checkpoints:
         checkpoints.save(*a_state(3), ITERATORS)
     with RunCheckpoints(config, tmp_path) as checkpoints:
@@ -124,7 +128,7 @@ def test_a_step_may_be_judged_by_the_run_that_took_it_up(config, replicated, tmp
         )
 
 
-def test_the_last_step_before_another_is_whole(config, tmp_path):
+def test_the_last_step_before_another_is_complete(config, tmp_path):
     with RunCheckpoints(config, tmp_path) as checkpoints:
         for step in (10, 20):
             checkpoints.save(*a_state(step), ITERATORS)
@@ -137,7 +141,7 @@ def test_the_last_step_before_another_is_whole(config, tmp_path):
         (checkpoints.directory / "20.orbax-checkpoint-tmp").rename(checkpoints.directory / "20")
 
 
-def test_a_step_under_another_name_is_none(config, replicated, tmp_path):
+def test_a_temporary_folder_is_not_a_step(config, replicated, tmp_path):
     with RunCheckpoints(config, tmp_path) as checkpoints:
         checkpoints.save(*a_state(1), ITERATORS)
     (checkpoints.directory / "2.orbax-checkpoint-tmp").mkdir()
@@ -156,9 +160,11 @@ def test_saving_a_step_again_changes_nothing(config, replicated, tmp_path):
 
 
 @pytest.mark.parametrize("saved, read", [(True, True), (True, False), (False, True)])
-def test_a_step_is_by_name_however_the_state_is_packed(saved, read, config, replicated, tmp_path):
-    loose, template = a_state(4)
-    shapes = {name: array.shape for name, array in loose.trained.items()}
+def test_a_step_does_not_depend_on_how_the_state_is_packed(
+    saved, read, config, replicated, tmp_path
+):
+    unpacked, template = a_state(4)
+    shapes = {name: array.shape for name, array in unpacked.trained.items()}
     together = pack_small(shapes, dict.fromkeys(shapes, "all"))
 
     def as_packed(packed, state):
@@ -166,39 +172,42 @@ def test_a_step_is_by_name_however_the_state_is_packed(saved, read, config, repl
         return packing.pack_within(state), template._replace(packing=packing)
 
     with RunCheckpoints(config, tmp_path) as checkpoints:
-        checkpoints.save(*as_packed(saved, loose), ITERATORS)
+        checkpoints.save(*as_packed(saved, unpacked), ITERATORS)
     with RunCheckpoints(config, tmp_path) as checkpoints:
         got, kept, _ = checkpoints.restore(*as_packed(read, a_state(0, seed=1)[0]), replicated)
     assert kept.packing == (together if read else UNPACKED)
-    want, _ = as_packed(read, loose)
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    expected, _ = as_packed(read, unpacked)
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_step_of_another_optimiser_says_how_to_go_on(config, replicated, tmp_path):
+def test_a_step_of_another_optimiser_is_refused_with_advice(config, replicated, tmp_path):
     """As a version of the program that packed the optimiser's arrays wrote it."""
     state, template = a_state(4)
     packed = pack_small({name: x.shape for name, x in state.trained.items()}, {"b": 0}).pack_within
     with RunCheckpoints(config, tmp_path) as checkpoints:
         checkpoints.save(state._replace(opt_state=packed(state.opt_state)), template, ITERATORS)
-    told = f"checkpoints/4: written by a version of this program.*start_from={tmp_path}$"
-    with RunCheckpoints(config, tmp_path) as checkpoints, pytest.raises(WorkdirError, match=told):
+    message = f"checkpoints/4: written by a version of this program.*start_from={tmp_path}$"
+    with (
+        RunCheckpoints(config, tmp_path) as checkpoints,
+        pytest.raises(WorkdirError, match=message),
+    ):
         checkpoints.restore(*a_state(0), replicated)
 
 
 def test_the_state_may_be_overwritten_while_it_is_written(config, replicated, tmp_path):
     state, template = a_state(1)
-    want = np.array(state.trained["b"])
+    expected = np.array(state.trained["b"])
     with RunCheckpoints(config, tmp_path) as checkpoints:
         checkpoints.save(state, template, ITERATORS)
         jax.tree.map(lambda array: array.delete(), state)
     with RunCheckpoints(config, tmp_path) as checkpoints:
         got, _, _ = checkpoints.restore(*a_state(0, seed=1), replicated)
-    assert np.array_equal(got.trained["b"], want)
+    assert np.array_equal(got.trained["b"], expected)
 
 
-def test_a_full_disk_is_told_with_the_last_good_step(config, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_the_last_good_step(config, tmp_path, monkeypatch):
     with RunCheckpoints(config, tmp_path) as checkpoints:
         checkpoints.save(*a_state(1), ITERATORS)
         checkpoints.wait()
@@ -222,23 +231,25 @@ def little_room():
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
-@pytest.mark.parametrize("told_by", ["save", "wait", "judge", "exit"])
-def test_a_disk_that_fills_while_a_step_is_written_is_told(told_by, config, replicated, tmp_path):
+@pytest.mark.parametrize("reported_by", ["save", "wait", "add_scores", "exit"])
+def test_a_disk_that_fills_while_a_step_is_written_is_reported(
+    reported_by, config, replicated, tmp_path
+):
     with RunCheckpoints(config, tmp_path) as checkpoints:
         checkpoints.save(*a_state(1), ITERATORS)
         checkpoints.add_scores(1, {"iou_mean": 0.5})
     before = threading.enumerate()
-    told = r"written .*File too large.*; the last good one is .*checkpoints/1\. Free up space"
-    with pytest.raises(WorkdirError, match=told):  # noqa: SIM117
+    message = r"written .*File too large.*; the last good one is .*checkpoints/1\. Free up space"
+    with pytest.raises(WorkdirError, match=message):  # noqa: SIM117
         with RunCheckpoints(config, tmp_path) as checkpoints, little_room():
             checkpoints.save(*a_state(2, scale=500), ITERATORS)
             while checkpoints._manager.is_saving_in_progress():
                 time.sleep(0.01)
-            if told_by == "save":
+            if reported_by == "save":
                 checkpoints.save(*a_state(3), ITERATORS)
-            elif told_by == "wait":
+            elif reported_by == "wait":
                 checkpoints.wait()
-            elif told_by == "judge":
+            elif reported_by == "add_scores":
                 checkpoints.add_scores(2, {"iou_mean": 0.9})
     # A run is taken up by a new process, in which nothing goes on writing. Orbax's own `join` would
     # raise once more what its thread died of.
@@ -265,14 +276,14 @@ def flip(folder):
 
 
 @pytest.mark.parametrize("item", ["params", "ema", "optimizer"])
-def test_a_damaged_step_is_named_with_the_one_before_it(item, config, replicated, tmp_path):
+def test_a_damaged_step_is_named_with_the_previous_one(item, config, replicated, tmp_path):
     with RunCheckpoints(config, tmp_path) as checkpoints:
         for step in (4, 8):
             checkpoints.save(*a_state(step), ITERATORS)
     flip(checkpoints.directory / "8" / item)
     with RunCheckpoints(config, tmp_path) as checkpoints:
-        told = "checkpoints/8: .*CRC.*; remove that folder and start again .*checkpoints/4$"
-        with pytest.raises(WorkdirError, match=told):
+        message = "checkpoints/8: .*CRC.*; remove that folder and start again .*checkpoints/4$"
+        with pytest.raises(WorkdirError, match=message):
             checkpoints.restore(*a_state(0), replicated)
     shutil.rmtree(checkpoints.directory / "8")
     with RunCheckpoints(config, tmp_path) as checkpoints:

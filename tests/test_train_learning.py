@@ -1,4 +1,4 @@
-"""That training learns: eight pictures by heart, and in bfloat16 as in float32."""
+"""Training overfits eight images, in bfloat16 as in float32."""
 
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ RECIPE = (
 )
 
 
-class Learnt(NamedTuple):
+class Learned(NamedTuple):
     first: TrainState
     last: TrainState
     losses: np.ndarray
@@ -38,14 +38,14 @@ class Learnt(NamedTuple):
     objective: Objective
 
 
-def pictures():
+def images():
     examples = [ShapesSource(8, 128)[index] for index in range(8)]
     image, mask = ([getattr(one, part) for one in examples] for part in ("image", "mask"))
     return jnp.stack(image), jnp.stack(mask)
 
 
 def learn(dtype, steps, lr="2e-3"):
-    """The first steps of training on the same pictures again and again."""
+    """The first steps of training, all on the same images."""
     rates = [f"optim.groups.{g}.lr={lr}" for g in GROUPS]
     config = load_config("configs/tiny.py", [*RECIPE, *rates, f"model.dtype={dtype}"])
     model = build_model(config, seed=0)
@@ -55,11 +55,11 @@ def learn(dtype, steps, lr="2e-3"):
     step = TrainStep(template, plan.optimizer, objective, seed=0, ema_decay=0.9)
     # The step takes over what it is given.
     state, losses = jax.tree.map(jnp.copy, first), []
-    batch = pictures()
+    batch = images()
     for _ in range(steps):
         state, metrics = step(state, *batch)
         losses.append(float(metrics.losses.total))
-    return Learnt(first, state, np.array(losses), template, objective)
+    return Learned(first, state, np.array(losses), template, objective)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +67,8 @@ def exact():
     return learn("float32", STEPS)
 
 
-def test_eight_pictures_are_learnt_by_heart_from_one_click(exact):
-    """Clicked as in evaluation, and the answer chosen by the score that the model gives it."""
+def test_eight_images_are_overfitted_from_one_click(exact):
+    """Clicked as in evaluation, with the mask selected by its predicted IoU."""
 
     @jax.jit
     def iou(weights, image, mask):
@@ -76,17 +76,17 @@ def test_eight_pictures_are_learnt_by_heart_from_one_click(exact):
         return predict_all(model, image, mask, key, exact.objective, 1, 0.0).ious[2].mean()
 
     assert np.isfinite(exact.losses).all()
-    assert iou(exact.first.ema, *pictures()) < 0.5
-    assert iou(exact.last.ema, *pictures()) >= 0.95
+    assert iou(exact.first.ema, *images()) < 0.5
+    assert iou(exact.last.ema, *images()) >= 0.95
 
 
 def test_bfloat16_learns_as_float32_does():
-    """From the same weights and pictures, and with the same clicks until rounding moves one.
+    """From the same weights and images, and with the same clicks until rounding moves one.
 
     Steps twice as large, as above, part runs that differ in any rounding: by up to 0.05, whatever
     the weights begin with, where these stay within 0.025.
     """
-    rounded, wanted = (learn(dtype, 30, lr="1e-3").losses for dtype in ("bfloat16", "float32"))
-    off = np.abs(rounded - wanted) / wanted[0]
-    assert wanted[-5:].mean() < wanted[0] / 3
+    rounded, exact = (learn(dtype, 30, lr="1e-3").losses for dtype in ("bfloat16", "float32"))
+    off = np.abs(rounded - exact) / exact[0]
+    assert exact[-5:].mean() < exact[0] / 3
     assert off.max() <= 0.03 and off.mean() <= 0.01

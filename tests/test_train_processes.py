@@ -13,7 +13,7 @@ from petsam_jax.checkpoint import load_weights
 from petsam_jax.train.metric_log import read_metrics
 
 # Pictures alone: one program to compile. Float sums differ by the number of devices, and random
-# numbers by that of parts, of which a device with one picture has but one.
+# numbers by that of parts, of which a device with one image has only one.
 LEAN = ("train.clip_share=0.0", "train.microbatches=1", "eval.every=100")
 SECONDS = 400
 
@@ -47,13 +47,15 @@ def losses(workdir):
 
 
 @pytest.fixture(scope="module")
-def whole(compiled, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("whole")
+def straight(compiled, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("straight")
     finish(start(compiled, workdir))
     return workdir
 
 
-def test_a_run_stopped_and_killed_equals_the_whole_one_bit_for_bit(whole, compiled, tmp_path):
+def test_a_run_stopped_and_killed_equals_an_uninterrupted_one_bit_for_bit(
+    straight, compiled, tmp_path
+):
     run = start(compiled, tmp_path)
     wait_for(tmp_path / "checkpoints" / "2", run)
     run.send_signal(signal.SIGTERM)
@@ -63,13 +65,13 @@ def test_a_run_stopped_and_killed_equals_the_whole_one_bit_for_bit(whole, compil
     run.kill()
     run.communicate(timeout=SECONDS)
     finish(start(compiled, tmp_path))
-    want, got = saved_arrays(whole, 6), saved_arrays(tmp_path, 6)
-    assert [name for name in want if not np.array_equal(want[name], got[name])] == []
-    assert losses(tmp_path) == losses(whole)
+    expected, got = saved_arrays(straight, 6), saved_arrays(tmp_path, 6)
+    assert [name for name in expected if not np.array_equal(expected[name], got[name])] == []
+    assert losses(tmp_path) == losses(straight)
 
 
-def test_eight_devices_give_the_losses_of_one_and_their_checkpoint_opens_on_one(
-    whole,
+def test_eight_devices_have_the_losses_of_one_and_their_checkpoint_opens_on_one(
+    straight,
     compiled,
     tmp_path,
 ):
@@ -78,11 +80,11 @@ def test_eight_devices_give_the_losses_of_one_and_their_checkpoint_opens_on_one(
     finish(start(compiled, tmp_path, devices=8, more=four))
     scores = [line for line in read_metrics(tmp_path) if "valid/iou_mean" in line]
     assert [line["step"] for line in scores] == [4]
-    one, eight = losses(whole), losses(tmp_path)
+    one, eight = losses(straight), losses(tmp_path)
     assert list(eight) == [1, 2, 3, 4]
     np.testing.assert_allclose(list(eight.values()), list(one.values())[:4], rtol=2e-4)
     finish(start(compiled, tmp_path))
-    assert list(losses(tmp_path)) == list(losses(whole))
+    assert list(losses(tmp_path)) == list(losses(straight))
 
 
 def test_two_processes_train_one_model_and_leave_one_log(compiled, tmp_path):

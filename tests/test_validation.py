@@ -155,7 +155,7 @@ def test_clips_are_tracked_as_by_the_video_predictor():
         pet, seen = (mask[t] == PET)[counts], found[t][counts]
         expected = (pet & seen).sum() / (pet | seen).sum()
         assert 0 < expected < 1
-        # The predictor remembers a given mask at the picture's size, training at that of logits.
+        # The predictor remembers a given mask at the image's size, training at that of logits.
         assert outcome.ious[t - 1, 0] == pytest.approx(expected, abs=0.01)
 
 
@@ -175,6 +175,6 @@ def test_a_run_on_clips_is_validated_on_clips_too():
     names = ["iou_none", "iou_box", "iou_click1", "iou_mean", "loss", "iou_clip"]
     assert list(scores) == names
     assert 0 < scores["iou_clip"] < 1
-    # The mean stays one of pictures, so that runs with and without clips compare.
+    # The mean is over images only, so that runs with and without clips compare.
     assert scores["iou_mean"] == pytest.approx(np.mean(list(scores.values())[:3]))
     assert check(arrays)[0] == scores

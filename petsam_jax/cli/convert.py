@@ -1,11 +1,11 @@
-"""Weights of the official SAM 2.1, or named and laid out like them, as a checkpoint of ours.
+"""Convert official SAM 2.1 weights, or weights in their layout, to a checkpoint of this package.
 
     petsam convert IN.safetensors|IN.npz --config=configs/pets256.py OUT
 
 In: the official state dictionary. Out: a checkpoint directory that every program here opens. A
-PyTorch file must be saved as one of the two formats first, without the dictionary "model" around
-its arrays. Names and layouts are in `reference_names`; what does not fit stops the conversion, and
-the error lists all of it.
+PyTorch file must first be saved in one of the two formats, without the dictionary "model" around
+its arrays. Names and layouts are in `models/sam2_weights.py`; if any do not fit, nothing is
+converted, and the error lists them all.
 """
 
 import argparse
@@ -25,7 +25,7 @@ HINT = (
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .npz or .safetensors file, told apart by what is in it.
+    """The arrays of a .npz or .safetensors file, distinguished by its content.
 
     Raises FileNotFoundError, ValueError for a file that is neither or holds anything but arrays of
     numbers, and BadZipFile for a damaged .npz.
@@ -53,9 +53,11 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError(
                     f"{path}: {name} holds Python objects, not numbers, or is damaged ({error})"
                 ) from error
-            # PyTorch's own files are zip files too, and numpy returns the bytes of what is in them.
+            # PyTorch's files are zip files too, and numpy returns the bytes of their entries.
             if not isinstance(array, np.ndarray):
-                raise ValueError(f"{path} is no .npz, since {name} in it is no array; {HINT}")
+                raise ValueError(
+                    f"{path} is not an .npz file: {name} in it is not an array; {HINT}"
+                )
             if name in arrays:
                 raise ValueError(f"{path} has two arrays named {name}")
             arrays[name] = array
@@ -64,12 +66,12 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        "petsam convert", description="Official weights to a checkpoint of ours."
+        "petsam convert", description="Convert official SAM 2.1 weights to a checkpoint."
     )
     parser.add_argument("source", type=Path, metavar="IN", help=".safetensors or .npz")
-    parser.add_argument("out", type=Path, metavar="OUT", help="the checkpoint directory to make")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the checkpoint directory to create")
     args = parse_args(parser, argv)
-    # Here, since they take seconds to import, and help is there at once.
+    # Imported late: they take seconds, and help should be instant.
     from petsam_jax.checkpoint import model_shapes, save_weights
     from petsam_jax.models.sam2_weights import from_official
 
@@ -81,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, BadZipFile) as error:
         parser.exit(1, f"convert: {args.source}: {error}\n")
     count = sum(array.size for array in params.values())
-    print(f"{args.out}: {len(params)} arrays, {count:,} numbers, config {args.config_spec}")
+    print(f"{args.out}: {len(params)} arrays, {count:,} parameters, config {args.config_spec}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""The averaged weights of a training run as a small checkpoint to ship.
+"""Export the averaged weights of a training run as a small checkpoint to share.
 
     petsam export runs/pets256_small OUT
 
-In: a workdir or checkpoint. Out: a checkpoint of its weights alone in float16, a tenth of the
-run's; whoever opens it gets float32. Float16 and not bfloat16, because weights lie within its
-range and it keeps three more bits of each. Nothing in it tells of the folders of the machine that
-it was made on.
+In: a workdir or checkpoint. Out: a checkpoint with only its weights in float16, a tenth of the
+run's size; opened, they are float32 again. Not bfloat16: weights lie within float16's range, which
+keeps three more bits of each. No path of this machine is left in it.
 """
 
 import argparse
@@ -19,23 +18,23 @@ if TYPE_CHECKING:
 
     from petsam_jax.models.params import Weights
 
-# Orbax marks what it has written whole with a file of this name, and writes the path into it; it
-# asks whether the file is there and never what is in it.
+# Orbax marks complete items with a file of this name and writes their path into it, but only checks
+# that the file exists.
 MARK = "commit_success.txt"
 
 
 def halve(params: "Weights") -> dict[str, "np.ndarray"]:
-    """The arrays in float16; raises ValueError with the names of those that do not fit in it."""
+    """The arrays in float16; raises ValueError with the names of those out of its range."""
     import numpy as np
 
     small = {name: np.asarray(array).astype(np.float16) for name, array in params.items()}
     if large := [name for name, array in small.items() if not np.isfinite(array).all()]:
-        raise ValueError(f"not numbers, or too large for float16: {', '.join(large)}")
+        raise ValueError(f"not finite, or too large for float16: {', '.join(large)}")
     return small
 
 
 def public_name(source: str) -> str:
-    """What a stranger may call a source of pictures: a folder is the last part of its path."""
+    """The name of a source of images without its path: a folder is the last part of its path."""
     kind, colon, _ = source.partition(":")
     if kind in ("tfds", "shapes") and (colon or source == kind):
         return source if kind == "shapes" else kind
@@ -43,7 +42,7 @@ def public_name(source: str) -> str:
 
 
 def public_config(config: "ConfigDict") -> "ConfigDict":
-    """The config without what only this machine has: paths, and where the run was begun."""
+    """The config without paths of this machine, to its sources and its first checkpoint."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.data.sources = tuple(map(public_name, config.data.sources))
@@ -52,24 +51,24 @@ def public_config(config: "ConfigDict") -> "ConfigDict":
 
 
 def save_public(out: Path, params: "Weights", config: "ConfigDict") -> None:
-    """Write a checkpoint that may be given away; raises as `checkpoint.save_weights` does."""
+    """Write a checkpoint that may be shared; raises as `checkpoint.save_weights` does."""
     from petsam_jax.checkpoint import save_weights
 
     save_weights(out, halve(params), public_config(config))
     for mark in out.rglob(MARK):
-        mark.write_text("whole\n")
+        mark.write_text("complete\n")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "petsam export",
-        description="The weights of a run as a checkpoint to ship.",
+        description="Export the weights of a run as a small checkpoint to share.",
     )
     parser.add_argument("source", type=Path, metavar="RUN", help="a workdir or checkpoint")
-    parser.add_argument("out", type=Path, metavar="OUT", help="the checkpoint directory to make")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the checkpoint directory to create")
     parser.add_argument("--step", type=int, help="default: the latest")
     args = parser.parse_args(argv)
-    # Here, since it takes seconds to import, and help is there at once.
+    # Imported late: it takes seconds, and help should be instant.
     from petsam_jax.checkpoint import load_weights
 
     try:
@@ -78,7 +77,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         parser.exit(1, f"export: {error}\n")
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
-    print(f"{args.out}: {sum(array.size for array in params.values()):,} numbers, {size:,} bytes")
+    print(
+        f"{args.out}: {sum(array.size for array in params.values()):,} parameters, {size:,} bytes"
+    )
 
 
 if __name__ == "__main__":

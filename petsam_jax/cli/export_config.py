@@ -1,10 +1,10 @@
-"""Copy a config that comes with the package, to change it and train with it.
+"""Copy a config of the package to a file that you can edit and train with.
 
-    petsam export-config                        # which there are
+    petsam export-config                        # list the configs
     petsam export-config tiny --out my_configs
     petsam train --config=my_configs/tiny.py
 
-A config that builds on another one needs it beside itself, so that one is copied too.
+If the config builds on another one, that one is copied beside it too.
 """
 
 import argparse
@@ -18,23 +18,23 @@ from petsam_jax.config import ConfigError, packaged_configs
 
 
 def export_config(name: str, out: Path) -> list[Path]:
-    """Copy it and those that it builds on into a folder, and return the copies, itself first.
+    """Copy a config and those it builds on into a folder; return the copies, its own first.
 
-    Raises ConfigError for a name that there is not, and FileExistsError for a file that is there:
-    then nothing is copied.
+    Raises ConfigError for an unknown name, and FileExistsError if a file exists; then nothing is
+    copied.
     """
-    there = packaged_configs()
-    if name not in there:
-        raise ConfigError(f"no config {name!r}; there are {', '.join(there)}")
-    text = there[name].read_text()
-    wanted = [name, *(base for base in there if base != name and f'"{base}.py"' in text)]
-    copies = [out / f"{each}.py" for each in wanted]
+    known = packaged_configs()
+    if name not in known:
+        raise ConfigError(f"no config {name!r}; there are {', '.join(known)}")
+    text = known[name].read_text()
+    needed = [name, *(base for base in known if base != name and f'"{base}.py"' in text)]
+    copies = [out / f"{each}.py" for each in needed]
     for copy in copies:
         if copy.exists():
             raise FileExistsError(f"{copy} exists; choose another --out, or remove it")
     out.mkdir(parents=True, exist_ok=True)
-    for each, copy in zip(wanted, copies, strict=True):
-        shutil.copyfile(there[each], copy)
+    for each, copy in zip(needed, copies, strict=True):
+        shutil.copyfile(known[each], copy)
     return copies
 
 
@@ -44,8 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="without it, all are listed")
-    parser.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="default: here")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="omit it to list all configs")
+    parser.add_argument(
+        "--out", type=Path, default=Path("."), metavar="DIR", help="default: the current folder"
+    )
     args = parser.parse_args(argv)
     if args.name is None:
         for name, path in packaged_configs().items():
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"export-config: {error}", file=sys.stderr)
         return 1
     print("\n".join(map(str, copies)))
-    print(f"Train with it: petsam train --config={copies[0]}")
+    print(f"Train with: petsam train --config={copies[0]}")
     return 0
 
 

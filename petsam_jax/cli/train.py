@@ -1,16 +1,17 @@
-"""Train a model from scratch, or go on with a run that was stopped.
+"""Train a model from scratch, or resume a run that was stopped.
 
     petsam train --config=tiny
     petsam train --config=my_configs/cats.py --workdir=runs/cats --config.train.batch_size=16
 
-Started again with the same workdir, a run goes on from its last checkpoint. Ctrl-C or SIGTERM saves
-first. On several hosts, start it on each, with a workdir that all of them see:
+Started again with the same workdir, a run resumes from its last checkpoint. Ctrl-C and SIGTERM save
+before they stop it. To train on several hosts, start it on each, with a workdir that all of them
+share:
 
     petsam train --config=... --workdir=DIR \\
         --coordinator=HOST:PORT --num-processes=2 --process-id=0
 
-or with these in JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. Where srun or
-mpirun has started it, nothing needs to be said.
+These may also be set as JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; under srun
+or mpirun none are needed.
 
 `python train.py` and `petsam train` are the same program.
 """
@@ -24,14 +25,14 @@ from pathlib import Path
 
 from petsam_jax import runtime
 
-# Where srun and mpirun say how many processes they have started; JAX finds out the rest.
+# Set by srun and mpirun to the number of processes they started; JAX finds out the rest.
 LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 
 def join_hosts(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Become one of several processes, if flags, JAX's variables or a launcher's say so.
+    """Join the other processes of a run, given by flags, JAX's variables or a launcher.
 
-    Raises RuntimeError or ValueError when the others are not found.
+    Raises RuntimeError or ValueError if they are not found.
     """
     launched = any(int(os.environ.get(name) or 1) > 1 for name in LAUNCHERS)
     if coordinator or launched:
@@ -49,14 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "petsam train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="default: runs/NAME_OF_CONFIG")
-    parser.add_argument("--summary", action="store_true", help="print what is trained how, and end")
-    parser.add_argument("--max-steps", type=int, metavar="N", help="end at step N and save")
-    several = (
-        ("--coordinator", str, "HOST:PORT", "JAX_COORDINATOR_ADDRESS", "of several: the first's"),
-        ("--num-processes", int, "N", "JAX_NUM_PROCESSES", "how many processes there are"),
-        ("--process-id", int, "I", "JAX_PROCESS_ID", "which of them this is, from 0"),
+    parser.add_argument(
+        "--summary", action="store_true", help="print how each part is trained, and exit"
     )
-    for flag, kind, metavar, variable, text in several:
+    parser.add_argument("--max-steps", type=int, metavar="N", help="save and stop at step N")
+    distributed = (
+        ("--coordinator", str, "HOST:PORT", "JAX_COORDINATOR_ADDRESS", "address of process 0"),
+        ("--num-processes", int, "N", "JAX_NUM_PROCESSES", "number of processes"),
+        ("--process-id", int, "I", "JAX_PROCESS_ID", "index of this process, from 0"),
+    )
+    for flag, kind, metavar, variable, text in distributed:
         default = os.environ.get(variable) or None
         parser.add_argument(flag, type=kind, metavar=metavar, default=default, help=text)
     args = parse_args(parser, argv)
@@ -72,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "JAX_NUM_PROCESSES and JAX_PROCESS_ID): give all three or none"
         )
     try:
-        # Before JAX is imported: that something is missing is then said at once.
+        # Before JAX is imported, so that missing data is reported at once.
         sources = None if args.summary else load_train_and_valid(args.config.data)
     except (ValueError, OSError) as error:
         return failed(error)
@@ -81,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RuntimeError, ValueError) as error:
         return failed(f"the other processes were not found: {error}")
     runtime.use_compilation_cache()
-    # Orbax warns of every step that is saved without a validation.
+    # Orbax warns about every step that is saved before its validation.
     logging.getLogger("absl").setLevel(logging.ERROR)
     from petsam_jax.train.guards import TrainingDiverged, WorkdirError
     from petsam_jax.train.loop import train_and_evaluate
@@ -92,14 +95,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(summarize(args.config))
         else:
             train_and_evaluate(args.config, workdir, max_steps=args.max_steps, sources=sources)
-    # ValueError: what is wrong with the config, the data or the optimiser's patterns.
+    # ValueError: an invalid config, data set or optimiser pattern.
     except (ValueError, OSError, WorkdirError, TrainingDiverged) as error:
         return failed(error)
     return 0
 
 
 def failed(why: Exception | str) -> int:
-    """Say why; the exit code."""
+    """Print why; return the exit code."""
     print(f"train: {why}", file=sys.stderr)
     return 1
 

@@ -1,7 +1,7 @@
-"""A model's arrays by dotted name, as checkpoints and the converter know them.
+"""A model's arrays by dotted name, as checkpoints and the converter use them.
 
-In: a module, or arrays by name. Out: what fills a module, or every name that keeps it from being
-filled.
+In: a module, or arrays by name. Out: arrays by name, or a filled module; an error lists every name
+that does not fit.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,21 +16,21 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class NamesError(ValueError):
-    """Arrays that do not fit: missing, unknown or misshapen names, all of them in the message."""
+    """Arrays that do not fit; the message lists all missing, unknown and misshapen names."""
 
 
 def weights(model: nnx.Module) -> dict[str, jax.Array]:
-    """Every array of a model, parameters and constants."""
+    """All arrays of a model, parameters and constants."""
     return {name: variable[...] for name, variable in _variables(nnx.state(model)).items()}
 
 
 def shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
-    """The shapes of `weights`; the model may be an outline (`nnx.eval_shape`)."""
+    """The shapes of `weights`; the model may be abstract (`nnx.eval_shape`)."""
     return {name: variable.shape for name, variable in _variables(nnx.state(model)).items()}
 
 
 def fill(model: nnx.Module, arrays: Weights) -> None:
-    """Put arrays into a model, or into the outline of one; raises NamesError if they do not fit."""
+    """Set the arrays of a model, which may be abstract; raises NamesError if they do not fit."""
     raise_faults("these arrays do not fit the model", differences(arrays, shapes(model)))
     state = nnx.state(model)
     for name, variable in _variables(state).items():
@@ -39,20 +39,20 @@ def fill(model: nnx.Module, arrays: Weights) -> None:
 
 
 def differences(arrays: Weights, expected: Shapes) -> list[str]:
-    """What keeps arrays from being those of a model: one line a name."""
-    got = {name: np.shape(array) for name, array in arrays.items()}
-    missing = [f"missing: {name} {tuple(expected[name])}" for name in expected if name not in got]
-    extra = [f"unknown: {name} {got[name]}" for name in got if name not in expected]
+    """One line for each name whose array is missing, unknown or misshapen."""
+    found = {name: np.shape(array) for name, array in arrays.items()}
+    missing = [f"missing: {name} {tuple(expected[name])}" for name in expected if name not in found]
+    extra = [f"unknown: {name} {found[name]}" for name in found if name not in expected]
     misshapen = [
-        f"misshapen: {name} {got[name]}, the model has {tuple(expected[name])}"
+        f"misshapen: {name} {found[name]}, the model has {tuple(expected[name])}"
         for name in expected
-        if name in got and got[name] != tuple(expected[name])
+        if name in found and found[name] != tuple(expected[name])
     ]
     return missing + extra + misshapen
 
 
 def raise_faults(title: str, faults: Iterable[str]) -> None:
-    """Raise NamesError if there are faults, with all of them."""
+    """Raise NamesError with all faults, if there are any."""
     if faults := sorted(faults):
         raise NamesError("\n  ".join([f"{title} ({len(faults)} faults):", *faults]))
 

@@ -1,8 +1,8 @@
-"""The names and layouts of the official SAM 2.1, and which of ours each of them is.
+"""Official SAM 2.1 weights: their names and layouts, and ours for each of them.
 
-In: arrays named as in the official state dictionary, PyTorch layouts. Out: ours. Nothing is
-guessed: every name that is missing, unknown or misshapen is in the error, as the reference spells
-it.
+In: arrays with the names of the official state dictionary, in PyTorch's layouts. Out: ours.
+Nothing is guessed: the error lists every name that is missing, unknown or misshapen, as the
+reference spells it.
 """
 
 import re
@@ -16,9 +16,9 @@ from einops import rearrange
 
 from petsam_jax.models.params import NamesError, Shapes, differences, raise_faults
 
-# What a kind of module keeps: (the reference's suffix, ours, the change of layout). A transposed
+# Arrays of each kind of module: (the reference's suffix, ours, the change of layout). A transposed
 # convolution in PyTorch is the true transpose, out[2h+y, 2w+x] = in[h, w] kernel[y, x], and so is
-# our `UpConv`: its kernel keeps its direction.
+# our `UpConv`: its kernel is not flipped.
 KINDS = {
     "linear": [(".weight", ".kernel", "o i -> i o"), (".bias", ".bias", "o -> o")],
     "conv": [(".weight", ".kernel", "o i h w -> h w i o"), (".bias", ".bias", "o -> o")],
@@ -30,9 +30,9 @@ KINDS = {
     "vector": [(".weight", "", "1 c -> c")],
 }
 
-# (prefix of the reference, ours): lines of a module or array of the reference, its name here ("="
-# is the same), and its kind, or for a bare array the change of layout. {n} and {k} are numbers,
-# {proj} a projection of an attention. A name that ends in [n] is row n of an array.
+# (prefix of the reference, ours): each line has a module or array of the reference, its name here
+# ("=" if the same), and its kind, or for a single array the change of layout. {n} and {k} are
+# numbers, {proj} a projection of an attention. A name that ends in [n] is row n of an array.
 RULES = {
     ("image_encoder.trunk.", "image_encoder.trunk."): """
         patch_embed.proj           patch_embed  conv
@@ -44,14 +44,14 @@ RULES = {
         blocks.{n}.mlp.layers.{k}  =            linear
         blocks.{n}.proj            =            linear
     """,
-    # The reference lists the levels of the neck deepest first; here the finest is first.
+    # The reference lists the levels of the neck from the deepest, we from the finest.
     ("image_encoder.neck.", "image_encoder.neck."): """
         convs.0.conv  convs.3  conv1x1
         convs.1.conv  convs.2  conv1x1
         convs.2.conv  convs.1  conv1x1
         convs.3.conv  convs.0  conv1x1
     """,
-    # These two run once per image and not once per prompt, so they are the image encoder's here.
+    # These two run once per image, not once per prompt, so here they belong to the image encoder.
     ("sam_mask_decoder.", "image_encoder."): """
         conv_s0  =  conv1x1
         conv_s1  =  conv1x1
@@ -123,18 +123,18 @@ RULES = {
         no_obj_embed_spatial     =  1 c -> c
     """,
 }
-# A number as both sides print it: "01" would be a second name of 1.
+# A number without leading zeros: "01" would be a second name of 1.
 NUMBER = "0|[1-9][0-9]*"
 WILDCARDS = {"n": NUMBER, "k": NUMBER, "proj": "(?:q|k|v|out)_proj"}
 
-# SAM 2.1 creates this array and nothing reads it: without memories it adds `no_mem_embed` to the
-# image embedding and leaves memory attention out, where the position of that token would go. It
-# has the shape of the array named beside it.
+# SAM 2.1 creates this array but never reads it: without memories it adds `no_mem_embed` to the
+# image embedding and skips memory attention, which would use the position of that token. It has the
+# shape of the array named beside it.
 DROPPED = {"no_mem_pos_enc": "no_mem_embed"}
 
 
 def _rules() -> Iterator[tuple[str, str, str]]:
-    """The reference's name, ours, and the layout, of all arrays that follow one line of RULES."""
+    """The reference's name, ours, and the change of layout for each array in RULES."""
     for (their_prefix, our_prefix), table in RULES.items():
         for line in table.strip().splitlines():
             theirs, ours, kind = line.split(maxsplit=2)
@@ -150,8 +150,8 @@ def _pattern(template: str) -> re.Pattern:
     return re.compile(pattern)
 
 
-TO_OURS = [(_pattern(theirs), ours, layout) for theirs, ours, layout in _rules()]
-TO_THEIRS = [(_pattern(ours), theirs, layout) for theirs, ours, layout in _rules()]
+OFFICIAL_TO_OURS = [(_pattern(theirs), ours, layout) for theirs, ours, layout in _rules()]
+OURS_TO_OFFICIAL = [(_pattern(ours), theirs, layout) for theirs, ours, layout in _rules()]
 
 
 def _translate(name: str, rules: list[tuple[re.Pattern, str, str]]) -> tuple[str, str] | None:
@@ -162,21 +162,21 @@ def _translate(name: str, rules: list[tuple[re.Pattern, str, str]]) -> tuple[str
 
 
 def our_name(reference: str) -> tuple[str, str] | None:
-    """Our name of an array of the reference, and its change of layout; None where no rule fits.
+    """Our name of an array of the reference and its change of layout; None if no rule matches.
 
     A name that ends in [n] is row n of an array.
     """
-    return _translate(reference, TO_OURS)
+    return _translate(reference, OFFICIAL_TO_OURS)
 
 
 @cache
 def official_name(ours: str) -> tuple[str, str] | None:
-    """What `our_name` undoes: the reference's name of an array or row of ours, and the layout."""
-    return _translate(ours, TO_THEIRS)
+    """The inverse of `our_name`: the reference's name of an array or a row of ours."""
+    return _translate(ours, OURS_TO_OFFICIAL)
 
 
 def official_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """The reference's names and shapes for a model of ours with these; without DROPPED.
+    """The reference's names and shapes for a model of ours with these shapes, without DROPPED.
 
     Raises NamesError for arrays that the reference does not have.
     """
@@ -191,9 +191,9 @@ def official_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
             faults.append(f"not in the reference: {name} {tuple(shape)}")
         for part, sizes in parts.items():
             reference, layout = official_name(part)
-            theirs, ours = (side.split() for side in layout.split("->"))
-            size_of = dict(zip(ours, sizes, strict=True))
-            official[reference] = tuple(size_of.get(axis, 1) for axis in theirs)
+            their_axes, our_axes = (side.split() for side in layout.split("->"))
+            size_of = dict(zip(our_axes, sizes, strict=True))
+            official[reference] = tuple(size_of.get(axis, 1) for axis in their_axes)
     raise_faults("no official weights fit this model", faults)
     return official
 
@@ -201,11 +201,11 @@ def official_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
 def from_official(
     arrays: Mapping[str, np.ndarray], shapes: Shapes | None = None
 ) -> dict[str, np.ndarray]:
-    """The arrays of the reference by our names, in our layouts, float32.
+    """The arrays of the reference by our names, in our layouts, as float32.
 
     `shapes` are those of a model of ours (`checkpoint.model_shapes`); without them the arrays may
-    be any part of a model, with all rows of an array. Raises NamesError with every name that is
-    missing, unknown, misshapen, or not of finite numbers.
+    be part of a model, if rows of one array are complete. Raises NamesError with every name that is
+    missing, unknown, misshapen, or has numbers that are not finite.
     """
     raise_faults("these arrays do not fit", _faults(arrays, shapes))
     parts = {}
@@ -230,7 +230,7 @@ def _faults(arrays: Mapping[str, np.ndarray], shapes: Shapes | None) -> list[str
         expected = official_shapes(shapes)
         unread = {name: expected[like] for name, like in DROPPED.items() if name in arrays}
         faults = differences(arrays, expected | unread)
-    # A float64 may be too large for float32; it is then infinite.
+    # A float64 that is too large for float32 becomes infinite.
     with np.errstate(over="ignore"):
         for name, array in arrays.items():
             if not jnp.issubdtype(array.dtype, jnp.floating):

@@ -1,7 +1,7 @@
-"""Which numbers of a training config make sense, checked before a run takes any time.
+"""Checks of a training config's numbers before a run starts.
 
-What is augmented has its own limits (`data/augment.py`, `data/motion.py`), and so have the model's
-sizes, the optimiser's patterns and the kinds of loss, where they are used.
+Augmentation (`data/augment.py`), motion (`data/motion.py`), the model's sizes, the optimiser's
+patterns and the kinds of loss are checked where they are used.
 """
 
 import math
@@ -14,10 +14,10 @@ from petsam_jax.models.prompts import CLICK_SLOTS
 from petsam_jax.train.validation import higher_is_better
 
 ANY = math.inf
-# Patterns of fields, and the least and the largest value of those that have a number.
+# Pattern of fields -> their least and largest value.
 LIMITS = {
     "data.num_threads": (0, ANY),
-    # The first prompt may be a click, and one more than there are slots for would be dropped.
+    # The first prompt may be a click too, and clicks beyond the slots would be dropped.
     "prompts.rounds": (0, CLICK_SLOTS - 1),
     "prompts.clip_rounds": (0, CLICK_SLOTS - 1),
     "prompts.longest_gap": (0, ANY),
@@ -50,24 +50,24 @@ LIMITS = {
     "eval.clips": (0, ANY),
     "eval.box_jitter": (0, 1),
 }
-# Strides of the trunk's four stages.
-SIDE = 32
+# Stride of the trunk's last stage.
+STRIDE = 32
 
 
 def check_limits(config: ConfigDict) -> None:
-    """Raise ConfigError with each field whose value no run could use, and what it may be."""
+    """Raise ConfigError with every field whose value is out of range, and its range."""
     faults = [
         f"{name}={value}: set it to at least {low}" + (f" and at most {high}" if high < ANY else "")
         for name, value in fields(config).items()
         for pattern, (low, high) in LIMITS.items()
         if fnmatchcase(name, pattern) and not low <= value <= high
     ]
-    if config.data.size < SIDE or config.data.size % SIDE:
-        faults.append(f"data.size={config.data.size}: set it to a multiple of {SIDE}")
+    if config.data.size < STRIDE or config.data.size % STRIDE:
+        faults.append(f"data.size={config.data.size}: set it to a multiple of {STRIDE}")
     if not config.eval.clicks or min(config.eval.clicks) < 1:
-        faults.append(f"eval.clicks={config.eval.clicks}: name at least one number above 0")
+        faults.append(f"eval.clicks={config.eval.clicks}: list at least one number, all above 0")
     elif config.eval.best not in higher_is_better(config):
         names = ", ".join(higher_is_better(config))
-        faults.append(f"eval.best={config.eval.best!r}: this run's validation has {names}")
+        faults.append(f"eval.best={config.eval.best!r}: this run's validation reports {names}")
     if faults:
-        raise ConfigError("\n  ".join(["the config has values that cannot be:", *faults]))
+        raise ConfigError("\n  ".join(["invalid config values:", *faults]))

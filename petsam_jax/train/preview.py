@@ -1,7 +1,6 @@
-"""Drawing of what training sees: augmented pictures, masks, simulated prompts and clips.
+"""Draws what training sees: augmented images, masks, simulated prompts and clips.
 
-In: a source, or a picture with its mask. Out: Pillow images. `data.show` is the command, and says
-what its sheet has.
+In: a source. Out: a Pillow image, which `cli/preview.py` describes.
 """
 
 import functools
@@ -23,7 +22,7 @@ from petsam_jax.train.prompt_sampling import correction_click, first_prompt
 
 WHITE = (255, 255, 255)
 CAPTION = 14
-# How first prompts are drawn: every kind alike.
+# Every kind of first prompt is as likely.
 KINDS = {"click_prob": 1 / 3, "box_prob": 1 / 3, "mask_prob": 1 / 3}
 
 
@@ -35,13 +34,13 @@ def draw_sheet(
     augmentation: augment.Augmentation = augment.FULL,
     motion: Motion = FULL,
 ) -> Image.Image:
-    """`n` rows of cells of `size` pixels, on the first n examples of a shuffled pass."""
-    feed = dict(batch_size=n, size=size, seed=seed, augmentation=augmentation, num_threads=0)
+    """`n` rows of cells of `size` pixels, for the first n examples of a shuffled pass."""
+    options = dict(batch_size=n, size=size, seed=seed, augmentation=augmentation, num_threads=0)
     batches = []
-    # The same seed shuffles both alike, so a row shows one example.
+    # The same seed shuffles both, so that a row shows one example.
     for iterator in (
-        make_train_iterator(source, **feed),
-        make_train_iterator(source, motion=motion, **feed),
+        make_train_iterator(source, **options),
+        make_train_iterator(source, motion=motion, **options),
     ):
         batches.append(next(iterator))
         iterator.close()
@@ -73,7 +72,7 @@ def _framed(image: UInt8[np.ndarray, "h w 3"]) -> Image.Image:
 def _with_prompts(
     image: UInt8[np.ndarray, "b h w 3"], mask: UInt8[np.ndarray, "b h w"], seed: int
 ) -> list[Image.Image]:
-    """Each picture with its mask, its first prompt and two corrections."""
+    """Each image with its mask, its first prompt and two corrections."""
     key_first, *keys = jax.random.split(jax.random.key(seed), 3)
     pred = np.roll(mask == PET, mask.shape[-1] // 8, axis=-1)
     truth, guess = jnp.asarray(mask), jnp.asarray(pred)
@@ -100,7 +99,7 @@ _correct = jax.jit(correction_click)
 
 
 def _draw_first(draw: ImageDraw.ImageDraw, first) -> None:
-    """A box, a click, or for a mask the word, of one picture's prompts."""
+    """Draw one image's first prompt: a box, a click, or the word "mask"."""
     if first.has_mask:
         draw.text((4, 4), "mask", fill=YELLOW)
     for point, label in zip(first.points, first.labels, strict=True):
