@@ -28,7 +28,7 @@ from benchmarks import timing
 from benchmarks.steps import SIZES, WHAT, Step, model_steps, random_model, size_config
 from petsam_jax import runtime
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.predict.image_predictor import rounded_model
+from petsam_jax.predict.model_parts import rounded_model
 
 DTYPES = ("float32", "bfloat16")
 BACKWARD = ", forward+backward"

@@ -138,9 +138,9 @@ def stages(
 
     masks, drawn = last.masks, overlay(image, last.masks)
     # Opened again, since a clip caches the frames that it decoded last.
-    fresh, numbers = open_clip(path), itertools.cycle(range(clip.count))
+    reopened, numbers = open_clip(path), itertools.cycle(range(clip.count))
     return {
-        "decode": lambda: fresh.read(next(numbers)),
+        "decode": lambda: reopened.read(next(numbers)),
         "resize": lambda: images._model_input(crop),
         "encode image": lambda: jax.block_until_ready(images.encode(crop).features),
         "memory, mask, memory": step,

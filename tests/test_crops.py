@@ -88,7 +88,7 @@ def test_a_view_stays_until_its_objects_near_its_sides_or_change_their_size():
     ):
         found = next_view([tuple(map(float, box))], [view], SIZE, 64)
         assert (found == view) == stays, box
-    # Nothing small is seen better from nearer than the model's own pixels.
+    # A smaller view would have no more detail than the model's input.
     assert next_view([(180.0, 150.0, 190.0, 160.0)], [view], SIZE, 200) == view
     # At the frame's own sides.
     corner = View(0, 0, 200, 200)

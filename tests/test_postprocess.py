@@ -1,16 +1,14 @@
-"""postprocess: enlarging as JAX does it, holes and islands by area, overlap, the best mask."""
+"""postprocess: enlarging as JAX does it, holes and islands by area."""
 
 import jax
 import numpy as np
 import pytest
 
 from petsam_jax.predict.postprocess import (
-    choose_mask,
     fill_holes,
     logits_at_size,
     masks_at_size,
     remove_islands,
-    stability,
 )
 
 SIZES = [(16, 16), (17, 63), (64, 40), (3, 200), (200, 3), (1, 1), (333, 500)]
@@ -23,18 +21,18 @@ def logits(rng):
 
 def test_logits_are_resized_as_jax_does_it(logits):
     # Both ways at once: higher, and narrower.
-    want = jax.image.resize(logits, (2, 3, 133, 7), "bilinear", precision="highest")
-    np.testing.assert_allclose(logits_at_size(logits, 133, 7), want, atol=2e-5)
+    expected = jax.image.resize(logits, (2, 3, 133, 7), "bilinear", precision="highest")
+    np.testing.assert_allclose(logits_at_size(logits, 133, 7), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.7, -3.0, 9.0])
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_masks_are_the_logits_above_the_threshold(logits, height, width, threshold):
-    want = logits_at_size(logits, height, width) > np.float32(threshold)
-    np.testing.assert_array_equal(masks_at_size(logits, height, width, threshold), want)
+    expected = logits_at_size(logits, height, width) > np.float32(threshold)
+    np.testing.assert_array_equal(masks_at_size(logits, height, width, threshold), expected)
 
 
-def test_one_blob_in_a_corner_is_where_it_is():
+def test_a_blob_in_a_corner_stays_there():
     logits = np.full((8, 8), -5.0, np.float32)
     logits[6:, :2] = 5.0
     mask = masks_at_size(logits, 80, 160)
@@ -83,28 +81,10 @@ def test_the_largest_island_stays_however_small_it_is():
     assert remove_islands(mask, 0) is mask
 
 
-def test_each_mask_of_a_stack_is_cleaned_by_itself(rng):
+def test_each_mask_of_a_stack_is_cleaned_alone(rng):
     masks = rng.random((2, 3, 30, 40)) < 0.55
     filled, kept = fill_holes(masks, 5), remove_islands(masks, 5)
     for i, j in np.ndindex(2, 3):
         np.testing.assert_array_equal(filled[i, j], fill_holes(masks[i, j], 5))
         np.testing.assert_array_equal(kept[i, j], remove_islands(masks[i, j], 5))
     assert (filled >= masks).all() and filled.sum() > masks.sum() > kept.sum()
-
-
-def test_stability_is_the_iou_of_two_thresholds():
-    logits = np.full((4, 4), -5.0)
-    assert stability(logits) == 1
-    logits[0] = 3.0
-    assert stability(logits) == 1 and stability(logits, threshold=3.0) == 0
-    logits[1] = 0.5
-    assert stability(logits) == 0.5 and stability(logits, delta=0.25) == 1
-
-
-def test_a_vague_mask_is_not_chosen_for_its_predicted_iou():
-    logits = np.full((3, 4, 4), -5.0)
-    logits[0, 0], logits[1, :2], logits[2, 1] = 3.0, 0.5, 3.0
-    ious = np.array([0.7, 0.9, 0.8], np.float32)
-    assert choose_mask(logits, ious) == 2
-    assert choose_mask(logits, ious, delta=0.1) == 1
-    assert choose_mask(logits[:1], ious[:1]) == 0

@@ -17,29 +17,29 @@ def read(points=None, labels=None, boxes=None, mask_input=None, size=IMAGE):
     return model_prompts(prompts, size, SIDE, logits), number
 
 
-def test_centres_of_pixels_go_to_the_same_places_of_the_models_square():
-    # The corners of the picture, half a pixel outside its outermost pixels, are those of the model.
+def test_centres_of_pixels_map_to_the_models_square():
+    # The corners of the image, half a pixel outside its outermost pixels, are those of the model.
     corners = [(-0.5, -0.5), (199.5, 99.5), (99.5, 49.5)]
     prompts, number = read(corners, [1, 0, 1], boxes=(0, 0, 199, 99))
     np.testing.assert_allclose(
         prompts.points[0, :3], [(-0.5, -0.5), (63.5, 63.5), (31.5, 31.5)], atol=1e-5
     )
-    # The middle of a picture's pixel, which is 0.32 x 0.64 model pixels large.
+    # The centre of an image's pixel, which is 0.32 x 0.64 model pixels large.
     np.testing.assert_allclose(prompts.points[0, -2:], [(-0.34, -0.18), (63.34, 63.18)], atol=1e-5)
     assert prompts.labels[0].tolist() == [1, 0, 1, *[-1] * 13, 2, 3]
     assert number is None and not prompts.has_mask.any() and not prompts.mask_input.any()
 
 
-def test_at_the_models_own_size_places_stay_as_they_are(rng):
+def test_at_the_models_own_size_points_stay_as_they_are(rng):
     points = rng.integers(0, SIDE, (5, 2))
     prompts, _ = read(points, np.ones(5, bool), size=(SIDE, SIDE))
     np.testing.assert_array_equal(prompts.points[0, :5], points)
 
 
-def test_a_box_has_corners_in_any_order_and_is_cut_off_at_the_picture():
-    want = read(boxes=(20, 30, 199, 99))[0].points
+def test_a_box_has_corners_in_any_order_and_is_clipped_to_the_image():
+    expected = read(boxes=(20, 30, 199, 99))[0].points
     for box in ((199, 30, 20, 99), (199, 99, 20, 30), (20, 30, 250, 1e6)):
-        np.testing.assert_array_equal(read(boxes=box)[0].points, want)
+        np.testing.assert_array_equal(read(boxes=box)[0].points, expected)
     one_pixel = read(boxes=(20, 30, 20, 30))[0].points[0, -2:]
     np.testing.assert_array_equal(one_pixel[0], one_pixel[1])
 
@@ -53,7 +53,7 @@ def test_slots_for_points_are_16_and_then_powers_of_two():
     assert [power_of_two(n) for n in (0, 1, 2, 3, 4, 5)] == [1, 1, 2, 4, 4, 8]
 
 
-def test_objects_are_filled_up_to_a_power_of_two_with_empty_prompts(rng):
+def test_objects_are_padded_to_a_power_of_two_with_empty_prompts(rng):
     masks = rng.normal(size=(3, 16, 16))
     prompts, number = read(
         rng.integers(0, 90, (3, 2, 2)),
@@ -84,7 +84,7 @@ def test_an_empty_slot_may_hold_anything():
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("given", "message"),
     [
         (dict(points=[(5, 5)]), "points without labels"),
         (dict(labels=[1]), "labels without points"),
@@ -120,9 +120,9 @@ def test_an_empty_slot_may_hold_anything():
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_what_to_do(asked, message):
+def test_bad_prompts_are_errors_with_what_is_expected(given, message):
     with pytest.raises(ValueError, match=message):
-        read(**asked)
+        read(**given)
 
 
 # The record

@@ -128,7 +128,7 @@ def test_a_mask_of_another_size_is_an_error_with_both_sizes(predictor, photos, t
 
 
 def test_bad_images_stop_nothing_and_are_listed(predictor, photos, tmp_path, capsys):
-    (photos / "aa.jpg").write_text("not a picture")
+    (photos / "aa.jpg").write_text("no image")
     data = (photos / "b.png").read_bytes()
     (photos / "cut.png").write_bytes(data[: len(data) // 2])
     (photos / "notes.txt").write_text("ignored without a message")
@@ -184,7 +184,7 @@ def test_an_accelerator_gets_several_images_at_once(predictor, photos, tmp_path,
     monkeypatch.setattr(predictor, "encode_many", one_by_one)
     monkeypatch.setattr(segment_images, "BATCH", 2)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    (photos / "aa.png").write_text("not a picture")
+    (photos / "aa.png").write_text("no image")
     assert run(photos, "--out", tmp_path / "out") == 1
     assert sizes == [1, 2]
     for stem in ("a", "b", "tabby/a"):

@@ -42,7 +42,7 @@ def clip(tmp_path):
     return folder
 
 
-def pictures(folder):
+def images(folder):
     return [np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]
 
 
@@ -61,9 +61,9 @@ def test_files_of_every_format(clip, tmp_path, capsys):
         clip, ("add_box", 0, 4, (60, 10, 120, 50)), ("add_points", 0, 1, [(60, 60)], [1])
     )
     masks = [found.masks for found in session.propagate()]
-    want = [mask[0] * 1 + mask[1] * 2 for mask in masks]
-    np.testing.assert_array_equal(pictures(tmp_path / "out-masks"), want)
-    cutouts = np.array(pictures(tmp_path / "out-cutout"))
+    expected_masks = [mask[0] * 1 + mask[1] * 2 for mask in masks]
+    np.testing.assert_array_equal(images(tmp_path / "out-masks"), expected_masks)
+    cutouts = np.array(images(tmp_path / "out-cutout"))
     np.testing.assert_array_equal(cutouts[..., 3] == 255, np.array(masks).any(axis=1))
     video = open_clip(out)
     assert video.count == COUNT and video.size == (SIDE, SIDE)
@@ -76,12 +76,12 @@ def test_a_cut_out_is_one_transparent_file_where_that_can_be(clip, tmp_path, cap
     out, beside = tmp_path / f"out{suffix}", tmp_path / f"out-cutout{suffix}"
     flags = [str(clip), "--out", str(out), *POINT, "--format"]
     session = expected(clip, ("add_points", 0, 1, [(60, 60)], [1]))
-    want = [found.masks[0] for found in session.propagate()]
+    expected_masks = [found.masks[0] for found in session.propagate()]
 
     def check(path):
         with Image.open(path) as film:
             assert film.n_frames == COUNT
-            for number, mask in enumerate(want):
+            for number, mask in enumerate(expected_masks):
                 film.seek(number)
                 alpha = np.asarray(film.convert("RGBA"))[..., 3]
                 np.testing.assert_array_equal(alpha, np.where(mask, 255, 0))
@@ -117,10 +117,10 @@ def test_the_whole_clip_is_tracked_from_a_frame_within(clip, tmp_path):
     session = expected(
         clip, ("add_points", 5, 1, [(60, 60)], [1]), ("add_points", 5, 1, [(20, 100)], [0])
     )
-    want = {found.frame: found.masks[0] for found in session.propagate(reverse=True)}
-    want |= {found.frame: found.masks[0] for found in session.propagate()}
-    found = np.array(pictures(tmp_path / "out-masks")) > 0
-    np.testing.assert_array_equal(found, [want[number] for number in range(COUNT)])
+    expected_masks = {found.frame: found.masks[0] for found in session.propagate(reverse=True)}
+    expected_masks |= {found.frame: found.masks[0] for found in session.propagate()}
+    found = np.array(images(tmp_path / "out-masks")) > 0
+    np.testing.assert_array_equal(found, [expected_masks[number] for number in range(COUNT)])
     assert open_clip(out).count == COUNT
 
 
@@ -129,13 +129,13 @@ def test_a_mask_file_and_no_prompt_at_all(clip, tmp_path, capsys, rng):
     Image.fromarray(mask).save(tmp_path / "mask.png")
     flags = ["--mask", str(tmp_path / "mask.png"), "--format", "masks"]
     assert track.main([str(clip), "--out", str(tmp_path / "a.mp4"), *flags]) == 0
-    np.testing.assert_array_equal(pictures(tmp_path / "a-masks")[0] > 0, mask)
+    np.testing.assert_array_equal(images(tmp_path / "a-masks")[0] > 0, mask)
     assert not (tmp_path / "a.mp4").exists()
 
     pet = shipped_predictor().open(clip).add_pet(0, 1)
     code = track.main([str(clip), "--out", str(tmp_path / "b.mp4"), "--format", "masks"])
     if pet.any():
-        assert code == 0 and (pictures(tmp_path / "b-masks")[0] > 0).sum() == pet.sum()
+        assert code == 0 and (images(tmp_path / "b-masks")[0] > 0).sum() == pet.sum()
     else:
         assert code == 1 and "no pet found on frame 0" in capsys.readouterr().err
 

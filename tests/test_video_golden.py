@@ -24,7 +24,7 @@ def predictor():
 
 
 class Replay:
-    """A clip of the golden file, and which of its arrays were compared."""
+    """A clip of the golden file, and the names of its arrays that were compared."""
 
     def __init__(self, predictor, name, num_frames):
         self.t, self.name = golden("track_step"), name
@@ -68,9 +68,9 @@ class Replay:
         return recent.logits[None], full[None], known.obj_ptr, score, memory
 
     def done(self):
-        want = {name for name in self.t if name.startswith(f"{self.name}.frame")}
-        want = {name for name in want if name.rpartition(".")[2] in RECORDED}
-        assert want and self.compared == want, want - self.compared
+        expected = {name for name in self.t if name.startswith(f"{self.name}.frame")}
+        expected = {name for name in expected if name.rpartition(".")[2] in RECORDED}
+        assert expected and self.compared == expected, expected - self.compared
 
 
 def test_click_track_correct(predictor):

@@ -74,15 +74,15 @@ def test_a_long_stream_keeps_little(predictor):
     tracemalloc.start()
     try:
         for found in session.propagate():
-            for last, seen in sizes.items():
+            for last, sizes_there in sizes.items():
                 if last - MOMENT < found.frame <= last:
                     on_device = sum(array.nbytes for array in jax.live_arrays())
-                    seen.append((tracemalloc.get_traced_memory()[0], on_device))
+                    sizes_there.append((tracemalloc.get_traced_memory()[0], on_device))
     finally:
         tracemalloc.stop()
     # The least of a few frames: a frame or two more are held until the device has read them.
-    before, after = (min(host for host, _ in seen) for seen in sizes.values())
-    device_before, device_after = (seen[-1][1] for seen in sizes.values())
+    before, after = (min(host for host, _ in one) for one in sizes.values())
+    device_before, device_after = (one[-1][1] for one in sizes.values())
     assert device_after == device_before
     assert (after - before) / (end - 1 - start) < 2500
 
@@ -95,9 +95,9 @@ def test_the_nearest_prompted_frames_are_read_first(session):
     def read(frame):
         """Numbers of the prompted frames that a frame has as such."""
         bank = jax.tree.map(jnp.asarray, session._inputs.memories([1], frame, False).bank)
-        seen = memory_bank.select(bank, frame, past_only=False)
-        conditioning = seen.memory_valid[0] & (seen.memory_age[0] == 7)
-        return sorted(frame - int(ago) for ago in seen.ptr_time[0][: conditioning.sum()])
+        selected = memory_bank.select(bank, frame, past_only=False)
+        conditioning = selected.memory_valid[0] & (selected.memory_age[0] == 7)
+        return sorted(frame - int(ago) for ago in selected.ptr_time[0][: conditioning.sum()])
 
     assert read(11) == [2, 4, 8, 10]
     assert read(3) == [0, 2, 4, 8]
@@ -142,7 +142,7 @@ def test_a_video_that_is_damaged_within_is_tracked_up_to_there(predictor, tmp_pa
         for number in range(30):
             video.write(shipped_frame(number))
     whole = path.read_bytes()
-    # Pictures, in the middle of the file; the tables that say where they are stay.
+    # Frames in the middle of the file, but not the tables of their positions.
     middle = slice(len(whole) // 2, len(whole) * 6 // 10)
     path.write_bytes(
         whole[: middle.start] + bytes(middle.stop - middle.start) + whole[middle.stop :]

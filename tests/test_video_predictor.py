@@ -71,15 +71,15 @@ def test_objects_do_not_change_each_other(predictor, frames, session):
 
 def test_objects_come_and_go_while_tracking(predictor, frames, session):
     session.add_points(0, 1, **POINT)
-    seen = []
+    ids_by_frame = []
     for frame, ids, masks in session.propagate(end=6):
-        seen.append(ids)
+        ids_by_frame.append(ids)
         assert len(masks) == len(ids)
         if frame == 2:
             session.add_points(2, 4, **OTHER)
         if frame == 4:
             session.remove_object(1)
-    assert seen == [[1]] * 3 + [[1, 4]] * 2 + [[4]] * 2
+    assert ids_by_frame == [[1]] * 3 + [[1, 4]] * 2 + [[4]] * 2
     late = predictor.open(frames)
     late.add_points(2, 4, **OTHER)
     tracked(late, end=6)
@@ -144,8 +144,8 @@ def test_absent_objects_have_no_mask(session):
 def test_overlaps_are_resolved_by_the_reference_rule(rng):
     logits = rng.normal(size=(3, 16, 16)).astype(np.float32)
     highest = np.arange(3)[:, None, None] == logits.argmax(axis=0)
-    want = highest & (logits > 0)
-    np.testing.assert_array_equal(resolve_overlaps(logits > 0, list(logits)), want)
+    expected = highest & (logits > 0)
+    np.testing.assert_array_equal(resolve_overlaps(logits > 0, list(logits)), expected)
 
 
 # Corrections and undoing
@@ -280,11 +280,11 @@ def test_set_prompt_applies_what_is_new(predictor, frames, session, rng):
 def test_old_memories_are_made_again_from_masks(session):
     session.add_points(0, 1, **POINT)
     tracked(session, end=8)
-    want = recent(session, 8).logits
+    expected = recent(session, 8).logits
     tracked(session, 9, 23)
     assert recent(session, 7) is None
     tracked(session, 8, 8)
-    error = np.abs(recent(session, 8).logits - want).mean() / np.abs(want).mean()
+    error = np.abs(recent(session, 8).logits - expected).mean() / np.abs(expected).mean()
     assert 0 < error < 0.15
 
 

@@ -85,7 +85,7 @@ def test_segments_from_a_read_only_folder(wheel, tmp_path):
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    assert "Warning" not in result.stderr and "1 of 1 pictures" in result.stdout
+    assert "Warning" not in result.stderr and "1 of 1 images" in result.stdout
     mask = decode_mask(work / "my masks" / "my dog_mask.png") == 1
     assert mask[330, 500] and 0.05 < mask.mean() < 0.8
     assert sorted(site.rglob("*")) == before

@@ -1,4 +1,4 @@
-"""Writing the files of `formats`: of a picture with its masks, and of all pictures of a run."""
+"""The files of `petsam segment`: of each image with its masks, and of all images of a run."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from petsam_jax.files.formats import (
 from petsam_jax.files.render import cutout, mask_image, overlay
 
 JPEG_QUALITY = 92
-# A little larger than the smallest, and in a third of the time.
+# A little larger than the smallest, in a third of the time.
 PNG_EFFORT = 4
 
 
@@ -35,7 +35,7 @@ def write_files(
     found: Labelled,
     style: Style,
 ) -> None:
-    """All formats but those of the whole run. There is no cut-out of an empty mask."""
+    """All formats but those of the whole run. An empty mask has no cut-out."""
     stem = file.stem
     if "mask" in formats:
         replace_file(out / mask_name(stem), _png(mask_image(found.masks, found.iou_pred)))
@@ -54,20 +54,20 @@ def write_files(
         replace_file(out / (stem + TEXTS["yolo"]), text.encode())
     if "labelme" in formats:
         path = out / (stem + TEXTS["labelme"])
-        # The way from the label file to the picture.
-        beside = found._replace(name=Path(os.path.relpath(file.path, path.parent)).as_posix())
-        told = labelme(beside, style.category, style.tolerance)
-        replace_file(path, json.dumps(told, indent=1).encode())
+        # The path from the label file to the image.
+        relative = found._replace(name=Path(os.path.relpath(file.path, path.parent)).as_posix())
+        record = labelme(relative, style.category, style.tolerance)
+        replace_file(path, json.dumps(record, indent=1).encode())
 
 
-def _png(picture: Image.Image) -> bytes:
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=PNG_EFFORT)
+    image.save(buffer, "PNG", compress_level=PNG_EFFORT)
     return buffer.getvalue()
 
 
 class WholeRun:
-    """The label files of all pictures of a run."""
+    """The label files that hold all images of a run."""
 
     def __init__(self, formats: Collection[str], style: Style):
         tolerances = {"coco": None, "polygons": style.tolerance}
@@ -78,9 +78,11 @@ class WholeRun:
         }
 
     def add(self, found: Labelled) -> None:
+        """Add an image's objects."""
         for coco in self._sets.values():
             coco.add(found)
 
     def write(self, out: Path) -> None:
+        """Write the files into a folder."""
         for name, coco in self._sets.items():
             replace_file(out / name, json.dumps(coco.to_dict()).encode())

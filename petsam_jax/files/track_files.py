@@ -1,12 +1,12 @@
-"""What tracking leaves: a video with the objects laid over it, and a picture of each frame.
+"""The files of `petsam track`: videos of the objects, and an image of each frame.
 
-    overlay   OUT itself              the clip, its objects tinted and outlined
-    cutout    OUT itself              all objects, transparent around them, if OUT is a GIF or WebP
+    overlay   OUT itself              the clip with its objects tinted and outlined
+    cutout    OUT itself              the objects on transparency, if OUT is a GIF or a WebP
               STEM-cutout.SUFFIX      the same beside an overlay
-              STEM-cutout/00000.png   as pictures, if OUT is an mp4 or mov, which are opaque
-    masks     STEM-masks/00000.png    white on black; of several objects their numbers, in colours
+              STEM-cutout/00000.png   as images, if OUT is an mp4 or mov, which are opaque
+    masks     STEM-masks/00000.png    white on black; several objects as numbers, in colours
 
-In: frames with masks, in the order of the clip. Pictures are named by the number of their frame.
+In: frames with masks, in the order of the clip. Images are named by the number of their frame.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ from petsam_jax.files.render import cutout, mask_image, overlay
 from petsam_jax.files.video_writer import VideoWriter, can_be_transparent, check_name
 
 FORMATS = ("overlay", "cutout", "masks")
-# The fastest: of the same clip it makes files a tenth larger, in a third of the time.
+# The fastest: files are a tenth larger, in a third of the time.
 PNG = {"compress_level": 1}
 
 
 class ClipFiles(contextlib.ExitStack):
-    """Open files; `with` closes them, whatever happens, and they then hold what was added."""
+    """Open files; leaving `with`, even by an error, closes them with the frames so far."""
 
     def __init__(
         self, out: Path, formats: Collection[str], size: tuple[int, int], fps: float | int
     ):
-        """`size` is height and width. Raises ValueError and OSError for what cannot be written."""
+        """`size` is height and width. Raises ValueError or OSError if a file cannot be written."""
         super().__init__()
         self._videos, self._folders = {}, {}
         self.paths: list[Path] = []  # the videos and the folders
@@ -64,10 +64,10 @@ class ClipFiles(contextlib.ExitStack):
         if "cutout" in self._videos:
             self._videos["cutout"].write(cutout(image, masks.any(axis=0), trim=False), seconds)
         elif "cutout" in self._folders:
-            everything = cutout(image, masks.any(axis=0), trim=False)
-            self._save(Image.fromarray(everything), "cutout", frame)
+            objects = cutout(image, masks.any(axis=0), trim=False)
+            self._save(Image.fromarray(objects), "cutout", frame)
         if "masks" in self._folders:
             self._save(mask_image(masks), "masks", frame)
 
-    def _save(self, picture: Image.Image, name: str, frame: int) -> None:
-        picture.save(self._folders[name] / f"{frame:05}.png", **PNG)
+    def _save(self, image: Image.Image, name: str, frame: int) -> None:
+        image.save(self._folders[name] / f"{frame:05}.png", **PNG)

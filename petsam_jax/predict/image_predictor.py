@@ -1,16 +1,15 @@
-"""Masks from a checkpoint: numpy in, numpy out, coordinates in the picture's own pixels.
+"""Masks of an image: numpy in, numpy out, coordinates in the image's own pixels.
 
     predictor = ImagePredictor.from_checkpoint("runs/pets")
     predictor.set_image("cat.jpg")
-    said = predictor.predict(points=[(320, 200)], labels=[1])
-    said = predictor.predict(points=[(320, 200), (90, 50)], labels=[1, 0],
-                             mask_input=said.low_res_logits[0])
+    result = predictor.predict(points=[(320, 200)], labels=[1])
+    result = predictor.predict(points=[(320, 200), (90, 50)], labels=[1, 0],
+                               mask_input=result.low_res_logits[0])
 
-A picture is encoded once; a prompt then takes milliseconds. Two programs are compiled, one for
-pictures and one for prompts, each when it is first needed; neither a picture's size nor a further
-point compiles anything anew (see `prompt_inputs`). All methods may be called from several
-threads; threads that work on different pictures give them as `image`, since `set_image` remembers
-one picture for the whole predictor.
+An image is encoded once; a prompt then takes milliseconds. Two programs are compiled when first
+needed, one for images and one for prompts. Images of other sizes and further points never trigger
+recompilation (see `prompt_inputs`). All methods may be called from several threads; threads with
+images of their own pass them as `image`, since `set_image` remembers one for the whole predictor.
 """
 
 import dataclasses
@@ -21,7 +20,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Bool, Float32, Shaped, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
@@ -30,12 +28,12 @@ from petsam_jax.checkpoint import load_model
 from petsam_jax.files.images import AnyImage, load_image
 from petsam_jax.files.resample import stretch
 from petsam_jax.models.image_encoder import ImageFeatures
-from petsam_jax.models.layers import Conv, Linear, UpConv
 from petsam_jax.models.position import MASK_STRIDE
 from petsam_jax.models.prompting import Prompting, decode_prompts
 from petsam_jax.models.prompts import EMPTY, Prompts
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.normalise import normalise
+from petsam_jax.predict.model_parts import ModelParts
 from petsam_jax.predict.postprocess import fill_holes, logits_at_size, masks_at_size, remove_islands
 from petsam_jax.predict.prompt_arrays import Numbers
 from petsam_jax.predict.prompt_inputs import Prompt, model_prompts, power_of_two, read_prompts
@@ -43,20 +41,20 @@ from petsam_jax.predict.prompt_masks import mask_logits
 from petsam_jax.runtime import use_compilation_cache
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "pets256_small"
-# What a step reads of the model: each array that a call passes costs it more than a microsecond.
+# The parts of the model that each program reads.
 ENCODER = ("image_encoder",)
 DECODER = ("prompt_encoder", "mask_decoder", "obj_ptr_proj", "no_obj_ptr", "no_mem_embed")
-# Pictures that an accelerator encodes at once; a CPU is as fast with one.
+# Images that an accelerator encodes at once; a CPU is as fast with one.
 BATCH = 8
-# Beyond this, logits that are fed back say nothing more, as in SAM 2.
+# Logits that are fed back are clipped to this, as in SAM 2.
 LOGIT_LIMIT = 32.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EncodedImage:
-    """What is computed once per picture. Immutable: any number of threads may use it."""
+    """What is computed once per image. Immutable: any number of threads may use it."""
 
-    size: tuple[int, int]  # height and width of the picture, once it is turned as EXIF says
+    size: tuple[int, int]  # height and width of the image, after its EXIF rotation
     features: ImageFeatures  # on the device; may still be computing
 
     @property
@@ -66,14 +64,14 @@ class EncodedImage:
 
 
 class Prediction(NamedTuple):
-    """m masks (3, or the best 1) of a picture of H x W pixels; of n objects if asked for several.
+    """m masks (3, or the best 1) of H x W pixels; with a first axis if of n objects.
 
-    `masks` are logits instead, float32, if that was asked for.
+    With `return_logits`, `masks` are float32 logits.
     """
 
     masks: Shaped[np.ndarray, "*n m H W"]
     iou_pred: Float32[np.ndarray, "*n m"]
-    object_score: Float32[np.ndarray, "*n"]  # probability that the object is there at all
+    object_score: Float32[np.ndarray, "*n"]  # probability that the object is there
     low_res_logits: Float32[np.ndarray, "*n m h w"]  # one of them is the next `mask_input`
 
 
@@ -86,17 +84,13 @@ class LowResPrediction(NamedTuple):
 
 
 class ImagePredictor:
-    """A model and the picture that was set last."""
+    """Predicts masks of the image that was set last, or of any other that was encoded."""
 
     def __init__(self, config: ConfigDict, model: SAM2):
-        """The config says how large the input is and how prompts are said."""
+        """`config` has the size of the model's input and how its prompts are encoded."""
         self.config, self.size = config, config.data.size
         self._prompting = Prompting.of(config)
-        self._definition, state = nnx.split(rounded_model(model))
-        arrays = nnx.to_pure_dict(state)
-        self._outline = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
-        self._encoder = {part: arrays[part] for part in ENCODER}
-        self._decoder = {part: arrays[part] for part in DECODER}
+        self._parts = ModelParts(model, {"encode": ENCODER, "decode": DECODER})
         self._encode, self._decode = jax.jit(self._encode_step), jax.jit(self._decode_step)
         self._image: EncodedImage | None = None
 
@@ -108,34 +102,33 @@ class ImagePredictor:
         step: int | None = None,
         dtype: str | None = None,
     ) -> "ImagePredictor":
-        """Of a checkpoint or a training run's workdir; None for the weights that ship.
+        """Open a checkpoint or a training run; None opens the weights that ship.
 
-        It computes in `dtype`, float32 or bfloat16; None for what the model was trained in, but
-        float32 where that is faster (see `compute_dtype`).
-
-        From then on JAX keeps what it compiles, for the next process to find (see `runtime`).
-        Raises as `checkpoint.load_weights` does, with the path and what is wrong there.
+        It computes in `dtype`, float32 or bfloat16; None is what the model was trained in, but
+        float32 where that is faster (see `compute_dtype`). Also turns on JAX's compilation cache,
+        so that the next process starts faster (see `runtime`). Raises as `checkpoint.load_weights`,
+        with the path and what is wrong there.
         """
         if directory is None and not SHIPPED.is_dir():
             raise FileNotFoundError(
                 f"{SHIPPED}: no weights came with this copy; train some with `python train.py "
-                "--config=configs/pets256_small.py` and give the directory of that run"
+                "--config=configs/pets256_small.py` and pass the directory of that run"
             )
         use_compilation_cache()
         return cls(*load_model(SHIPPED if directory is None else directory, step, dtype))
 
-    # Pictures
+    # Images
 
     def encode(self, image: AnyImage) -> EncodedImage:
-        """Encode a picture: uint8 array (h, w[, 3 or 4]), Pillow image, path or bytes of a file.
+        """Encode an image: uint8 array (h, w[, 3 or 4]), Pillow image, path or bytes of a file.
 
-        Raises UnfitImage, a ValueError, for what is no picture, is damaged or has more than 40
-        megapixels. Returns as soon as the device is at work.
+        Raises UnfitImage, a ValueError, for a file that is no image, is damaged or has more than 40
+        megapixels. Returns while the device is still computing.
         """
         return self.encode_many([image])[0]
 
     def encode_many(self, images: Iterable[AnyImage]) -> list[EncodedImage]:
-        """Encode pictures of any sizes, several at once where the device gains by it."""
+        """Encode images of any sizes, several at once where that is faster."""
         size_and_input = [self._model_input(image) for image in images]
         most = 1 if jax.default_backend() == "cpu" else BATCH
         encoded = []
@@ -143,18 +136,18 @@ class ImagePredictor:
             sizes, inputs = zip(*size_and_input[start : start + most], strict=True)
             batch = np.zeros((power_of_two(len(inputs)), self.size, self.size, 3), np.uint8)
             batch[: len(inputs)] = inputs
-            features = self._encode(self._encoder, batch)
+            features = self._encode(self._parts["encode"], batch)
             encoded += [EncodedImage(*one) for one in zip(sizes, features, strict=False)]
         return encoded
 
     def set_image(self, image: AnyImage) -> EncodedImage:
-        """Encode a picture, and remember it for calls that name none."""
+        """Encode an image, and remember it for calls without `image`."""
         # Not read back from `self`: another thread may have set its own meanwhile.
         encoded = self._image = self.encode(image)
         return encoded
 
     def set_images(self, images: Iterable[AnyImage]) -> list[EncodedImage]:
-        """Encode pictures, and remember the last one; give one of them as `image` to a call."""
+        """Encode images, and remember the last one; pass the others as `image`."""
         encoded = self.encode_many(images)
         self._image = encoded[-1] if encoded else self._image
         return encoded
@@ -167,7 +160,7 @@ class ImagePredictor:
     def _encode_step(
         self, parameters: dict, image: UInt8[Array, "b h w 3"]
     ) -> tuple[ImageFeatures, ...]:
-        features = self._model(parameters).encode_image(normalise(image))
+        features = self._parts.model(parameters).encode_image(normalise(image))
         return tuple(jax.tree.map(lambda x, i=i: x[i : i + 1], features) for i in range(len(image)))
 
     # Prompts
@@ -237,7 +230,7 @@ class ImagePredictor:
         )
         model_input = model_prompts(prompts, image.size, self.size, logits)
         several = (model_input.labels != EMPTY).sum(axis=1) <= (1 if multimask is None else -1)
-        decoded = self._decode(self._decoder, image.features, model_input, several)
+        decoded = self._decode(self._parts["decode"], image.features, model_input, several)
         logits, iou_pred, object_score = (np.asarray(x)[: len(prompts)] for x in decoded)
         which = slice(1, None) if multimask else slice(0, 1)
         logits, iou_pred = logits[:, which], iou_pred[:, which]
@@ -261,7 +254,7 @@ class ImagePredictor:
         several: Bool[Array, " b"],
     ) -> tuple[Float32[Array, "b 4 h w"], Float32[Array, "b 4"], Float32[Array, " b"]]:
         """Logits and predicted IoUs of the chosen mask and of the three, and the object's score."""
-        model = self._model(parameters)
+        model = self._parts.model(parameters)
         limited = jnp.clip(prompts.mask_input, -LOGIT_LIMIT, LOGIT_LIMIT)
         decoded = decode_prompts(
             model,
@@ -274,20 +267,3 @@ class ImagePredictor:
         logits = jnp.concatenate([decoded.mask_logits, decoded.all_logits[:, 1:]], axis=1)
         ious = jnp.concatenate([decoded.iou_pred, decoded.all_ious[:, 1:]], axis=1)
         return logits, ious, jax.nn.sigmoid(decoded.object_logit[:, 0])
-
-    def _model(self, parameters: dict) -> SAM2:
-        """The model with some parts' arrays, which are all that a step may read."""
-        return nnx.merge(self._definition, self._outline | parameters)
-
-
-def rounded_model(model: SAM2) -> SAM2:
-    """A copy with the kernels as products read them, so that no call has to round them again."""
-    definition, state = nnx.split(model)
-    # By way of the bare arrays: with `state` itself the copy would share the model's variables.
-    rounded = nnx.merge(definition, nnx.to_pure_dict(state))
-    for _, module in nnx.iter_modules(rounded):
-        if isinstance(module, Linear | Conv | UpConv) and module.kernel.dtype != module.dtype:
-            # By numpy, since JAX would compile a program for each shape.
-            kernel = np.asarray(module.kernel[...], module.dtype)
-            module.kernel.set_value(jax.device_put(kernel))
-    return rounded

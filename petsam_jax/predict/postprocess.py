@@ -1,14 +1,13 @@
-"""From a model's small logits to masks as they are wanted, in numpy alone.
+"""From a model's small logits to masks at an image's own size, without holes or islands.
 
-In: logits or masks. Out: masks at a picture's own size; without holes or islands; that do not
-overlap; the one of three that is best. Nothing is compiled, so every size costs only its pixels.
+In numpy alone: nothing is compiled, so a new size costs only its pixels.
 """
 
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float32, Int
 from scipy import ndimage
 
 # Pixels whose corners touch belong together, as in SAM 2.
@@ -23,28 +22,28 @@ def masks_at_size(
 ) -> Bool[np.ndarray, "*b {height} {width}"]:
     """Where `logits_at_size` is above the threshold, in less memory and time."""
     masks = np.zeros((*logits.shape[:-2], height, width), bool)
-    for place in np.ndindex(logits.shape[:-2]):
-        wide = _wide(logits[place], height, width)
+    for index in np.ndindex(logits.shape[:-2]):
+        wide = _wide(logits[index], height, width)
         for window, values in _strips(wide, height, *_extent(wide > threshold)):
-            np.greater(values, threshold, out=masks[place][window])
+            np.greater(values, threshold, out=masks[index][window])
     return masks
 
 
 def logits_at_size(
     logits: Float32[np.ndarray, "*b h w"], height: int, width: int
 ) -> Float32[np.ndarray, "*b {height} {width}"]:
-    """Bilinear, pixel centres kept, with antialias where it shrinks."""
+    """Bilinear, with aligned pixel centres, antialiased where it shrinks."""
     resized = np.empty((*logits.shape[:-2], height, width), np.float32)
-    for place in np.ndindex(logits.shape[:-2]):
-        wide = _wide(logits[place], height, width)
+    for index in np.ndindex(logits.shape[:-2]):
+        wide = _wide(logits[index], height, width)
         everywhere = np.zeros(len(wide), int), np.full(len(wide), width)
         for window, values in _strips(wide, height, *everywhere):
-            resized[place][window] = values
+            resized[index][window] = values
     return resized
 
 
 def _wide(logits: Float32[np.ndarray, "h w"], height: int, width: int):
-    """At the full width; of rows, as many as there are, or `height` if that is fewer."""
+    """The logits at the full width, and at `height` if that has fewer rows."""
     for axis, new in enumerate((height, width)):
         old = logits.shape[axis]
         if new < old:
@@ -55,18 +54,18 @@ def _wide(logits: Float32[np.ndarray, "h w"], height: int, width: int):
 
 
 def _extent(found: Bool[np.ndarray, "h w"]) -> tuple[Int[np.ndarray, " h"], Int[np.ndarray, " h"]]:
-    """First column of each row where something was found, and the one after the last."""
+    """First true column of each row, and the one after the last."""
     width, some = found.shape[1], found.any(axis=1)
     first = np.where(some, found.argmax(axis=1), width)
     return first, np.where(some, width - found[:, ::-1].argmax(axis=1), 0)
 
 
 def _strips(wide: Float32[np.ndarray, "h w"], height: int, first, last):
-    """The rows between two rows of `wide`, as a window and its values, which the next overwrite.
+    """The rows between two rows of `wide`: a window and its values, overwritten by the next.
 
-    Each is only as wide as the extents, `first` to `last`, of its two rows: where both are at most
-    some value, so is everything between them. No matrix product, for which numpy's library would
-    start threads that get in the way of everybody else's.
+    Each is only as wide as the extents, `first` to `last`, of its two rows: where both are below
+    the threshold, so is everything between them. There is no matrix product, for which numpy's
+    library would start threads that compete with those of other calls.
     """
     between = _between(len(wide), height)
     ends = np.append(between.starts[1:], height)
@@ -83,7 +82,7 @@ def _strips(wide: Float32[np.ndarray, "h w"], height: int, first, last):
 
 
 class _Between(NamedTuple):
-    """Which old samples each new one lies between, and how far it is from the lower one."""
+    """The old samples that each new one lies between, and its distance to the lower one."""
 
     low: Int[np.ndarray, " new"]
     high: Int[np.ndarray, " new"]
@@ -93,16 +92,16 @@ class _Between(NamedTuple):
 
 @lru_cache(maxsize=32)
 def _between(old: int, new: int) -> _Between:
-    # Beyond the middles of the outermost samples there is nothing to mix these with.
-    places = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-    low = np.minimum(places.astype(int), max(old - 2, 0))
-    share = (places - low).astype(np.float32)
+    # Beyond the centres of the outermost samples these are repeated.
+    positions = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    low = np.minimum(positions.astype(int), max(old - 2, 0))
+    share = (positions - low).astype(np.float32)
     return _Between(low, np.minimum(low + 1, old - 1), share, np.searchsorted(low, np.arange(old)))
 
 
 @lru_cache(maxsize=32)
 def _shrinking(old: int, new: int) -> Float32[np.ndarray, "new old"]:
-    """The mean of the old samples around each new one, near ones counting more."""
+    """Weights of the old samples around each new one: a triangle filter."""
     centres = (np.arange(new) + 0.5) * old / new
     distance = np.abs(np.arange(old) + 0.5 - centres[:, None]) * new / old
     matrix = np.maximum(0, 1 - distance)
@@ -113,29 +112,29 @@ def _shrinking(old: int, new: int) -> Float32[np.ndarray, "new old"]:
 
 
 def fill_holes(mask: Bool[np.ndarray, "*b h w"], area: int) -> Bool[np.ndarray, "*b h w"]:
-    """Without holes of at most `area` pixels: background that touches no side of the picture."""
+    """Without holes of at most `area` pixels: background that touches no side of the image."""
     return _each(mask, lambda one: _filled(one, area)) if area > 0 else mask
 
 
 def remove_islands(mask: Bool[np.ndarray, "*b h w"], area: int) -> Bool[np.ndarray, "*b h w"]:
-    """Without parts of at most `area` pixels, but for the largest part."""
+    """Without parts of at most `area` pixels; the largest part stays."""
     return _each(mask, lambda one: _without_islands(one, area)) if area > 0 else mask
 
 
 def _each(mask, change):
-    """A copy with each picture changed, within the window that holds all of its mask."""
+    """A copy with each mask changed inside its bounding box."""
     changed = mask.copy()
-    for place in np.ndindex(mask.shape[:-2]):
-        window = ndimage.find_objects(mask[place].astype(np.uint8))
+    for index in np.ndindex(mask.shape[:-2]):
+        window = ndimage.find_objects(mask[index].astype(np.uint8))
         if window:
-            changed[place][window[0]] = change(mask[place][window[0]])
+            changed[index][window[0]] = change(mask[index][window[0]])
     return changed
 
 
 def _filled(mask, area):
     labels, areas = _parts(~mask)
     small = areas <= area
-    # Background at the window's sides goes on outside of it, or is at the picture's side.
+    # Background at the window's sides continues outside, or touches the image's side.
     sides = labels[[0, -1]].ravel(), labels[:, [0, -1]].ravel()
     small[np.concatenate(sides)] = False
     small[0] = False
@@ -151,28 +150,6 @@ def _without_islands(mask, area):
 
 
 def _parts(mask):
-    """The number of each pixel's part, from 1, and how many pixels each has."""
+    """The number of each pixel's connected part, from 1, and the area of each."""
     labels, number = ndimage.label(mask, TOUCHING)
     return labels, np.bincount(labels.ravel(), minlength=number + 1)
-
-
-# Several masks
-
-
-def choose_mask(
-    logits: Float[np.ndarray, "m h w"], iou_pred: Float[np.ndarray, " m"], delta: float = 1.0
-) -> int:
-    """Which of several masks for one prompt: the greatest predicted IoU times stability.
-
-    A predicted IoU alone may favour a mask that is only vaguely there.
-    """
-    return int(np.argmax(iou_pred * stability(logits, delta)))
-
-
-def stability(
-    logits: Float[np.ndarray, "*b h w"], delta: float = 1.0, threshold: float = 0.0
-) -> Float32[np.ndarray, "*b"]:
-    """IoU of the masks at `threshold` + and - `delta`; 1 where both are empty."""
-    inner = (logits > threshold + delta).sum(axis=(-2, -1))
-    outer = (logits > threshold - delta).sum(axis=(-2, -1))
-    return np.where(outer > 0, inner / np.maximum(outer, 1), 1.0).astype(np.float32)

@@ -159,12 +159,12 @@ class Session:
     ) -> Iterator[FrameMasks]:
         """Track all objects from `start` to `end`, both included: frame, object ids, masks.
 
-        By default from the first prompted frame (`reverse`: the last one) to the end of the clip.
-        On prompted frames the objects are as their prompts say. Prompts may be added and removed on
-        the way, and count from the next frame on. Raises ValueError if there are no objects, or one
-        without a prompt, or no frames from `start` to `end`, and IndexError for a frame that the
-        clip does not have. For a frame that cannot be read ClipError is raised when its turn comes;
-        the masks before it stay.
+        By default from the first prompted frame (`reverse`: the last) to the end of the clip.
+        On prompted frames objects have the masks of their prompts. Prompts may be added and removed
+        meanwhile, and count from the next frame on. Raises ValueError if there are no objects, or
+        one without a prompt, or no frames from `start` to `end`, and IndexError for a frame that
+        the clip does not have. For a frame that cannot be read ClipError is raised when its turn
+        comes; the masks before it stay.
         """
         if not self.object_ids:
             raise ValueError("no objects: add points, a box or a mask first")

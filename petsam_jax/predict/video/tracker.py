@@ -25,9 +25,10 @@ from petsam_jax.models.position import EMBED_STRIDE
 from petsam_jax.models.prompting import Prompting, decode_prompts
 from petsam_jax.models.prompts import CLICK_SLOTS, Prompts, empty_prompts, set_mask
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.predict.image_predictor import DECODER, LOGIT_LIMIT, rounded_model
+from petsam_jax.predict.image_predictor import DECODER, LOGIT_LIMIT
+from petsam_jax.predict.model_parts import ModelParts
 
-# What each program reads of the model: each array that a call passes costs it a microsecond.
+# The parts of the model that each program reads.
 MEMORY = ("memory_encoder", "no_obj_embed_spatial")
 ATTENTION = ("memory_attention", "obj_ptr_tpos_proj", "maskmem_tpos_enc")
 STEP = (*DECODER, *MEMORY, *ATTENTION)
@@ -61,13 +62,8 @@ class Tracker:
         self._prompting = Prompting.of(config)
         # Whether the mask of each frame is a prompt on the next.
         self.carried = self._prompting.carried
-        self._definition, state = nnx.split(rounded_model(model))
-        arrays = nnx.to_pure_dict(state)
-        self._outline = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
-        self._parts = {
-            name: {part: arrays[part] for part in parts}
-            for name, parts in (("step", STEP), ("use_mask", USE_MASK), ("remember_mask", MEMORY))
-        }
+        programs = {"step": STEP, "use_mask": USE_MASK, "remember_mask": MEMORY}
+        self._parts = ModelParts(model, programs)
         self._step, self._use_mask = jax.jit(self._run_step), jax.jit(self._run_use_mask)
         self._remember_mask = jax.jit(self._run_remember_mask)
         self._no_prompts: dict[int, Prompts] = {}
@@ -116,13 +112,10 @@ class Tracker:
             self._no_prompts[rows] = jax.tree.map(np.asarray, empty)
         return self._no_prompts[rows]
 
-    def _model(self, parameters: dict) -> SAM2:
-        return nnx.merge(self._definition, self._outline | parameters)
-
     def _run_step(
         self, parameters, features, bank, position, prompts, initial, prompted
     ) -> FrameOutput:
-        model = self._model(parameters)
+        model = self._parts.model(parameters)
         limited = jnp.clip(prompts.mask_input, -LOGIT_LIMIT, LOGIT_LIMIT)
 
         def decode(pix_feat):
@@ -150,7 +143,7 @@ class Tracker:
         return FrameOutput(output.mask_logits[:, 0], iou_pred, object_logit, output.obj_ptr, memory)
 
     def _run_use_mask(self, parameters, features, mask) -> FrameOutput:
-        model = self._model(parameters)
+        model = self._parts.model(parameters)
         small = shrink_mask(mask_to_logits(mask))
         present = (mask > 0).any(axis=(1, 2)).astype(jnp.float32)
 
@@ -172,7 +165,7 @@ class Tracker:
     def _run_remember_mask(
         self, parameters, features, logits, object_logit
     ) -> Float32[Array, "1 h w e"]:
-        model = self._model(parameters)
+        model = self._parts.model(parameters)
         return model.encode_memory(features.image_embed, logits[:, None], object_logit[:, None])
 
 
