@@ -1,4 +1,4 @@
-"""Checks of a run: workdirs, configs, and losses that cannot go on."""
+"""Checks of a run: its workdir, and losses that diverge."""
 
 import shutil
 from collections import namedtuple
@@ -7,12 +7,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from petsam_jax.train.guards import (
     TrainingDiverged,
     WorkdirError,
-    check_config,
     check_workdir,
     find_fault,
     lock_workdir,
@@ -110,64 +108,6 @@ def test_file_systems_without_locks_are_accepted(tmp_path, monkeypatch):
         monkeypatch.setattr("fcntl.flock", refuse)
         with lock_workdir(tmp_path):
             pass
-
-
-# Config
-
-
-def config(**changes):
-    config = ConfigDict({"model": {"width": 8, "stages": (1, 2)}, "train": {"lr": 0.1, "log": 10}})
-    config.update_from_flattened_dict(changes)
-    return config.lock()
-
-
-def test_same_config_passes(tmp_path):
-    for _ in range(2):
-        check_config(tmp_path, config())
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
-
-
-def test_nothing_is_refused_before_the_first_checkpoint(tmp_path):
-    """A run that failed because of its config can be started again with a fixed one."""
-    check_config(tmp_path, config())
-    other = config(**{"train.lr": 0.2})
-    check_config(tmp_path, other)
-    trained(tmp_path)
-    check_config(tmp_path, other)
-    with pytest.raises(WorkdirError, match="train.lr: 0.2 -> 0.1"):
-        check_config(tmp_path, config())
-
-
-def test_other_config_is_refused_with_all_differences(tmp_path):
-    check_config(tmp_path, config())
-    trained(tmp_path)
-    before = (tmp_path / "config.json").read_text()
-    other = config(**{"model.stages": (1, 3), "train.lr": 0.2})
-    with pytest.raises(WorkdirError) as error:
-        check_config(tmp_path, other)
-    lines = [line.strip() for line in str(error.value).splitlines()]
-    assert lines[1:3] == ["model.stages: (1, 2) -> (1, 3)", "train.lr: 0.1 -> 0.2"]
-    assert str(tmp_path) in lines[0] and "choose a new --workdir" in lines[3]
-    assert (tmp_path / "config.json").read_text() == before
-
-
-def test_some_fields_may_change(tmp_path):
-    check_config(tmp_path, config())
-    trained(tmp_path)
-    check_config(tmp_path, config(**{"train.log": 20}), ["train.log"])
-    with pytest.raises(WorkdirError, match="train.log: 20 -> 10"):
-        check_config(tmp_path, config())
-    with pytest.raises(WorkdirError, match="train.lr") as error:
-        check_config(tmp_path, config(**{"train.lr": 1.0}), ["train.log*"])
-    assert "train.log:" not in str(error.value)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
-def test_damaged_config_is_named(tmp_path, text):
-    trained(tmp_path)
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(WorkdirError, match="config.json is damaged"):
-        check_config(tmp_path, config())
 
 
 # Losses

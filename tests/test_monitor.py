@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from petsam_jax.config import load_config
 from petsam_jax.train import monitor
 from petsam_jax.train.checkpoints import RunCheckpoints
 from petsam_jax.train.device_batches import DeviceBatch
@@ -43,8 +42,7 @@ def batch(kind="image"):
 @pytest.fixture
 def started(tmp_path):
     def start(log_every=10, step=0, total=1000):
-        config = load_config("configs/tiny.py", [f"train.log_every={log_every}"])
-        return Monitor(config, tmp_path, total, step, Saved())
+        return Monitor(tmp_path, total, step, Saved(), log_every)
 
     return start
 

@@ -18,8 +18,8 @@ from petsam_jax.checkpoint import load_model, load_weights, model_shapes
 from petsam_jax.config import MOVED, differences, from_json, load_config
 from petsam_jax.models.params import weights
 from petsam_jax.train.checkpoints import RunCheckpoints, flatten_by_path
+from petsam_jax.train.config_checks import check_config
 from petsam_jax.train.device_batches import make_shardings
-from petsam_jax.train.guards import check_config
 from petsam_jax.train.plan import initial_state
 
 SAVED = Path(__file__).with_name("saved")

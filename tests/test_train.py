@@ -19,11 +19,11 @@ from petsam_jax.checkpoint import build_model, load_weights
 from petsam_jax.cli import train
 from petsam_jax.config import ConfigError, load_config
 from petsam_jax.data.shapes import ShapesSource
-from petsam_jax.train.device_batches import DeviceBatches, count_of_kind, is_clip_step
+from petsam_jax.train.device_batches import count_of_kind, is_clip_step
 from petsam_jax.train.guards import TrainingDiverged, WorkdirError
 from petsam_jax.train.loop import train_and_evaluate
 from petsam_jax.train.metric_log import read_metrics
-from petsam_jax.train.plan import initial_state, make_plan
+from petsam_jax.train.plan import initial_state, make_batches, make_plan
 from petsam_jax.train.step import trainable
 
 ROOT = Path(__file__).parents[1]
@@ -163,12 +163,12 @@ def test_a_non_finite_loss_stops_with_step_and_images(tmp_path):
 def test_batches_must_divide_among_devices():
     spread = NamedSharding(AbstractMesh((2,), ("data",)), PartitionSpec("data"))
     with pytest.raises(ConfigError, match="train.batch_size=3 does not divide among 2 devices"):
-        DeviceBatches(small("train.batch_size=3"), ShapesSource(4), spread)
+        make_batches(small("train.batch_size=3"), ShapesSource(4), spread)
     with pytest.raises(ConfigError, match="train.clip_batch_size=1 does not divide among 2"):
-        DeviceBatches(small("train.clip_batch_size=1"), ShapesSource(4), spread)
+        make_batches(small("train.clip_batch_size=1"), ShapesSource(4), spread)
     # Batches that do not occur are not checked.
     for share, odd in ((0.0, "clip_batch_size"), (1.0, "batch_size")):
-        batches = DeviceBatches(
+        batches = make_batches(
             small(f"train.clip_share={share}", f"train.{odd}=3"), ShapesSource(4), spread
         )
         assert list(batches.states()) == ["image" if share == 0 else "clip"]

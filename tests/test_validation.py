@@ -19,8 +19,9 @@ from petsam_jax.models.prompts import EMPTY, POSITIVE
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.predict.video_predictor import VideoPredictor
 from petsam_jax.train.objective import Objective
+from petsam_jax.train.plan import make_validation
 from petsam_jax.train.step import ModelTemplate
-from petsam_jax.train.validation import Validation, predict_all, track_clips
+from petsam_jax.train.validation import predict_all, track_clips
 from tests.golden import shipped_model
 from tests.golden_video import shipped_frame
 
@@ -109,7 +110,7 @@ def test_an_image_without_pet_gets_no_box_and_no_click(predictions):
     assert (np.asarray(predictions.ious)[:, 2] == 1).all()
 
 
-def test_scores_are_means_over_images_without_padding(objective):
+def test_scores_are_means_over_images_without_padding():
     config = load_config("configs/tiny.py", ["data.size=64", "eval.examples=5"])
     config = config.copy_and_resolve_references()
     with config.unlocked():
@@ -118,7 +119,7 @@ def test_scores_are_means_over_images_without_padding(objective):
     mesh = Mesh(np.array(jax.devices()), ("data",))
     spread = NamedSharding(mesh, PartitionSpec("data"))
     source = ShapesSource(20, 64)
-    check = Validation(config, source, objective, ModelTemplate(definition, {}), spread)
+    check = make_validation(config, source, ModelTemplate(definition, {}), spread)
     scores, sheet = check({"nothing": jnp.zeros(1)})
     means = ["iou_mean", "loss"]
     assert list(scores) == ["iou_none", "iou_box", "iou_click1", "iou_click3", *means]
@@ -168,8 +169,8 @@ def test_a_run_on_clips_is_validated_on_clips_too():
     definition, _ = nnx.split(model)
     mesh = Mesh(np.array(jax.devices()), ("data",))
     spread = NamedSharding(mesh, PartitionSpec("data"))
-    objective, source = Objective.of(config), ShapesSource(20, 64)
-    check = Validation(config, source, objective, ModelTemplate(definition, {}), spread)
+    source = ShapesSource(20, 64)
+    check = make_validation(config, source, ModelTemplate(definition, {}), spread)
     arrays = weights(model)
     scores, _ = check(arrays)
     names = ["iou_none", "iou_box", "iou_click1", "iou_mean", "loss", "iou_clip"]

@@ -5,12 +5,12 @@ Whether step i trains on clips or on images depends on i only.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
 from petsam_jax.config import ConfigError
 from petsam_jax.data.augment import Augmentation
@@ -61,29 +61,40 @@ class DeviceBatches:
     A kind of batch that does not occur is not read, and its size is not checked.
     """
 
-    def __init__(self, config: ConfigDict, source: Source, sharding: NamedSharding):
-        self._share, self._sharding = config.train.clip_share, sharding
+    def __init__(
+        self,
+        source: Source,
+        sharding: NamedSharding,
+        *,
+        batch_sizes: Mapping[str, int],
+        clip_share: float,
+        size: int,
+        seed: int,
+        augmentation: Augmentation,
+        motion: Motion,
+        num_threads: int,
+    ):
+        """`batch_sizes` by kind, over all devices. Raises ConfigError if one does not divide."""
+        self._share, self._sharding = clip_share, sharding
         self.devices = devices = sharding.mesh.size
-        motions = {"image": None, "clip": Motion(**config.data.motion.to_dict())}
         self._iterators = {}
         for kind in batch_kinds(self._share):
-            field = BATCH_SIZE_FIELDS[kind]
-            batch_size = config.train[field]
+            batch_size = batch_sizes[kind]
             if batch_size % devices:
                 raise ConfigError(
-                    f"train.{field}={batch_size} does not divide among {devices} devices; set it "
-                    f"to a multiple of {devices}"
+                    f"train.{BATCH_SIZE_FIELDS[kind]}={batch_size} does not divide among {devices} "
+                    f"devices; set it to a multiple of {devices}"
                 )
             self._iterators[kind] = make_train_iterator(
                 source,
                 batch_size=batch_size // jax.process_count(),
-                size=config.data.size,
-                seed=config.train.seed + list(BATCH_SIZE_FIELDS).index(kind),
-                augmentation=Augmentation(**config.data.augment.to_dict()),
-                motion=motions[kind],
+                size=size,
+                seed=seed + list(BATCH_SIZE_FIELDS).index(kind),
+                augmentation=augmentation,
+                motion=motion if kind == "clip" else None,
                 shard_index=jax.process_index(),
                 shard_count=jax.process_count(),
-                num_threads=config.data.num_threads,
+                num_threads=num_threads,
             )
 
     def states(self) -> dict[str, Any]:

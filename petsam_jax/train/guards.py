@@ -1,7 +1,7 @@
-"""Checks that keep a training run from losing work: of its workdir, its config and its losses.
+"""Checks that keep a training run from losing work: of its workdir and its losses.
 
-A run calls `check_workdir` and `check_config` before anything that takes time, and passes recent
-losses to `find_fault`.
+A run calls `check_workdir` before anything that takes time, and passes recent losses to
+`find_fault`.
 """
 
 import contextlib
@@ -10,22 +10,18 @@ import os
 import shutil
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import SupportsFloat
 
 import jax
-from ml_collections import ConfigDict
 
 from petsam_jax.checkpoint import finished_steps
-from petsam_jax.config import differences, from_json, to_json
 
 try:
     import fcntl
 except ImportError:  # Windows.
     fcntl = None
 
-CONFIG = "config.json"
 # Never removed: a run that had it open would then lock a file that no other run sees.
 LOCK = ".lock"
 # Recent steps of one kind whose median loss decides whether training diverges.
@@ -121,37 +117,6 @@ def lock_workdir(workdir: str | Path) -> Iterator[None]:
         except OSError:
             pass  # Some network file systems have no locks.
         yield
-
-
-def check_config(workdir: str | Path, config: ConfigDict, may_differ: Iterable[str] = ()) -> None:
-    """Save the config as WORKDIR/config.json; refuse a workdir that was trained with another.
-
-    Fields that match a pattern of `may_differ` ("train.log_every") may change between starts, and
-    any field may until there is a checkpoint: the config may be why a first start failed. Raises
-    WorkdirError with every field that differs.
-    """
-    path = Path(workdir) / CONFIG
-    if path.exists() and finished_steps(workdir):
-        try:
-            old = from_json(path.read_text())
-            if not old:
-                raise ValueError("it is empty")
-        except (ValueError, AttributeError, TypeError) as error:
-            raise WorkdirError(f"{path} is damaged ({error}); choose a new --workdir") from error
-        may_differ = tuple(may_differ)
-        refused = [
-            line
-            for line in differences(old, config)
-            if not any(fnmatchcase(line.partition(":")[0], pattern) for pattern in may_differ)
-        ]
-        if refused:
-            title = f"--workdir={workdir} holds a run with a different config ({path} -> now):"
-            advice = "choose a new --workdir, or start with the config of that run"
-            raise WorkdirError("\n  ".join([title, *refused, advice]))
-    # Each process of a run writes a new file of its own.
-    new = path.with_name(f"{path.name}.{jax.process_index()}.new")
-    new.write_text(to_json(config))
-    os.replace(new, path)
 
 
 # Losses

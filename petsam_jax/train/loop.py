@@ -17,26 +17,18 @@ from petsam_jax.data.sources import Source
 from petsam_jax.models.compute_dtype import fastest_dtype
 from petsam_jax.train.checkpoints import RunCheckpoints
 from petsam_jax.train.compiled_step import TrainStep
-from petsam_jax.train.config_checks import check_limits
+from petsam_jax.train.config_checks import MAY_DIFFER, check_config, check_limits
 from petsam_jax.train.device_batches import (
     BATCH_SIZE_FIELDS,
-    DeviceBatches,
     batch_kinds,
     count_of_kind,
     make_shardings,
 )
-from petsam_jax.train.guards import check_config, check_workdir, lock_workdir, tree_bytes
+from petsam_jax.train.guards import check_workdir, lock_workdir, tree_bytes
 from petsam_jax.train.monitor import Monitor
 from petsam_jax.train.objective import Objective
-from petsam_jax.train.plan import initial_state
+from petsam_jax.train.plan import initial_state, make_batches, make_validation
 from petsam_jax.train.step import Microbatching
-from petsam_jax.train.validation import Validation
-
-# Fields that may change when a run is resumed: nothing that is learned depends on them.
-MAY_DIFFER = ("train.log_every", "train.grad_parts_every", "train.checkpoint_every", "train.keep")
-MAY_DIFFER += ("eval.*", "data.num_threads")
-# Only fresh weights depend on this one.
-MAY_DIFFER += ("model.prompt_encoder.mask_gain",)
 
 
 def train_and_evaluate(
@@ -63,7 +55,7 @@ def train_and_evaluate(
         plan, state, template = initial_state(config, len(source), resumed)
         check_workdir(workdir, tree_bytes(state, template.frozen) * (config.train.keep + 2))
         with (
-            closing(DeviceBatches(config, source, sharded)) as batches,
+            closing(make_batches(config, source, sharded)) as batches,
             RunCheckpoints(config, workdir) as checkpoints,
             runtime.StopSignal() as stop,
         ):
@@ -74,7 +66,7 @@ def train_and_evaluate(
             run = _Run(
                 config, Path(workdir), plan, template, batches, checkpoints, stop, replicated
             )
-            validation = Validation(config, held_out, Objective.of(config), template, sharded)
+            validation = make_validation(config, held_out, template, sharded)
             return run.loop(state, validation, min(plan.steps, max_steps or plan.steps))
 
 
@@ -100,7 +92,7 @@ class _Run:
     def loop(self, state, validation, end: int) -> dict[str, float]:
         """Train up to step `end`; return the scores of the last validation."""
         step, scores = int(state.step), {}
-        with Monitor(self.config, self.workdir, self.total, step, self.checkpoints) as monitor:
+        with self._monitor(step) as monitor:
             for line in self._opening_messages(step):
                 monitor.print(line)
             # The run was stopped before this validation, or ended during it.
@@ -131,6 +123,10 @@ class _Run:
             self.checkpoints.wait()
             monitor.print(self._final_message(step, stopped))
         return scores
+
+    def _monitor(self, step: int) -> Monitor:
+        log_every = self.config.train.log_every
+        return Monitor(self.workdir, self.total, step, self.checkpoints, log_every)
 
     def _is_validated(self, step: int) -> bool:
         """Whether the config asks for a validation after this step."""

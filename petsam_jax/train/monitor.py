@@ -16,7 +16,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from jaxtyping import Array
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from petsam_jax.train.checkpoints import RunCheckpoints
@@ -40,14 +39,14 @@ class Monitor:
     """
 
     def __init__(
-        self, config: ConfigDict, workdir: Path, total: int, step: int, checkpoints: RunCheckpoints
+        self, workdir: Path, total: int, step: int, checkpoints: RunCheckpoints, log_every: int
     ):
         """`total` is the number of steps of the run, `step` the last one done."""
         self._first = jax.process_index() == 0
         self._log = MetricLog(workdir, step) if self._first else NullLog()
         self._progress = Progress(total, step, stream=None if self._first else io.StringIO())
         self._checkpoints, self._sheets = checkpoints, workdir / "sheets"
-        self._log_every = config.train.log_every
+        self._log_every = log_every
         self._pending = None
         # Recent (step, loss) of each kind.
         self._watched = {"image": deque(maxlen=WATCHED), "clip": deque(maxlen=WATCHED)}

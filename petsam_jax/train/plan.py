@@ -1,32 +1,44 @@
 """What a config says about a run: its length, how each parameter is trained, and where it starts.
 
-In: a config and the number of training images. Out: a `Plan`, the initial model and training
-state, and the table that `--summary` prints.
+In: a config and sources of images. Out: a `Plan`, the initial model and training state, the batches
+and the validation of a run, and the table that `--summary` prints.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
+import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
 from petsam_jax.checkpoint import build_model, load_weights, model_with_weights
 from petsam_jax.config import ConfigError, differences
+from petsam_jax.data.augment import Augmentation
 from petsam_jax.data.load import load_mix
+from petsam_jax.data.motion import Motion
+from petsam_jax.data.pipeline import Batch, make_eval_iterator, make_train_iterator
+from petsam_jax.data.sources import Source, Subset
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.train.config_checks import check_limits
+from petsam_jax.train.config_checks import check_limits, validates_clips
+from petsam_jax.train.device_batches import BATCH_SIZE_FIELDS, DeviceBatches
 from petsam_jax.train.flat_params import FlatParams, pack_small
+from petsam_jax.train.objective import Objective
 from petsam_jax.train.optimizer import make_optimizer, summary, unflatten
 from petsam_jax.train.param_rules import ParamRule, make_rules, to_steps, trained_only
 from petsam_jax.train.step import ModelTemplate, TrainState, create_state, trainable
+from petsam_jax.train.validation import Validation
 
 # Fields of a model that may differ from those of the checkpoint it starts from: none changes what a
 # weight means. Windows that tile smaller images allow a short run on those before one at full size.
 MAY_DIFFER_FROM_START = ("dtype", "image_encoder.trunk.window_sizes", "max_cond_frames")
 MAY_DIFFER_FROM_START += ("image_encoder.trunk.drop_path_rate", "memory_attention.dropout")
 MAY_DIFFER_FROM_START += ("max_obj_ptrs", "prompt_encoder.mask_gain")
+# The same clips at every validation.
+CLIP_SEED = 0
 
 
 class Plan(NamedTuple):
@@ -107,3 +119,67 @@ def initial_model(config: ConfigDict) -> SAM2:
             f"architecture: {'; '.join(found)}"
         )
     return model_with_weights(config, arrays)
+
+
+# Data
+
+
+def make_batches(config: ConfigDict, source: Source, sharding: NamedSharding) -> DeviceBatches:
+    """The training batches of a run."""
+    train = config.train
+    return DeviceBatches(
+        source,
+        sharding,
+        batch_sizes={kind: train[field] for kind, field in BATCH_SIZE_FIELDS.items()},
+        clip_share=train.clip_share,
+        seed=train.seed,
+        **_variation(config),
+    )
+
+
+def make_validation(
+    config: ConfigDict, source: Source, template: ModelTemplate, sharding: NamedSharding
+) -> Validation:
+    """At most `eval.examples` images, spread over the source, and `eval.clips` clips of them."""
+    count = min(len(source), config.eval.examples)
+    spread = np.linspace(0, len(source) - 1, count).round().astype(int)
+    source = Subset(source, spread.tolist())
+    # A multiple of the devices, since incomplete batches are padded anyway.
+    devices = sharding.mesh.size
+    images = partial(
+        make_eval_iterator,
+        source,
+        batch_size=-(-config.eval.batch_size // devices) * devices,
+        size=config.data.size,
+        num_threads=config.data.num_threads,
+    )
+    return Validation(
+        Objective.of(config),
+        template,
+        sharding,
+        images,
+        partial(_validation_clips, config, source) if validates_clips(config) else None,
+        clicks=config.eval.clicks,
+        box_jitter=config.eval.box_jitter,
+    )
+
+
+def _validation_clips(config: ConfigDict, source: Source) -> Iterator[Batch]:
+    size = config.train.clip_batch_size
+    batches = make_train_iterator(source, batch_size=size, seed=CLIP_SEED, **_variation(config))
+    try:
+        for _ in range(-(-config.eval.clips // size)):
+            yield next(batches)
+    finally:
+        batches.close()
+
+
+def _variation(config: ConfigDict) -> dict:
+    """What every iterator of augmented clips takes."""
+    data = config.data
+    return dict(
+        size=data.size,
+        augmentation=Augmentation(**data.augment.to_dict()),
+        motion=Motion(**data.motion.to_dict()),
+        num_threads=data.num_threads,
+    )

@@ -1,25 +1,21 @@
 """Validation of a training run: how good masks are on held-out images, prompted as a user would.
 
-In: weights and a source. Out: the mean IoU without a prompt, from a slightly inaccurate box, and
-after clicks in the centre of the largest error (`evaluation_click`), each mask being fed back to
-the next; and a sheet of some images. IoUs are at the model's resolution without ignored pixels. All
-kinds of prompt share one image encoding and one compiled program.
+In: weights, and batches of images and clips. Out: the mean IoU without a prompt, from a slightly
+inaccurate box, and after clicks in the centre of the largest error (`evaluation_click`), each mask
+being fed back to the next; and a sheet of some images. IoUs are at the model's resolution without
+ignored pixels. All kinds of prompt share one image encoding and one compiled program.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
-from ml_collections import ConfigDict
 from PIL import Image
 
-from petsam_jax.data.augment import Augmentation
-from petsam_jax.data.motion import Motion
-from petsam_jax.data.pipeline import make_eval_iterator, make_train_iterator
-from petsam_jax.data.sources import Source, Subset
+from petsam_jax.data.pipeline import Batch, EvalBatch
 from petsam_jax.mask_values import PET
 from petsam_jax.metrics import iou
 from petsam_jax.models.mask_ops import enlarge
@@ -43,9 +39,6 @@ from petsam_jax.train.objective import Objective, Outcome
 from petsam_jax.train.prompt_sampling import box_of_mask, evaluation_click, jitter_box
 from petsam_jax.train.step import ModelTemplate
 from petsam_jax.train.validation_sheet import SHEET_ROWS, draw_sheet, sheet_row
-
-# The same clips at every validation.
-CLIP_SEED = 0
 
 
 class Predictions(NamedTuple):
@@ -131,20 +124,9 @@ def track_clips(
     return track_frames(model, features, mask, start, ~everyone, objective, None, length)
 
 
-def prompt_kinds(config: ConfigDict) -> dict[str, int]:
+def prompt_kinds(clicks: Iterable[int]) -> dict[str, int]:
     """Names of the prompts whose scores are reported, and their rows in `Predictions`."""
-    return {"none": 0, "box": 1} | {f"click{n}": 1 + n for n in config.eval.clicks}
-
-
-def tracks_clips(config: ConfigDict) -> bool:
-    """Whether clips are validated too: only if the run trains on clips."""
-    return bool(config.eval.clips and config.train.clip_share)
-
-
-def higher_is_better(config: ConfigDict) -> list[str]:
-    """The names of those scores of `Validation` of which higher values are better."""
-    names = [f"iou_{kind}" for kind in prompt_kinds(config)] + ["iou_mean"]
-    return [*names, "iou_clip"] if tracks_clips(config) else names
+    return {"none": 0, "box": 1} | {f"click{n}": 1 + n for n in clicks}
 
 
 class Validation:
@@ -152,22 +134,26 @@ class Validation:
 
     def __init__(
         self,
-        config: ConfigDict,
-        source: Source,
         objective: Objective,
         template: ModelTemplate,
         sharding: jax.sharding.NamedSharding,
+        images: Callable[[], Iterable[EvalBatch]],
+        clips: Callable[[], Iterable[Batch]] | None = None,
+        *,
+        clicks: Sequence[int],
+        box_jitter: float,
     ):
-        """At most `eval.examples` images, spread over the source, and `eval.clips` clips."""
-        number = min(len(source), config.eval.examples)
-        spread = np.linspace(0, len(source) - 1, number).round().astype(int)
-        self._source = Subset(source, spread.tolist())
-        self._config, self._sharding = config, sharding
+        """`images` and `clips` return the same batches each time; without `clips` none are tracked.
+
+        Scores are reported after each of the numbers `clicks`; `box_jitter` is the error of the box
+        as a share of its sides.
+        """
+        self._sharding, self._images, self._clips = sharding, images, clips
+        self._clicks = clicks
 
         def run(weights, image, mask, key):
             model = template.model(weights)
-            most, jitter = max(config.eval.clicks), config.eval.box_jitter
-            return predict_all(model, image, mask, key, objective, most, jitter)
+            return predict_all(model, image, mask, key, objective, max(clicks), box_jitter)
 
         def run_clips(weights, image, mask):
             return track_clips(template.model(weights), image, mask, objective).ious
@@ -181,19 +167,10 @@ class Validation:
         """Named scores and a sheet of the first images.
 
         The scores are the mean IoU of each kind of prompt, `iou_mean` over all kinds, their mean
-        `loss`, and, if the run trains on clips, `iou_clip` of all frames but the first.
+        `loss`, and, with clips, `iou_clip` of all their frames but the first.
         """
-        config = self._config
-        # A multiple of the devices, since incomplete batches are padded anyway.
-        devices = self._sharding.mesh.size
-        batches = make_eval_iterator(
-            self._source,
-            batch_size=-(-config.eval.batch_size // devices) * devices,
-            size=config.data.size,
-            num_threads=config.data.num_threads,
-        )
         ious, losses, rows = [], [], []
-        for number, batch in enumerate(batches):
+        for number, batch in enumerate(self._images()):
             found = self._run(weights, *self._put(batch), jax.random.key(number))
             ious.append(np.asarray(found.ious)[:, batch.valid])
             losses.append(np.asarray(found.losses)[:, batch.valid])
@@ -204,35 +181,15 @@ class Validation:
                     rows.append(
                         sheet_row(batch.image[i], batch.mask[i], one.masks, one.ious, one.prompts)
                     )
-        kinds = prompt_kinds(config)
+        kinds = prompt_kinds(self._clicks)
         mean_ious, mean_losses = (np.concatenate(x, axis=1).mean(axis=1) for x in (ious, losses))
         scores = {f"iou_{kind}": float(mean_ious[row]) for kind, row in kinds.items()}
         scores["iou_mean"] = float(mean_ious[list(kinds.values())].mean())
         scores["loss"] = float(mean_losses[list(kinds.values())].mean())
-        if tracks_clips(config):
-            scores["iou_clip"] = self._clip_iou(weights)
+        if self._clips is not None:
+            ious = [self._run_clips(weights, *self._put(batch)) for batch in self._clips()]
+            scores["iou_clip"] = float(np.mean([np.asarray(iou) for iou in ious]))
         return scores, draw_sheet(rows)
-
-    def _clip_iou(self, weights: Mapping[str, Array]) -> float:
-        config = self._config
-        size = config.train.clip_batch_size
-        batches = make_train_iterator(
-            self._source,
-            batch_size=size,
-            size=config.data.size,
-            seed=CLIP_SEED,
-            augmentation=Augmentation(**config.data.augment.to_dict()),
-            motion=Motion(**config.data.motion.to_dict()),
-            num_threads=config.data.num_threads,
-        )
-        try:
-            ious = [
-                np.asarray(self._run_clips(weights, *self._put(next(batches))))
-                for _ in range(-(-config.eval.clips // size))
-            ]
-        finally:
-            batches.close()
-        return float(np.mean(ious))
 
     def _put(self, batch) -> list[Array]:
         return [jax.device_put(x, self._sharding) for x in (batch.image, batch.mask)]
