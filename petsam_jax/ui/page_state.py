@@ -184,6 +184,8 @@ PROMPT_READERS: dict[str, Callable[[str, object], Any]] = {
     "strokes": _read_strokes,
     "find": read_bool,
 }
+# Those that the video tab has, too.
+VIDEO_PROMPTS = ("box", "find")
 
 
 def read_object(

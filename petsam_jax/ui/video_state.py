@@ -8,7 +8,13 @@ import re
 from typing import NamedTuple
 
 from petsam_jax.ui import limits
-from petsam_jax.ui.page_state import ObjectPrompts, Settings, read_object, read_settings
+from petsam_jax.ui.page_state import (
+    VIDEO_PROMPTS,
+    ObjectPrompts,
+    Settings,
+    read_object,
+    read_settings,
+)
 from petsam_jax.ui.request_fields import (
     BadRequest,
     read_bool,
@@ -85,7 +91,7 @@ def _read_clip_object(name: str, value: object) -> ClipObject:
             f"{name}.frames: prompts on {len(frames)} frames; the limit is {limits.MAX_PROMPTED}"
         )
     read = {
-        int(frame): read_object(f"{name}.frames[{frame}]", prompts, {"clicks", "box", "find"})
+        int(frame): read_object(f"{name}.frames[{frame}]", prompts, VIDEO_PROMPTS)
         for frame, prompts in frames.items()
     }
     prompted = {frame: prompts for frame, prompts in read.items() if not prompts.is_empty}
