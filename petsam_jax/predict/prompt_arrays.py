@@ -3,6 +3,7 @@
 In: anything that numpy makes an array of, for one object or with a first axis of objects.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -60,14 +61,21 @@ def read_boxes(boxes: Numbers) -> Float[np.ndarray, "*n 4"]:
     return boxes
 
 
-def clip_box(box: Float[np.ndarray, "4"], size: tuple[int, int]) -> Float[np.ndarray, "2 2"]:
+def clip_box(box: Sequence[float | int], size: tuple[int, int]) -> tuple[tuple[float, ...], ...]:
     """The upper left and the lower right corner inside an image of this height and width."""
-    corners = np.sort(box.reshape(2, 2), axis=0)
-    last = np.array(size[::-1]) - 1.0
-    if ((corners[1] < -0.5) | (corners[0] > last + 0.5)).any():
+    if not all(map(math.isfinite, box)):
+        raise ValueError("boxes: NaN or infinity among the numbers")
+    # In plain Python, which is faster for four numbers.
+    (x0, x1), (y0, y1) = sorted(box[::2]), sorted(box[1::2])
+    height, width = size
+    if x1 < -0.5 or y1 < -0.5 or x0 > width - 0.5 or y0 > height - 0.5:
         listed = ", ".join(f"{value:g}" for value in box)
         raise ValueError(f"boxes: ({listed}) is entirely outside the image{_extent(size)}")
-    return np.clip(corners, 0.0, last)
+    last = width - 1.0, height - 1.0
+    return tuple(
+        tuple(float(min(max(value, 0.0), most)) for value, most in zip(corner, last, strict=True))
+        for corner in ((x0, y0), (x1, y1))
+    )
 
 
 def read_mask(mask: Numbers) -> Bool[np.ndarray, "h w"]:

@@ -129,10 +129,8 @@ class Prompt:
         prompt_arrays.check_points(points, size)
         return points, labels
 
-    def _corners(self, size: tuple[int, int]) -> np.ndarray | None:
-        if self.box is None:
-            return None
-        return prompt_arrays.clip_box(prompt_arrays.read_boxes(self.box), size)
+    def _corners(self, size: tuple[int, int]) -> tuple[tuple[float, ...], ...] | None:
+        return None if self.box is None else prompt_arrays.clip_box(self.box, size)
 
     def _own_mask(self, size: tuple[int, int]) -> PackedMask | None:
         if self.mask is not None and self.mask.size != size:
@@ -213,12 +211,13 @@ def model_prompts(
     # From the centres of the image's pixels to those of the model's.
     scale = side / np.array(size[::-1], np.float32)
     for row, prompt in enumerate(prompts):
-        points, labels = prompt._clicks(size)
-        read.points[row, : len(points)] = (points.astype(np.float32) + 0.5) * scale - 0.5
-        read.labels[row, : len(labels)] = labels
+        if prompt.points or prompt.labels:
+            points, labels = prompt._clicks(size)
+            read.points[row, : len(points)] = (points.astype(np.float32) + 0.5) * scale - 0.5
+            read.labels[row, : len(labels)] = labels
         corners = prompt._corners(size)
         if corners is not None:
-            read.points[row, -BOX_SLOTS:] = (corners.astype(np.float32) + 0.5) * scale - 0.5
+            read.points[row, -BOX_SLOTS:] = (np.array(corners, np.float32) + 0.5) * scale - 0.5
             read.labels[row, -BOX_SLOTS:] = TOP_LEFT, BOTTOM_RIGHT
         logits = prompt._mask_logits(size, cells) if mask_input is None else mask_input[row]
         if logits is not None:
