@@ -102,12 +102,11 @@ class Hiera(nnx.Module):
         x = self.patch_embed(image)
         x = x + self.position(x.shape[1], x.shape[2])[None]
         ends = list(accumulate(self.stages))
-        chances = [None] * len(self.blocks)
-        if key is not None:
-            chances = jax.random.uniform(key, (len(self.blocks), 2, len(x)))
+        shape = len(self.blocks), 2, len(x)
+        chances = None if key is None else jax.random.uniform(key, shape)
         maps = []
         for index, block in enumerate(self.blocks):
-            x = block(x, chances[index])
+            x = block(x, None if chances is None else chances[index])
             if index + 1 in ends:
                 maps.append(x)
         return tuple(maps)
@@ -227,7 +226,8 @@ def split_qkv(
     Gradients are rounded to `dtype`, as the projection before would do, while they are still in
     windows: two copies then move half as much.
     """
-    return tuple(split_windows(z, window, num_heads) for z in jnp.split(qkv, 3, axis=-1))
+    q, k, v = (split_windows(z, window, num_heads) for z in jnp.split(qkv, 3, axis=-1))
+    return q, k, v
 
 
 def _split_qkv_forward(qkv, *static):
@@ -253,7 +253,7 @@ def merge_windows(
 def _check(stages, window_sizes, global_att_blocks):
     if len(stages) != 4 or len(window_sizes) != 4 or min(stages) < 1:
         raise ValueError(
-            f"stages, window_sizes: want four numbers of at least 1 each, one a stage; got "
+            f"stages, window_sizes: expected four numbers of at least 1, one a stage; got "
             f"stages={tuple(stages)}, window_sizes={tuple(window_sizes)}"
         )
     odd = [size for size in window_sizes[:3] if size % 2]

@@ -37,6 +37,7 @@ __all__ = [
     "Linear",
     "MAP_EPS",
     "Mlp",
+    "Projections",
     "TOKEN_EPS",
     "UpConv",
     "attention",
@@ -165,13 +166,8 @@ class Mlp(nnx.Module):
         return self.layers[-1](x)
 
 
-class Attention(nnx.Module):
-    """Multi-head attention with separate projections, `inner` channels wide over all heads.
-
-    Projections round to `dtype`; the attention itself is of dtype float32. It is for few queries or
-    few keys, whose products are so small that to round their inputs would take longer than it
-    saves.
-    """
+class Projections(nnx.Module):
+    """The projections of multi-head attention, `inner` channels wide over all heads."""
 
     def __init__(
         self,
@@ -192,6 +188,15 @@ class Attention(nnx.Module):
         self.v_proj = Linear(kv_features, inner, dtype=dtype, rngs=rngs)
         self.out_proj = Linear(inner, features, dtype=dtype, rngs=rngs)
         self.num_heads, self.dtype = num_heads, jnp.dtype(dtype)
+
+
+class Attention(Projections):
+    """Multi-head attention.
+
+    Projections round to `dtype`; the attention itself is of dtype float32. It is for few queries or
+    few keys, whose products are so small that rounding their inputs would take longer than it
+    saves.
+    """
 
     def __call__(
         self,

@@ -6,7 +6,7 @@ sure the model is that there is an object at all. Token 0 is for clear prompts, 
 those that can mean several things; functions choose. SAM 2 (Ravi et al. 2024), appendix D.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ class MaskDecoder(nnx.Module):
         """Raises ValueError if `d_model` is not a multiple of 8, which the upscaling needs."""
         if d_model % 8:
             raise ValueError(f"d_model: {d_model} is not a multiple of 8; set it to one that is")
-        options = dict(dtype=dtype, rngs=rngs)
+        options: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
         normal = nnx.initializers.normal(1.0)
         self.transformer = TwoWayTransformer(d_model, depth, num_heads, mlp_dim, **options)
         self.obj_score_token = nnx.Param(normal(rngs.params(), (1, d_model)))
@@ -128,8 +128,8 @@ class MaskDecoder(nnx.Module):
         self, sparse_embed: Float[Array, "b n c"], sparse_mask: Bool[Array, "b n"]
     ) -> tuple[Float[Array, "b s c"], Bool[Array, "b s"]]:
         """Object score, IoU, masks, then the prompt; and which of them count."""
-        own = [self.obj_score_token[...], self.iou_token[...], self.mask_tokens[...]]
-        own = jnp.concatenate(own)[None]
+        tokens = [self.obj_score_token[...], self.iou_token[...], self.mask_tokens[...]]
+        own = jnp.concatenate(tokens)[None]
         own = jnp.broadcast_to(own, (sparse_embed.shape[0],) + own.shape[1:])
         own_mask = jnp.ones(own.shape[:2], bool)
         return (

@@ -5,6 +5,8 @@ count. Out: the image embedding, conditioned on them. SAM 2 (Ravi et al. 2024), 
 appendix D; rotary position embedding (Su et al. 2021) in its axial form.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,9 +17,9 @@ from jaxtyping import Array, Bool, Float, Float32, PRNGKeyArray
 
 from petsam_jax.models.layers import (
     TOKEN_EPS,
-    Attention,
     LayerNorm,
     Linear,
+    Projections,
     attention,
     dense,
     merge_heads,
@@ -69,7 +71,7 @@ class MemoryAttention(nnx.Module):
         `memory_mask` is true for the tokens that count. A key turns dropout on: after each part of
         a layer and inside the feed-forward, not on the attention weights.
         """
-        size = image_embed.shape[1:3]
+        size = image_embed.shape[1], image_embed.shape[2]
         x = image_embed + POSITION_SHARE * jnp.asarray(position)
         x = rearrange(x, "b h w c -> b (h w) c")
         placed = memory + memory_position
@@ -93,7 +95,7 @@ class MemoryAttentionLayer(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        options = dict(dtype=dtype, rngs=rngs)
+        options: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
         self.self_attn = RopeAttention(d_model, num_heads, **options)
         self.cross_attn_image = RopeAttention(d_model, num_heads, kv_features=memory_dim, **options)
         self.linear1 = Linear(d_model, mlp_dim, **options)
@@ -128,7 +130,7 @@ class MemoryAttentionLayer(nnx.Module):
         return x + dropout(self.linear2(hidden), self.dropout, keys[3])
 
 
-class RopeAttention(Attention):
+class RopeAttention(Projections):
     """Attention whose queries and keys are turned by their place on the map.
 
     Pairs of neighbouring channels (2i, 2i+1) turn, as in SAM 2. To turn them fast, the projections
@@ -173,7 +175,7 @@ class RopeAttention(Attention):
         kernel = rearrange(kernel, "i (k f two) -> i (k two f)", **order)
         bias = rearrange(bias, "(k f two) -> (k two f)", **order)
         x = split_heads(dense(x, kernel, bias, self.dtype), self.num_heads)
-        cos, sin = axial_rope(*size, x.shape[-1])
+        cos, sin = axial_rope(size[0], size[1], x.shape[-1])
         still = ((0, num_pointers), (0, 0))
         cos = np.pad(np.tile(cos, (maps, 1)), still, constant_values=1)
         sin = np.pad(np.tile(sin, (maps, 1)), still)

@@ -4,6 +4,8 @@ In: the image embedding as the image encoder made it, and mask probabilities at 
 image. Out: a memory map at stride 16. SAM 2 (Ravi et al. 2024), section 4 and appendix D.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
@@ -33,7 +35,7 @@ class MemoryEncoder(nnx.Module):
         dtype: DTypeLike = "float32",
         rngs: nnx.Rngs,
     ):
-        options = dict(dtype=dtype, rngs=rngs)
+        options: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
         self.mask_downsampler = MaskDownsampler(d_model, **options)
         self.pix_feat_proj = Linear(d_model, d_model, **options)
         self.fuser = nnx.List(CXBlock(d_model, layer_scale, **options) for _ in range(num_layers))

@@ -6,7 +6,7 @@ on the number of slots and the size of the image only, so a further click never 
 SAM 2 (Ravi et al. 2024), appendix D; Fourier features after Tancik et al. 2020.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,8 @@ class PromptEncoder(nnx.Module):
         rngs: nnx.Rngs,
     ):
         """`mask_gain`: how much larger than usual the last weights of a mask prompt start."""
-        normal, options = nnx.initializers.normal(1.0), dict(dtype=dtype, rngs=rngs)
+        normal = nnx.initializers.normal(1.0)
+        options: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
         self.gaussian = Constant(normal(rngs.params(), (2, d_model // 2)))
         self.point_embed = nnx.Param(normal(rngs.params(), (LABELS, d_model)))
         self.not_a_point_embed = nnx.Param(normal(rngs.params(), (d_model,)))

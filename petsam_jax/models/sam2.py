@@ -11,6 +11,7 @@ i = 1 and all else b objects; otherwise i = b.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,7 @@ class SAM2(nnx.Module):
         `num_memories`, `max_obj_ptrs` and `max_cond_frames` bound what a frame reads of the bank
         (`memory_bank.select`). Raises ValueError if pointers do not split into memory tokens.
         """
-        options = dict(dtype=dtype, rngs=rngs)
+        options: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
         self.image_encoder = ImageEncoder(**image_encoder, d_model=d_model, **options)
         self.prompt_encoder = PromptEncoder(d_model, **(prompt_encoder or {}), **options)
         self.mask_decoder = MaskDecoder(d_model, **(mask_decoder or {}), **options)
@@ -150,9 +151,9 @@ class SAM2(nnx.Module):
         """Maps, then pointers: tokens, their positions, which count, and how many are pointers."""
         memory = rearrange(selected.memory, "b m h w e -> b m (h w) e")
         tokens, dim = memory.shape[2:]
-        place = rearrange(sine_map(*selected.memory.shape[2:]), "h w e -> 1 1 (h w) e")
+        cells = rearrange(sine_map(*selected.memory.shape[2:]), "h w e -> 1 1 (h w) e")
         time = self.maskmem_tpos_enc[...][selected.memory_age - 1]
-        place = jnp.asarray(place) + time[:, :, None]
+        place = jnp.asarray(cells) + time[:, :, None]
 
         # A pointer is as wide as several memory tokens, and becomes as many.
         parts = selected.obj_ptr.shape[2] // dim
@@ -201,16 +202,16 @@ class SAM2(nnx.Module):
         height, width = (EMBED_STRIDE * side for side in pix_feat.shape[1:3])
         image_pe = self.prompt_encoder.dense_pe(height, width)
         # Objects of one image that remember different things have features of their own.
-        fine = tuple(jnp.broadcast_to(x, pix_feat.shape[:1] + x.shape[1:]) for x in high_res_feats)
-        output = self.mask_decoder(pix_feat, image_pe, *prompt, fine)
+        fine = [jnp.broadcast_to(x, pix_feat.shape[:1] + x.shape[1:]) for x in high_res_feats]
+        output = self.mask_decoder(pix_feat, image_pe, *prompt, (fine[0], fine[1]))
         if multimask is None:
             multimask = (labels != EMPTY).sum(axis=1) <= 1
         chosen = chosen_mask(output, multimask, evaluation=evaluation)
         present = output.object_logit > 0
         obj_ptr = self._pointer(self.obj_ptr_proj(chosen.mask_tokens[:, 0]), present)
-        masks = chosen.mask_logits, output.mask_logits
+        masks = [chosen.mask_logits, output.mask_logits]
         if gated:
-            masks = tuple(jnp.where(present[..., None, None], mask, ABSENT) for mask in masks)
+            masks = [jnp.where(present[..., None, None], mask, ABSENT) for mask in masks]
         return MaskOutput(
             mask_logits=masks[0],
             iou_pred=chosen.iou_pred,

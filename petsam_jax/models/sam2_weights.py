@@ -190,7 +190,10 @@ def official_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
             parts = {}
             faults.append(f"not in the reference: {name} {tuple(shape)}")
         for part, sizes in parts.items():
-            reference, layout = official_name(part)
+            if (found := official_name(part)) is None:
+                faults.append(f"not in the reference: {part} {tuple(sizes)}")
+                continue
+            reference, layout = found
             their_axes, our_axes = (side.split() for side in layout.split("->"))
             size_of = dict(zip(our_axes, sizes, strict=True))
             official[reference] = tuple(size_of.get(axis, 1) for axis in their_axes)
@@ -210,8 +213,8 @@ def from_official(
     raise_faults("these arrays do not fit", _faults(arrays, shapes))
     parts = {}
     for reference, array in arrays.items():
-        if reference not in DROPPED:
-            name, layout = our_name(reference)
+        if reference not in DROPPED and (found := our_name(reference)):
+            name, layout = found
             if name in parts:
                 raise NamesError(f"two arrays for {name}, one of them {reference}")
             parts[name] = np.ascontiguousarray(rearrange(np.asarray(array, np.float32), layout))

@@ -4,6 +4,8 @@ In: tokens and which of them count, an image map as rows of a sequence, and its 
 tokens and image, updated. Segment Anything (Kirillov et al. 2023), appendix A, as SAM 2 has it.
 """
 
+from typing import Any
+
 import jax
 from flax import nnx
 from jax.typing import DTypeLike
@@ -29,7 +31,7 @@ class TwoWayLayer(nnx.Module):
         dtype: DTypeLike = "float32",
         rngs: nnx.Rngs,
     ):
-        options = dict(dtype=dtype, rngs=rngs)
+        options: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
         self.self_attn = Attention(d_model, num_heads, **options)
         self.norm1 = LayerNorm(d_model, eps=TOKEN_EPS)
         self.cross_attn_token_to_image = Attention(d_model, num_heads, inner=inner, **options)
@@ -79,7 +81,7 @@ class TwoWayTransformer(nnx.Module):
         dtype: DTypeLike = "float32",
         rngs: nnx.Rngs,
     ):
-        options = dict(dtype=dtype, rngs=rngs)
+        options: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
         inner = d_model // DOWNSAMPLE
         self.layers = nnx.List(
             TwoWayLayer(d_model, num_heads, mlp_dim, inner, first=index == 0, **options)
