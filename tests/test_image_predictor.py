@@ -275,7 +275,7 @@ def test_logits_thresholds_and_small_parts(predictor, rng):
         **given, mask_threshold=middle, fill_hole_area=30, max_sprinkle_area=20
     )
     np.testing.assert_array_equal(cleaned.masks, remove_islands(fill_holes(masks, 30), 20))
-    with pytest.raises(ValueError, match="return_logits: only masks have holes and islands"):
+    with pytest.raises(ValueError, match="return_logits: logits have no holes or islands"):
         predictor.predict(**given, return_logits=True, fill_hole_area=1)
 
 

@@ -182,22 +182,19 @@ class ImagePredictor:
     ) -> Prediction:
         """Masks for points (x, y) with labels (1 in, 0 out), a box x0 y0 x1 y1 and earlier logits.
 
-        One object: points (p, 2), labels (p,), boxes (4,), mask_input (h, w). Several at once: each
+        One object: points (p, 2), labels (p,), boxes (4,), mask_input (h, w). Several objects: each
         with a first axis of objects, points padded with label -1. Or, instead of points and boxes,
-        `prompt`: a `Prompt`, or a list of them with an object each. Raises ValueError for prompts
-        outside the image and for anything else that is no prompt.
+        `prompt`: a `Prompt`, or a list with one per object. Raises ValueError for prompts that are
+        malformed or outside the image.
 
         `multimask` True returns the decoder's three masks, False its single mask for a clear
         prompt, None the best of the three for at most one point (a box is two), else the single
-        one. That one mask is refined where there were neither clicks nor a mask: it is fed back as
-        often as the checkpoint's config says (see `prompting.decode_prompts`). `image` defaults to
-        the image that was set last. Holes and islands of up to the given number of image pixels are
-        filled and removed, in masks but not in logits.
+        one; without clicks or a mask that one is refined (see `prompting.decode_prompts`). `image`
+        defaults to the image that was set last. Holes and islands of up to the given number of
+        image pixels are filled and removed, in masks but not in logits.
         """
         if return_logits and (fill_hole_area or max_sprinkle_area):
-            raise ValueError(
-                "return_logits: only masks have holes and islands; set both areas to 0"
-            )
+            raise ValueError("return_logits: logits have no holes or islands; set both areas to 0")
         image = image or self._image
         low_res = self.predict_low_res(
             points, labels, boxes, mask_input, prompt=prompt, multimask=multimask, image=image

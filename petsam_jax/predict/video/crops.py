@@ -1,9 +1,9 @@
 """Which part of a frame the model is shown, and how masks go from one such view to another.
 
-SAM 2 is shown whole frames, stretched to a square. But a tracked object's place is known, and it is
-small in most clips: in a square view around it, the shape of the images in training, a frame has
-more detail than the whole frame has at the model's input size. Where it has not, the whole frame is
-shown. A click on a frame where nothing is known is tried on the whole frame and on a square of it.
+SAM 2 is shown whole frames, stretched to a square. But the place of a tracked object is known, and
+most are small: a square around one shows more of its detail at the model's input size, and has the
+shape of the training images. Where frames have no more detail than that, they are shown whole. A
+click on a frame where nothing is known is tried on the whole frame and on a square of it.
 """
 
 from collections.abc import Sequence
@@ -106,12 +106,10 @@ def first_views(
     low, high = points.min(axis=0), points.max(axis=0)
     if boxed:
         return [next_view([(*low, *high)], [], size, side)]
-    near = _around(low, high, np.array([min(size)] * 2), size)
-    return (
-        [full_view(size)]
-        if near == full_view(size) or not near.contains(points)
-        else [full_view(size), near]
-    )
+    square = _around(low, high, np.array([min(size)] * 2), size)
+    if square == full_view(size) or not square.contains(points):
+        return [full_view(size)]
+    return [full_view(size), square]
 
 
 def is_cut_off(mask: MaskInView, size: tuple[int, int]) -> bool:
