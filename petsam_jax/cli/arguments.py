@@ -34,16 +34,18 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a checkpoint or a training run (default: the weights that ship)",
     )
-    parser.add_argument("--step", type=int, metavar="N", help="of the run (default: the latest)")
+    parser.add_argument(
+        "--step", type=int, metavar="N", help="step of the run (default: the latest)"
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """`args.device` and `args.dtype`, both None unless given."""
-    parser.add_argument("--device", choices=["cpu", "gpu", "tpu"], help="default: JAX's choice")
+    parser.add_argument("--device", choices=["cpu", "gpu", "tpu"], help="(default: JAX's choice)")
     parser.add_argument(
         "--dtype",
         choices=["float32", "bfloat16"],
-        help="to compute in (default: the model's, but float32 where the CPU has no bfloat16)",
+        help="dtype to compute in (default: the model's, but float32 on CPUs without bfloat16)",
     )
 
 

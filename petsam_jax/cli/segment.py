@@ -6,10 +6,10 @@
     petsam segment cat.jpg --mask rough.png --out masks --format mask,overlay
     petsam segment photos more/cat.jpg --auto --out masks --format coco,cutout --ckpt runs/pets
 
-Points and boxes are in pixels, the upper left one being 0,0, of the image as a viewer shows it. All
-points are of one object, and inside the box if there is one; several boxes are an object each. The
-same prompts are used for every image. Images that cannot be read are listed at the end, and the
-exit code is then 1.
+Points and boxes are in pixels of the image as a viewer shows it, 0,0 being the upper left pixel.
+All points, a mask and one box describe a single object; several boxes are an object each. The same
+prompts are used for every image. Images that cannot be read are listed at the end, and the exit
+code is then 1.
 """
 
 import argparse
@@ -138,7 +138,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="IMAGE|FOLDER")
+    parser.add_argument(
+        "inputs", nargs="+", type=Path, metavar="IMAGE|FOLDER", help="what to segment"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
     parser.add_argument(
         "--format",
@@ -183,7 +185,7 @@ def _add_files(group) -> None:
         "--background",
         type=arguments.colour,
         metavar="COLOUR",
-        help="of cut-outs, such as white or #3060c0",
+        help="background colour of cut-outs, such as white or #3060c0",
     )
     group.add_argument("--label", default="pet", help="category of the objects (default: pet)")
     group.add_argument("--tolerance", type=length, default=1.0, metavar="PX", help=_TOLERANCE)

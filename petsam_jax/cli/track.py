@@ -7,9 +7,8 @@
     petsam track dog.mp4 --mask first.png --out out.mp4 --format overlay,cutout,masks
     petsam track dog.mp4 --point 320,200 --out dog.webp --format cutout   # all else transparent
 
-CLIP is a video or a folder of JPEG or PNG frames. Frames count from 0; points and boxes are in
-pixels, the upper left one being 0,0. The whole clip is tracked: from the first prompted frame back
-to the start, then on to the end.
+Frames count from 0; points and boxes are in pixels, 0,0 being the upper left one. The whole clip is
+tracked: from the first prompted frame back to the start, then on to the end.
 
 Beside the video OUT, the folders OUT-cutout and OUT-masks get a PNG per frame. If OUT is a GIF or a
 WebP, which can be transparent, the cut-out is such a file instead: OUT itself, or OUT-cutout if OUT
@@ -34,9 +33,16 @@ OFTEN, SELDOM = 0.3, 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("clip", type=Path, metavar="CLIP")
+    """The flags of the command."""
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="FILE", help="ends in .mp4, .mov, .gif or .webp"
+        "clip", type=Path, metavar="CLIP", help="a video, or a folder of JPEG or PNG frames"
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="output video: .mp4, .mov, .gif or .webp",
     )
     parser.add_argument(
         "--format",
@@ -188,6 +194,7 @@ def progress_bar(total: int, quiet: bool) -> tqdm:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """The command; see `run`. Wrong flags end it with 2."""
     parser = argparse.ArgumentParser(
         "petsam track", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
