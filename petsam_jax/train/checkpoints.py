@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
@@ -165,7 +165,7 @@ class RunCheckpoints:
                 f"that folder and start again with the same --workdir to {then}"
             )
         restored = TrainState(
-            np.int32(progress["step"]),
+            jnp.int32(progress["step"]),
             packing.pack({name: arrays["params"][name] for name in trained}),
             packing.pack_within(unflatten_like(opt_state, arrays["optimizer"])),
             packing.pack(arrays["ema"]),

@@ -57,7 +57,7 @@ class TrainStep:
         self._update = jax.jit(update, donate_argnums=0, out_shardings=sharding)
         self._zeros = jax.jit(partial(jax.tree.map, jnp.zeros_like), out_shardings=sharding)
         self._norm = jax.jit(optax.tree.norm, out_shardings=sharding)
-        self._compiled = {}
+        self._compiled: dict[int | str, jax.stages.Compiled] = {}
         # Each gradient takes the memory of the one before: freed and allocated again at each step,
         # such arrays fragment the heap, which costs as much again.
         self._grads = None

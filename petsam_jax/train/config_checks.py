@@ -58,10 +58,12 @@ LIMITS = {
 }
 CONFIG = "config.json"
 # Fields that may change when a run is resumed: nothing that is learned depends on them.
-MAY_DIFFER = ("train.log_every", "train.grad_parts_every", "train.checkpoint_every", "train.keep")
-MAY_DIFFER += ("eval.*", "data.num_threads")
-# Only fresh weights depend on this one.
-MAY_DIFFER += ("model.prompt_encoder.mask_gain",)
+MAY_DIFFER = (
+    *("train.log_every", "train.grad_parts_every", "train.checkpoint_every", "train.keep"),
+    *("eval.*", "data.num_threads"),
+    # Only fresh weights depend on this one.
+    "model.prompt_encoder.mask_gain",
+)
 # Stride of the trunk's last stage.
 STRIDE = 32
 

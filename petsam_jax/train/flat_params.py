@@ -75,7 +75,7 @@ def pack_small(shapes: Mapping[str, Shape], rules: Mapping[str, Hashable]) -> Fl
 
     A rule that all elements of a vector share is a constant in the program, not an array.
     """
-    small = {}
+    small: dict[Hashable, dict[str, Shape]] = {}
     for name, rule in rules.items():
         if math.prod(shapes[name]) < SMALL:
             small.setdefault(rule, {})[name] = tuple(shapes[name])

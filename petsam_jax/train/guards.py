@@ -5,6 +5,7 @@ A run calls `check_workdir` before anything that takes time, and passes recent l
 """
 
 import contextlib
+import importlib.util
 import math
 import os
 import shutil
@@ -17,10 +18,10 @@ import jax
 
 from petsam_jax.checkpoint import finished_steps
 
-try:
+# Windows has none.
+HAS_FILE_LOCKS = importlib.util.find_spec("fcntl") is not None
+if HAS_FILE_LOCKS:
     import fcntl
-except ImportError:  # Windows.
-    fcntl = None
 
 # Never removed: a run that had it open would then lock a file that no other run sees.
 LOCK = ".lock"
@@ -102,7 +103,7 @@ def lock_workdir(workdir: str | Path) -> Iterator[None]:
     remove it. The system releases the lock however the process ends. In a run of several processes
     the first one holds it.
     """
-    if fcntl is None or jax.process_index() != 0:
+    if not HAS_FILE_LOCKS or jax.process_index() != 0:
         yield
         return
     path = Path(workdir) / LOCK
@@ -135,14 +136,14 @@ def find_fault(
     and divergence: the median of the last `window` losses exceeds `factor` times the least median
     of an earlier full window. A single bad batch is no divergence.
     """
-    losses = [float(loss) for loss in losses]
-    newest = {"loss": losses[-1]} if losses else {}
+    recent = [float(loss) for loss in losses]
+    newest = {"loss": recent[-1]} if recent else {}
     for name, value in (newest | dict(values or {})).items():
         if not math.isfinite(value):
             return f"{name} is {float(value)}"
     medians = [
-        statistics.median(losses[end - window : end])
-        for end in range(len(losses), window - 1, -window)
+        statistics.median(recent[end - window : end])
+        for end in range(len(recent), window - 1, -window)
     ]
     if len(medians) < 2 or medians[0] <= factor * min(medians[1:]) or min(medians[1:]) <= 0:
         return None

@@ -102,7 +102,7 @@ class _Run:
                 monitor.pause()
             batch = self.batches.take(step) if step < end else None
             stopped = self.stop.agreed(step)
-            while step < end and not stopped:
+            while batch is not None and not stopped:
                 norms = self._part_grad_norms(step, state, batch)
                 state, metrics = self.train_step(state, batch.image, batch.mask)
                 step += 1

@@ -111,7 +111,8 @@ def prompt_losses(
         jnp.where(some & object_score, presence, 0.0),
     )
     weights = mask_weight, dice_weight, iou_weight, object_weight
-    return Losses(*parts, total=sum(w * part for w, part in zip(weights, parts, strict=True)))
+    weighted = [weight * part for weight, part in zip(weights, parts, strict=True)]
+    return Losses(*parts, total=sum(weighted[1:], weighted[0]))
 
 
 def trained_masks(

@@ -164,7 +164,8 @@ class Progress:
             # Elsewhere the pace is that since the last line.
             smoothing=0.05 if self._terminal else 1.0,
         )
-        self._images, self._losses = EMA(), {}
+        self._images: EMA = EMA()
+        self._losses: dict[str, EMA] = {}
 
     def update(self, step: int, images: int, losses: Mapping[str, SupportsFloat]) -> None:
         """`images` seen since the last update, and the losses of the step just done."""

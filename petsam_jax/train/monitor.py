@@ -47,10 +47,13 @@ class Monitor:
         self._progress = Progress(total, step, stream=None if self._first else io.StringIO())
         self._checkpoints, self._sheets = checkpoints, workdir / "sheets"
         self._log_every = log_every
-        self._pending = None
+        self._pending: tuple[int, DeviceBatch, Metrics, Mapping[str, Array]] | None = None
         # Recent (step, loss) of each kind.
-        self._watched = {"image": deque(maxlen=WATCHED), "clip": deque(maxlen=WATCHED)}
-        self._read_step, self._values = step, {}
+        self._watched: dict[str, deque[tuple[int, float]]] = {
+            kind: deque(maxlen=WATCHED) for kind in ("image", "clip")
+        }
+        self._read_step = step
+        self._values: dict[str, list[float]] = {}
         self._images, self._since = 0, time.monotonic()
 
     def __enter__(self) -> "Monitor":

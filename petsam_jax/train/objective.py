@@ -159,5 +159,6 @@ def predicted_mask(
     output: MaskOutput, mask: UInt8[Array, "b h w"]
 ) -> tuple[Bool[Array, "b h w"], Float32[Array, " b"]]:
     """The output as a mask of the true one's size, without gradient, and its IoU."""
-    pred = enlarge(jax.lax.stop_gradient(output.mask_logits), *mask.shape[1:])[:, 0] > 0
-    return pred, iou(pred, mask).astype(jnp.float32)
+    height, width = mask.shape[1:]
+    pred = enlarge(jax.lax.stop_gradient(output.mask_logits), height, width)[:, 0] > 0
+    return pred, jnp.asarray(iou(pred, mask), jnp.float32)

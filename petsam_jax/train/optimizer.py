@@ -35,7 +35,7 @@ def flatten(params: Params) -> dict[str, Any]:
 
 def unflatten(flat: Mapping[str, Any]) -> dict:
     """The nested dict of dotted names; a number becomes an integer key."""
-    nested = {}
+    nested: dict = {}
     for name, leaf in flat.items():
         *parents, last = [int(key) if key.isdigit() else key for key in name.split(".")]
         node = nested
@@ -150,7 +150,7 @@ def _decay_and_scale(
 
 
 def ema_update(
-    ema: Params, params: Params, decay: float, step: Int[Array, ""] | int | None = None
+    ema: Params, params: Params, decay: float | jax.Array, step: Int[Array, ""] | int | None = None
 ) -> Params:
     """The moving average after one more step.
 
@@ -166,7 +166,7 @@ def summary(params: Params, rules: Mapping[str, ParamRule]) -> str:
     """A table: module, parameters, learning rate, weight decay, warm-up; then totals."""
     flat = flatten(params)
     rows = [("module", "parameters", "learning rate", "weight decay", "warm-up")]
-    by_module = {}
+    by_module: dict[tuple[str, str], list[str]] = {}
     for name in flat:
         by_module.setdefault((_module(name), rules[name].group), []).append(name)
     for (module, _), names in by_module.items():

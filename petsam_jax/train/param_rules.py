@@ -23,8 +23,10 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 # Parameters without weight decay: biases, norms, layer scales and learned vectors.
-NO_DECAY = ("*bias*", "*.scale", "*.gamma", "*pos_embed*", "*point_embed", "*mask_embed")
-NO_DECAY += ("*mem_embed", "*_embed_spatial", "*_token", "*_tokens", "*_tpos_enc", "*no_obj_ptr")
+NO_DECAY = (
+    *("*bias*", "*.scale", "*.gamma", "*pos_embed*", "*point_embed", "*mask_embed"),
+    *("*mem_embed", "*_embed_spatial", "*_token", "*_tokens", "*_tpos_enc", "*no_obj_ptr"),
+)
 # Those of the official recipe: biases and what PyTorch calls LayerNorm. There the norms of
 # convolutions, layer scales and learned vectors do decay.
 REFERENCE_NO_DECAY = (

@@ -34,9 +34,11 @@ from petsam_jax.train.validation import Validation
 
 # Fields of a model that may differ from those of the checkpoint it starts from: none changes what a
 # weight means. Windows that tile smaller images allow a short run on those before one at full size.
-MAY_DIFFER_FROM_START = ("dtype", "image_encoder.trunk.window_sizes", "max_cond_frames")
-MAY_DIFFER_FROM_START += ("image_encoder.trunk.drop_path_rate", "memory_attention.dropout")
-MAY_DIFFER_FROM_START += ("max_obj_ptrs", "prompt_encoder.mask_gain")
+MAY_DIFFER_FROM_START = (
+    *("dtype", "image_encoder.trunk.window_sizes", "max_cond_frames"),
+    *("image_encoder.trunk.drop_path_rate", "memory_attention.dropout"),
+    *("max_obj_ptrs", "prompt_encoder.mask_gain"),
+)
 # The same clips at every validation.
 CLIP_SEED = 0
 

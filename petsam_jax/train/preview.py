@@ -4,6 +4,7 @@ In: a source. Out: a Pillow image, which `cli/preview.py` describes.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from petsam_jax.train.prompt_sampling import correction_click, first_prompt
 WHITE = (255, 255, 255)
 CAPTION = 14
 # Every kind of first prompt is as likely.
-KINDS = {"click_prob": 1 / 3, "box_prob": 1 / 3, "mask_prob": 1 / 3}
+KINDS: dict[str, Any] = {"click_prob": 1 / 3, "box_prob": 1 / 3, "mask_prob": 1 / 3}
 
 
 def draw_sheet(
@@ -35,7 +36,9 @@ def draw_sheet(
     motion: Motion = FULL,
 ) -> Image.Image:
     """`n` rows of cells of `size` pixels, for the first n examples of a shuffled pass."""
-    options = dict(batch_size=n, size=size, seed=seed, augmentation=augmentation, num_threads=0)
+    options: dict[str, Any] = dict(
+        batch_size=n, size=size, seed=seed, augmentation=augmentation, num_threads=0
+    )
     batches = []
     # The same seed shuffles both, so that a row shows one example.
     for iterator in (

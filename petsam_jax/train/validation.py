@@ -169,7 +169,8 @@ class Validation:
         The scores are the mean IoU of each kind of prompt, `iou_mean` over all kinds, their mean
         `loss`, and, with clips, `iou_clip` of all their frames but the first.
         """
-        ious, losses, rows = [], [], []
+        ious, losses = [], []
+        rows: list = []
         for number, batch in enumerate(self._images()):
             found = self._run(weights, *self._put(batch), jax.random.key(number))
             ious.append(np.asarray(found.ious)[:, batch.valid])
