@@ -385,7 +385,7 @@ def test_a_checkpoint_opens_with_its_config_and_arrays(config, model, predictor,
     opened = ImagePredictor.from_checkpoint(tmp_path / "weights")
     assert opened.config == config and opened.size == SIZE
     for program in ("encode", "decode"):
-        arrays = opened._parts[program], predictor._parts[program]
+        arrays = opened._programs.parts[program], predictor._programs.parts[program]
         jax.tree.map(np.testing.assert_array_equal, *arrays)
 
 

@@ -40,15 +40,3 @@ def test_the_public_names_are_the_classes():
     assert set(petsam_jax.__all__) | {"__version__"} <= set(dir(petsam_jax))
     with pytest.raises(AttributeError, match="module 'petsam_jax' has no attribute 'Predictor'"):
         _ = petsam_jax.Predictor
-
-
-def test_the_image_predictor_imports_models_and_files_only():
-    code = """
-import sys
-import petsam_jax.predict.image_predictor
-print(*sorted(name for name in sys.modules if name.startswith("petsam_jax.")))
-"""
-    modules = in_fresh_python(code)
-    packages = {name.split(".")[1] for name in modules}
-    root = {"checkpoint", "config", "mask_values", "normalise", "runtime"}
-    assert packages - root == {"files", "models", "predict"}

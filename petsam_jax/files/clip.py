@@ -25,12 +25,13 @@ class Clip:
 
     def __init__(self, name: str, count: int | None, fps: float = DEFAULT_FPS):
         self.name, self.count, self.fps = name, count, fps
-        # Set after the first frame; all others must have the same.
-        self.size: tuple[int, int] | None = None
         try:
-            self.size = self.read(0).shape[:2]
+            self.check(0)
+            height, width, _ = self._read(0).shape
         except IndexError as error:
             raise ClipError(f"{name}: no frames in it") from error
+        # Of the first frame; all others must have the same.
+        self.size = height, width
 
     def check(self, frame: int) -> None:
         """Raise IndexError for a frame that the clip does not have."""
@@ -42,7 +43,7 @@ class Clip:
         """Raises IndexError for a frame that the clip does not have, ClipError for an unfit one."""
         self.check(frame)
         pixels = self._read(frame)
-        if self.size is not None and pixels.shape[:2] != self.size:
+        if pixels.shape[:2] != self.size:
             (height, width), (h, w) = self.size, pixels.shape[:2]
             raise ClipError(
                 f"{self.name}: frame {frame} is {w} x {h} pixels and the first {width} x {height}; "

@@ -17,6 +17,8 @@ NEGATIVE, POSITIVE, TOP_LEFT, BOTTOM_RIGHT, EMPTY = 0, 1, 2, 3, -1
 BOX_SLOTS = 2
 # Click slots of training and of predictors; more clicks than these recompile.
 CLICK_SLOTS = 16
+# Mask logits that are fed back are clipped to this, as in SAM 2.
+LOGIT_LIMIT = 32.0
 # By how many squared pixels a click seems farther away for each newer one.
 AGE_DISTANCE = 1e-3
 

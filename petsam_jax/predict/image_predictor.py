@@ -6,48 +6,42 @@
     result = predictor.predict(points=[(320, 200), (90, 50)], labels=[1, 0],
                                mask_input=result.low_res_logits[0])
 
-An image is encoded once; a prompt then takes milliseconds. Two programs are compiled when first
-needed, one for images and one for prompts. Images of other sizes and further points never trigger
-recompilation (see `prompt_inputs`). All methods may be called from several threads; threads with
-images of their own pass them as `image`, since `set_image` remembers one for the whole predictor.
+An image is encoded once; a prompt then takes milliseconds. Images of other sizes and further points
+never trigger recompilation (see `image_programs`, `prompt_inputs`). All methods may be called from
+several threads; threads with images of their own pass them as `image`, since `set_image` remembers
+one for the whole predictor.
 """
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Shaped, UInt8
+from jaxtyping import Bool, Float32, Shaped, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
 
-from petsam_jax.checkpoint import load_model
 from petsam_jax.files.images import AnyImage, load_image
 from petsam_jax.files.resample import stretch
 from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.position import MASK_STRIDE
-from petsam_jax.models.prompting import Prompting, decode_prompts
-from petsam_jax.models.prompts import EMPTY, Prompts
-from petsam_jax.models.sam2 import SAM2
-from petsam_jax.normalise import normalise
-from petsam_jax.predict.model_parts import ModelParts
+from petsam_jax.models.prompts import EMPTY, LOGIT_LIMIT
 from petsam_jax.predict.postprocess import fill_holes, logits_at_size, masks_at_size, remove_islands
 from petsam_jax.predict.prompt_arrays import Numbers
 from petsam_jax.predict.prompt_inputs import Prompt, model_prompts, power_of_two, read_prompts
 from petsam_jax.predict.prompt_masks import mask_logits
 from petsam_jax.runtime import use_compilation_cache
 
+# The model and what compiles it are imported once there is one to load: who only names this class
+# does not wait for them.
+if TYPE_CHECKING:
+    import petsam_jax.models.sam2
+
 SHIPPED = Path(__file__).parents[1] / "weights" / "pets256_small"
-# The parts of the model that each program reads.
-ENCODER = ("image_encoder",)
-DECODER = ("prompt_encoder", "mask_decoder", "obj_ptr_proj", "no_obj_ptr", "no_mem_embed")
 # Images that an accelerator encodes at once; a CPU is as fast with one.
 BATCH = 8
-# Logits that are fed back are clipped to this, as in SAM 2.
-LOGIT_LIMIT = 32.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,12 +80,12 @@ class LowResPrediction(NamedTuple):
 class ImagePredictor:
     """Predicts masks of the image that was set last, or of any other that was encoded."""
 
-    def __init__(self, config: ConfigDict, model: SAM2):
+    def __init__(self, config: ConfigDict, model: "petsam_jax.models.sam2.SAM2"):
         """`config` has the size of the model's input and how its prompts are encoded."""
+        from petsam_jax.predict.image_programs import ImagePrograms
+
         self.config, self.size = config, config.data.size
-        self._prompting = Prompting.of(config)
-        self._parts = ModelParts(model, {"encode": ENCODER, "decode": DECODER})
-        self._encode, self._decode = jax.jit(self._encode_step), jax.jit(self._decode_step)
+        self._programs = ImagePrograms(config, model)
         self._image: EncodedImage | None = None
 
     @classmethod
@@ -114,6 +108,8 @@ class ImagePredictor:
                 f"{SHIPPED}: no weights came with this copy; train some with `python train.py "
                 "--config=configs/pets256_small.py` and pass the directory of that run"
             )
+        from petsam_jax.checkpoint import load_model
+
         use_compilation_cache()
         return cls(*load_model(SHIPPED if directory is None else directory, step, dtype))
 
@@ -136,7 +132,7 @@ class ImagePredictor:
             sizes, inputs = zip(*size_and_input[start : start + most], strict=True)
             batch = np.zeros((power_of_two(len(inputs)), self.size, self.size, 3), np.uint8)
             batch[: len(inputs)] = inputs
-            features = self._encode(self._parts["encode"], batch)
+            features = self._programs.encode(batch)
             encoded += [EncodedImage(*one) for one in zip(sizes, features, strict=False)]
         return encoded
 
@@ -156,12 +152,6 @@ class ImagePredictor:
         """Height and width, and the image stretched to the model's square as in training."""
         pixels = load_image(image)
         return pixels.shape[:2], np.asarray(stretch(Image.fromarray(pixels), self.size))
-
-    def _encode_step(
-        self, parameters: dict, image: UInt8[Array, "b h w 3"]
-    ) -> tuple[ImageFeatures, ...]:
-        features = self._parts.model(parameters).encode_image(normalise(image))
-        return tuple(jax.tree.map(lambda x, i=i: x[i : i + 1], features) for i in range(len(image)))
 
     # Prompts
 
@@ -195,7 +185,7 @@ class ImagePredictor:
         """
         if return_logits and (fill_hole_area or max_sprinkle_area):
             raise ValueError("return_logits: logits have no holes or islands; set both areas to 0")
-        image = image or self._image
+        image = self._current(image)
         low_res = self.predict_low_res(
             points, labels, boxes, mask_input, prompt=prompt, multimask=multimask, image=image
         )
@@ -219,21 +209,26 @@ class ImagePredictor:
         image: EncodedImage | None = None,
     ) -> LowResPrediction:
         """As `predict`, but not enlarged: for callers that keep many results and show few."""
-        image = image or self._image
-        if image is None:
-            raise RuntimeError("no image yet: call set_image first, or pass image=")
+        image = self._current(image)
         prompts, logits, number = read_prompts(
             points, labels, boxes, mask_input, self.size // MASK_STRIDE, prompt
         )
         model_input = model_prompts(prompts, image.size, self.size, logits)
         several = (model_input.labels != EMPTY).sum(axis=1) <= (1 if multimask is None else -1)
-        decoded = self._decode(self._parts["decode"], image.features, model_input, several)
-        logits, iou_pred, object_score = (np.asarray(x)[: len(prompts)] for x in decoded)
+        decoded = self._programs.decode(image.features, model_input, several)
+        masks, iou_pred, object_score = (np.asarray(x)[: len(prompts)] for x in decoded)
         which = slice(1, None) if multimask else slice(0, 1)
-        logits, iou_pred = logits[:, which], iou_pred[:, which]
+        masks, iou_pred = masks[:, which], iou_pred[:, which]
         if number is None:
-            return LowResPrediction(logits[0], iou_pred[0], object_score[0, ...])
-        return LowResPrediction(logits, iou_pred, object_score)
+            return LowResPrediction(masks[0], iou_pred[0], object_score[0, ...])
+        return LowResPrediction(masks, iou_pred, object_score)
+
+    def _current(self, image: EncodedImage | None) -> EncodedImage:
+        """`image`, or the one that was set last."""
+        image = image or self._image
+        if image is None:
+            raise RuntimeError("no image yet: call set_image first, or pass image=")
+        return image
 
     def predict_pet(self, *, image: EncodedImage | None = None) -> Prediction:
         """The pet, found without any prompt: the best of three masks."""
@@ -242,25 +237,3 @@ class ImagePredictor:
     def mask_prompt(self, mask: Bool[np.ndarray, "H W"]) -> Float32[np.ndarray, "h w"]:
         """A mask at the image's size as a `mask_input`: logits of -10 and 10, as in training."""
         return mask_logits(mask, self.size // MASK_STRIDE)
-
-    def _decode_step(
-        self,
-        parameters: dict,
-        features: ImageFeatures,
-        prompts: Prompts,
-        several: Bool[Array, " b"],
-    ) -> tuple[Float32[Array, "b 4 h w"], Float32[Array, "b 4"], Float32[Array, " b"]]:
-        """Logits and predicted IoUs of the chosen mask and of the three, and the object's score."""
-        model = self._parts.model(parameters)
-        limited = jnp.clip(prompts.mask_input, -LOGIT_LIMIT, LOGIT_LIMIT)
-        decoded = decode_prompts(
-            model,
-            model.attend_memory(features.image_embed),
-            features.high_res_feats,
-            prompts._replace(mask_input=limited),
-            self._prompting,
-            multimask=several,
-        )
-        logits = jnp.concatenate([decoded.mask_logits, decoded.all_logits[:, 1:]], axis=1)
-        ious = jnp.concatenate([decoded.iou_pred, decoded.all_ious[:, 1:]], axis=1)
-        return logits, ious, jax.nn.sigmoid(decoded.object_logit[:, 0])

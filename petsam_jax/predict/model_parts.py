@@ -1,6 +1,6 @@
 """A model's arrays as compiled programs take them: the parts that each reads, already rounded."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ class ModelParts:
     Every array that is passed to a program costs more than a microsecond a call.
     """
 
-    def __init__(self, model: SAM2, programs: dict[str, Iterable[str]]):
+    def __init__(self, model: SAM2, programs: Mapping[str, Iterable[str]]):
         """`programs` names the parts that each program reads."""
         self._definition, state = nnx.split(rounded_model(model))
         arrays = nnx.to_pure_dict(state)

@@ -232,12 +232,13 @@ def power_of_two(number: int) -> int:
 
 def _no_prompts(objects: int, points: int, side: int) -> Prompts:
     slots = max(CLICK_SLOTS, power_of_two(points)) + BOX_SLOTS
-    return Prompts(
+    arrays: dict[str, Any] = dict(
         points=np.zeros((objects, slots, 2), np.float32),
         labels=np.full((objects, slots), EMPTY, np.int32),
         mask_input=np.zeros((objects, side // MASK_STRIDE, side // MASK_STRIDE, 1), np.float32),
         has_mask=np.zeros(objects, bool),
     )
+    return Prompts(**arrays)
 
 
 def _tuples(value: Any) -> Any:

@@ -56,7 +56,9 @@ class ClipState:
     def at(self, frame: int, object_id: int) -> PromptedFrame | TrackedFrame | None:
         """What is known of an object on a frame; its prompts count before what was tracked."""
         known = self._objects.get(object_id)
-        return known and (known.prompted.get(frame) or known.tracked.get(frame))
+        if known is None:
+            return None
+        return known.prompted.get(frame) or known.tracked.get(frame)
 
     def prompt(self, frame: int, object_id: int) -> Prompt | None:
         """What was given about an object on a frame."""

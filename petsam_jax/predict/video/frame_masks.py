@@ -71,12 +71,14 @@ def combine_masks(
 
     Prompted objects take pixels from tracked ones.
     """
-    masks = np.zeros((len(object_ids), *inputs.clip.size), bool)
+    height, width = inputs.clip.size
+    masks = np.zeros((len(object_ids), height, width), bool)
     prompted = {}
     for row, each in enumerate(object_ids):
         record = inputs.state.at(frame, each)
-        if isinstance(record, PromptedFrame):
-            prompted[row] = inputs.last_mask(frame, each).in_view(inputs.full_view)
+        own = inputs.last_mask(frame, each) if isinstance(record, PromptedFrame) else None
+        if own is not None:
+            prompted[row] = own.in_view(inputs.full_view)
         if tracked is not None and each in tracked:
             masks[row] = tracked[each]
         elif record is not None:
@@ -84,5 +86,5 @@ def combine_masks(
     rows = list(prompted)
     masks[rows] = resolve_overlaps(masks[rows], list(prompted.values()))
     others = [row for row in range(len(masks)) if row not in prompted]
-    masks[others] &= ~masks[rows].any(axis=0)
+    masks[others] = masks[others] & ~masks[rows].any(axis=0)
     return masks

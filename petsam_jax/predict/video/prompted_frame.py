@@ -4,13 +4,12 @@ In: a clip with what is known of its objects, and a prompt. Out: the record to b
 mask at the clip's size. A mask is taken as it is; other prompts are tried in one or two views.
 """
 
-import jax
 import numpy as np
 
 from petsam_jax.predict.prompt_inputs import Prompt, model_prompts
 from petsam_jax.predict.video.crops import MaskInView, View, first_views, is_cut_off, uncrop
 from petsam_jax.predict.video.frame_masks import enlarge
-from petsam_jax.predict.video.tracker import FrameOutput
+from petsam_jax.predict.video.tracker import HostOutput, to_host
 from petsam_jax.predict.video.tracker_inputs import TrackerInputs
 from petsam_jax.predict.video.tracks import Mask, PromptedFrame, TrackedFrame, pack
 
@@ -54,12 +53,12 @@ def predict_prompt(
 
 def _use_mask(
     inputs: TrackerInputs, frame: int, object_id: int, mask: Mask
-) -> tuple[View, FrameOutput]:
+) -> tuple[View, HostOutput]:
     others = [each for each in inputs.state.ids_on(frame) if each != object_id]
     view = inputs.view_around(frame, others, mask)
     features = inputs.encode(frame, view).features
     output = inputs.tracker.use_mask(features, inputs.model_mask(view.crop(mask)))
-    return view, jax.tree.map(np.asarray, output)
+    return view, to_host(output)
 
 
 def _views(
@@ -89,7 +88,7 @@ def _predict(
     prompt: Prompt,
     last: MaskInView | None,
     reverse: bool,
-) -> FrameOutput:
+) -> HostOutput:
     """The prompted object in a view, from the memories of `object_ids`, that one or none."""
     prompts = model_prompts(
         [prompt.in_crop(view.left, view.top)],
@@ -106,12 +105,12 @@ def _predict(
         initial=np.array([not object_ids]),
         prompted=np.array([True]),
     )
-    return jax.tree.map(np.asarray, output)
+    return to_host(output)
 
 
 def _best(
-    views: list[View], outputs: list[FrameOutput], size: tuple[int, int]
-) -> tuple[View, FrameOutput]:
+    views: list[View], outputs: list[HostOutput], size: tuple[int, int]
+) -> tuple[View, HostOutput]:
     """The first, or one with a higher predicted IoU that is not cut off by its view."""
     best = views[0], outputs[0]
     for view, output in zip(views[1:], outputs[1:], strict=True):

@@ -7,9 +7,8 @@ and the next ones are read.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Bool
 
@@ -18,7 +17,7 @@ from petsam_jax.models.prompts import Prompts
 from petsam_jax.predict.video.crops import MaskInView, View, uncrop
 from petsam_jax.predict.video.frame_masks import combine_masks, enlarge, resolve_overlaps
 from petsam_jax.predict.video.numpy_bank import NumpyBank
-from petsam_jax.predict.video.tracker import FrameOutput
+from petsam_jax.predict.video.tracker import FrameOutput, HostOutput, to_host
 from petsam_jax.predict.video.tracker_inputs import TrackerInputs
 from petsam_jax.predict.video.tracks import RecentFrame, TrackedFrame, pack
 
@@ -35,12 +34,22 @@ class FrameMasks(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """A frame that the device works on, or is done with."""
+    """A frame that the device works on; `memories` are those that it reads."""
 
     frame: int
     object_ids: list[int]
     view: View
     output: FrameOutput | None  # None where all objects are prompted
+    memories: NumpyBank
+
+
+class _TrackedStep(NamedTuple):
+    """A `_Step` that the device is done with."""
+
+    frame: int
+    object_ids: list[int]
+    view: View
+    output: HostOutput | None
 
     def mask(self, object_id: int) -> MaskInView | None:
         """An object's tracked mask; None for objects that are prompted or new."""
@@ -54,12 +63,14 @@ class _Step(NamedTuple):
 def propagate(inputs: TrackerInputs, order: Iterable[int], reverse: bool) -> Iterator[FrameMasks]:
     """Track all objects on these frames; see `Session.propagate`."""
     state = inputs.state
-    version = memories = step = fault = None
+    version, memories = state.version, None
+    step: _Step | None = None
+    fault: Exception | None = None
 
-    def begin(frame, pixels, before=None):
+    def begin(frame: int, pixels: Frame, before: _TrackedStep | None = None) -> _Step:
         """Have the device work on a frame, with what is known by now and from `before`."""
         nonlocal version, memories
-        if version != state.version:
+        if memories is None or version != state.version:
             version, memories = state.version, inputs.memories(state.object_ids, frame, reverse)
         return _start(inputs, frame, pixels, memories, before, reverse)
 
@@ -67,7 +78,7 @@ def propagate(inputs: TrackerInputs, order: Iterable[int], reverse: bool) -> Ite
         if isinstance(pixels, Exception):
             fault = pixels
             break
-        before = None if step is None else _finish(inputs, step, memories)
+        before = None if step is None else _finish(inputs, step)
         step = begin(frame, pixels, before)
         if before is not None:
             yield _store(inputs, before, reverse)
@@ -76,10 +87,10 @@ def propagate(inputs: TrackerInputs, order: Iterable[int], reverse: bool) -> Ite
             if version != state.version:
                 step = begin(frame, pixels)
         if inputs.clip.live:
-            yield _store(inputs, _finish(inputs, step, memories), reverse)
+            yield _store(inputs, _finish(inputs, step), reverse)
             step = None
     if step is not None:
-        yield _store(inputs, _finish(inputs, step, memories), reverse)
+        yield _store(inputs, _finish(inputs, step), reverse)
     if fault is not None:
         raise fault
 
@@ -109,12 +120,12 @@ def _start(
     frame: int,
     pixels: Frame,
     memories: NumpyBank,
-    before: _Step | None,
+    before: _TrackedStep | None,
     reverse: bool,
 ) -> _Step:
     ids = inputs.state.object_ids
     if all(_is_prompted(inputs, frame, each) for each in ids):
-        return _Step(frame, ids, inputs.full_view, None)
+        return _Step(frame, ids, inputs.full_view, None, memories)
     last = _last_masks(inputs, frame, ids, before, reverse)
     view = inputs.view_of(last)
     rows = len(memories.bank.recent.frame)
@@ -127,7 +138,7 @@ def _start(
         initial=no,
         prompted=no,
     )
-    return _Step(frame, ids, view, output)
+    return _Step(frame, ids, view, output, memories)
 
 
 def _is_prompted(inputs: TrackerInputs, frame: int, object_id: int) -> bool:
@@ -135,7 +146,7 @@ def _is_prompted(inputs: TrackerInputs, frame: int, object_id: int) -> bool:
 
 
 def _last_masks(
-    inputs: TrackerInputs, frame: int, ids: list[int], before: _Step | None, reverse: bool
+    inputs: TrackerInputs, frame: int, ids: list[int], before: _TrackedStep | None, reverse: bool
 ) -> list[MaskInView | None]:
     """Each object's mask on the last frame; `before` is that frame, if it is not stored yet."""
     last = frame + (1 if reverse else -1)
@@ -158,23 +169,26 @@ def _carried_masks(
     for row, own in enumerate(last):
         if own is not None:
             mask[row, ..., 0], has_mask[row] = own.in_view(view), True
-    return prompts._replace(mask_input=mask, has_mask=has_mask)
+    arrays: dict[str, Any] = dict(mask_input=mask, has_mask=has_mask)
+    return prompts._replace(**arrays)
 
 
-def _finish(inputs: TrackerInputs, step: _Step, memories: NumpyBank) -> _Step:
+def _finish(inputs: TrackerInputs, step: _Step) -> _TrackedStep:
     """Wait for a frame, and let the next one remember it."""
     if step.output is None:
-        return step
-    output = jax.tree.map(np.asarray, step.output)
+        return _TrackedStep(step.frame, step.object_ids, step.view, None)
+    output = to_host(step.output)
     for row, each in enumerate(step.object_ids):
         if not _is_prompted(inputs, step.frame, each):
-            memories.put_tracked(row, step.frame, output.memory[row], output.obj_ptr[row])
-    return step._replace(output=output)
+            step.memories.put_tracked(row, step.frame, output.memory[row], output.obj_ptr[row])
+    return _TrackedStep(step.frame, step.object_ids, step.view, output)
 
 
-def _store(inputs: TrackerInputs, step: _Step, reverse: bool) -> FrameMasks:
+def _store(inputs: TrackerInputs, step: _TrackedStep, reverse: bool) -> FrameMasks:
     """Enlarge the masks of a frame and store them."""
     frame, ids, view, output = step
+    if output is None:
+        return FrameMasks(frame, ids, combine_masks(inputs, frame, ids))
     rows = {row: each for row, each in enumerate(ids) if not _is_prompted(inputs, frame, each)}
     masks = np.zeros((len(rows), view.height, view.width), bool)
     for mask, row in zip(masks, rows, strict=True):

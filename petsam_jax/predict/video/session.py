@@ -173,7 +173,6 @@ class Session:
                 raise ValueError(f"object {object_id}: no prompt is left; add one, or remove it")
         prompted = [frame for each in self.object_ids for frame in self._state.prompted(each)]
         start = (max(prompted) if reverse else min(prompted)) if start is None else start
-        end = 0 if end is None and reverse else end
         for frame in (start, end):
             if frame is not None:
                 self.clip.check(frame)
@@ -183,10 +182,9 @@ class Session:
 
     def _order(self, start: int, end: int | None, reverse: bool) -> Iterable[int]:
         if reverse:
-            return range(start, end - 1, -1)
-        if end is None and self.clip.count is None:
-            return itertools.count(start)
-        return range(start, (self.clip.count if end is None else end + 1))
+            return range(start, -1 if end is None else end - 1, -1)
+        stop = self.clip.count if end is None else end + 1
+        return itertools.count(start) if stop is None else range(start, stop)
 
     def masks(self, frame: int) -> FrameMasks:
         """The newest masks of all objects on a frame; empty where one was not tracked."""
@@ -200,9 +198,8 @@ class Session:
         Raises IndexError for a frame that the clip does not have.
         """
         self.clip.check(frame)
-        logits = {
-            each: self._state.at(frame, each).object_logit for each in self._state.ids_on(frame)
-        }
+        records = {each: self._state.at(frame, each) for each in self.object_ids}
+        logits = {each: one.object_logit for each, one in records.items() if one is not None}
         return {each: 1 / (1 + float(np.exp(-logit))) for each, logit in logits.items()}
 
     # Saving

@@ -11,6 +11,7 @@ import json
 import os
 import zipfile
 import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def save(path: Path, clip: Clip, state: ClipState, fingerprint: str) -> None:
         "objects": [_object_record(each, state, arrays) for each in state.object_ids],
     }
     written = io.BytesIO()
-    np.savez_compressed(written, session=np.array(json.dumps(record)), **arrays)
+    entries: dict[str, Any] = {"session": np.array(json.dumps(record)), **arrays}
+    np.savez_compressed(written, **entries)
     unfinished = path.with_name(f".{path.name}.part")
     unfinished.write_bytes(written.getvalue())
     os.replace(unfinished, path)
@@ -65,7 +67,10 @@ def _object_record(
 ) -> dict[str, Any]:
     """An object for JSON, in columns by frame; large values are added to `arrays`."""
     result: dict[str, Any] = {"id": object_id}
-    kinds = {"prompted": state.prompted(object_id), "tracked": state.tracked(object_id)}
+    kinds: dict[str, Mapping[int, Any]] = {
+        "prompted": state.prompted(object_id),
+        "tracked": state.tracked(object_id),
+    }
     for kind, frames in kinds.items():
         rows = [record._asdict() for record in frames.values()]
         columns = {"frame": list(frames)} | {n: [row[n] for row in rows] for n in COLUMNS[kind]}
@@ -88,10 +93,14 @@ def read(path: Path) -> tuple[dict[str, Any], dict[int, TrackedObject], list[Rec
                 )
             size = record["clip"]["size"]
             objects = {each["id"]: _read_object(each, size, arrays) for each in record["objects"]}
-            large = zip(*(_rows(arrays[f"window/{name}"]) for name in RECENT_ARRAYS), strict=True)
+            large: Iterable[Any] = zip(
+                *(_rows(arrays[f"window/{name}"]) for name in RECENT_ARRAYS), strict=True
+            )
             recent = [
-                (frame, each, RecentFrame(*own, View(*view)))
-                for (frame, each, view), own in zip(record["window"], large, strict=True)
+                (frame, each, RecentFrame(logits, memory, View(*view)))
+                for (frame, each, view), (logits, memory) in zip(
+                    record["window"], large, strict=True
+                )
             ]
     except SessionError:
         raise
@@ -103,18 +112,17 @@ def read(path: Path) -> tuple[dict[str, Any], dict[int, TrackedObject], list[Rec
 
 def _read_object(record: dict[str, Any], size: list[int], arrays) -> TrackedObject:
     result = TrackedObject()
-    for kind, make, frames in (
-        ("prompted", PromptedFrame, result.prompted),
-        ("tracked", TrackedFrame, result.tracked),
-    ):
+    kinds: dict[str, tuple[Any, dict]] = {
+        "prompted": (PromptedFrame, result.prompted),
+        "tracked": (TrackedFrame, result.tracked),
+    }
+    for kind, (make, frames) in kinds.items():
         columns = record[kind]
         for name in ARRAYS[kind]:
             columns[name] = _rows(arrays[f"{record['id']}/{kind}/{name}"])
         if "said" in columns:
             prompts = zip(columns["said"], columns["counts"], strict=True)
-            columns["prompt"] = [
-                _prompt_of_version_4(*old, size, counts) for old, counts in prompts
-            ]
+            columns["prompt"] = [_prompt_of_version_4(old, size, counts) for old, counts in prompts]
         elif "prompt" in columns:
             columns["prompt"] = [Prompt.from_json(fields) for fields in columns["prompt"]]
         for name in columns.keys() & VIEWS:
@@ -129,8 +137,9 @@ def _rows(array: np.ndarray) -> list[np.ndarray]:
     return [row.copy() for row in array]
 
 
-def _prompt_of_version_4(points, labels, box, is_mask: bool, size, counts: str) -> Prompt:
+def _prompt_of_version_4(old: list, size: list[int], counts: str) -> Prompt:
     """Where the prompt was a mask, that is the result's mask, and stands only there."""
+    points, labels, box, is_mask = old
     fields = {"points": points, "labels": labels, "box": box}
     return Prompt.from_json(fields | ({"mask": (size, counts)} if is_mask else {}))
 

@@ -23,9 +23,9 @@ from petsam_jax.models.mask_ops import mask_to_logits, shrink_mask
 from petsam_jax.models.memory_bank import MemoryBank
 from petsam_jax.models.position import EMBED_STRIDE
 from petsam_jax.models.prompting import Prompting, decode_prompts
-from petsam_jax.models.prompts import CLICK_SLOTS, Prompts, empty_prompts, set_mask
+from petsam_jax.models.prompts import CLICK_SLOTS, LOGIT_LIMIT, Prompts, empty_prompts, set_mask
 from petsam_jax.models.sam2 import SAM2
-from petsam_jax.predict.image_predictor import DECODER, LOGIT_LIMIT
+from petsam_jax.predict.image_programs import DECODER
 from petsam_jax.predict.model_parts import ModelParts
 
 # The parts of the model that each program reads.
@@ -51,6 +51,21 @@ class FrameOutput(NamedTuple):
     object_logit: Float32[Array, " b"]
     obj_ptr: Float32[Array, "b c"]
     memory: Float32[Array, "b h16 w16 e"]
+
+
+class HostOutput(NamedTuple):
+    """A `FrameOutput` in the host's memory."""
+
+    logits: Float32[np.ndarray, "b h w"]
+    iou_pred: Float32[np.ndarray, " b"]
+    object_logit: Float32[np.ndarray, " b"]
+    obj_ptr: Float32[np.ndarray, "b c"]
+    memory: Float32[np.ndarray, "b h16 w16 e"]
+
+
+def to_host(output: FrameOutput) -> HostOutput:
+    """Wait for the device."""
+    return HostOutput(*map(np.asarray, output))
 
 
 class Tracker:
@@ -172,5 +187,5 @@ class Tracker:
 def _fingerprint(arrays: dict) -> str:
     crc = 0
     for array in jax.tree.leaves(arrays):
-        crc = zlib.crc32(np.ascontiguousarray(array).view(np.uint8), crc)
+        crc = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, crc)
     return f"{crc:08x}"

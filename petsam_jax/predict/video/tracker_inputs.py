@@ -76,10 +76,11 @@ class TrackerInputs:
 
     def view_of(self, masks: Sequence[MaskInView | None]) -> View:
         """The view of all of these; the whole frame if one of them is unknown or empty."""
-        boxes = [each and each.box() for each in masks]
-        if not self.zoom or None in boxes:
+        known = [each for each in masks if each is not None]
+        boxes = [box for box in (each.box() for each in known) if box is not None]
+        if not self.zoom or len(boxes) < len(masks):
             return self.full_view
-        last = [each.memory_view for each in masks if each.memory_view is not None]
+        last = [each.memory_view for each in known if each.memory_view is not None]
         return next_view(boxes, last, self.clip.size, self.images.size)
 
     def last_mask(self, frame: int, object_id: int) -> MaskInView | None:
@@ -137,7 +138,7 @@ class TrackerInputs:
         record = self.state.at(at, object_id)
         if not isinstance(record, TrackedFrame):
             return
-        memory = 0.0
+        memory: Memory | float | None = 0.0
         if back <= self.tracker.memories:
             recent = self.state.recent(at, object_id)
             memory = self._old_memory(at, record) if recent is None else recent.memory
