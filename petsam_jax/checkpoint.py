@@ -141,9 +141,10 @@ def load_model(
 def load_weights(
     directory: str | Path, step: int | None = None
 ) -> tuple[ConfigDict, dict[str, jax.Array]]:
-    """Config and arrays of a checkpoint or of a training run's workdir, on this process's device.
+    """Config and arrays of a checkpoint, a training run's workdir or the folder of one step.
 
-    The averaged weights if there are any; the latest step unless `step` is given. The number of
+    They are on this process's device: the averaged weights if there are any; of the latest step
+    unless `step` is given. The number of
     devices that the checkpoint was written on does not matter.
 
     Raises FileNotFoundError if there is no such directory, CheckpointError if it is not a
@@ -175,11 +176,20 @@ def _load(directory, step, choose_dtype=None) -> tuple[ConfigDict, SAM2, dict[st
 
 
 def step_path(directory: str | Path, step: int | None = None) -> Path:
-    """The folder of a step (default: the latest); raises as `load_weights` does."""
+    """The folder of a step (default: the latest); raises as `load_weights` does.
+
+    `directory` may be that folder itself, such as runs/pets/checkpoints/300, under any name.
+    """
     directory = Path(directory).absolute()
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory}: no such checkpoint directory")
     steps = finished_steps(directory)
+    if not steps and _is_step(directory):
+        if step is not None and directory.name != str(step):
+            raise CheckpointError(
+                f"{directory} is the folder of one step, so there is no step {step}"
+            )
+        return directory
     if not steps:
         raise CheckpointError(f"{directory}: not a checkpoint: there is no finished step in it")
     if step is None:
@@ -188,6 +198,17 @@ def step_path(directory: str | Path, step: int | None = None) -> Path:
     if step not in named:
         raise CheckpointError(f"{directory}: no step {step}; there are {list(named)}")
     return named[step]
+
+
+def _is_step(directory: Path) -> bool:
+    has_items = all((directory / item).is_dir() for item in ("meta", "params"))
+    # Orbax writes a step under a temporary name.
+    return has_items and not ocp.utils.is_tmp_checkpoint(directory)
+
+
+def step_number(path: Path) -> int | None:
+    """The number of the step in that folder; None if the folder was renamed."""
+    return int(path.name) if path.name.isdecimal() else None
 
 
 def finished_steps(directory: str | Path) -> list[Path]:

@@ -20,6 +20,7 @@ from petsam_jax.checkpoint import (
     model_shapes,
     model_with_weights,
     save_weights,
+    step_number,
     step_path,
     weight_items,
 )
@@ -114,13 +115,38 @@ def test_averaged_weights_of_the_latest_step_are_opened(tmp_path, config, params
     np.testing.assert_array_equal(arrays["no_obj_ptr"], averaged["no_obj_ptr"] + 10)
     with pytest.raises(CheckpointError, match=r"no step 15; there are \[10, 20\]"):
         load_weights(tmp_path, step=15)
+    # A diverged run and its log name the folder of one step.
+    _, arrays = load_weights(tmp_path / STEPS / "10")
+    np.testing.assert_array_equal(arrays["no_obj_ptr"], averaged["no_obj_ptr"] + 10)
 
 
 def test_an_unfinished_step_is_ignored(saved):
     half = saved / "7.orbax-checkpoint-tmp"
     half.mkdir()
     (half / "meta").mkdir()
+    (half / "params").mkdir()
     assert step_path(saved).name == "0"
+    with pytest.raises(CheckpointError, match="there is no finished step"):
+        step_path(half)
+
+
+# The folder of one step
+
+
+@pytest.mark.parametrize("name", ["0", "0/", "../{saved}/0", "best"])
+def test_the_folder_of_one_step_is_opened(saved, params, name, monkeypatch):
+    (saved / "best").symlink_to(saved / "0")
+    monkeypatch.chdir(saved)
+    folder = Path(name.format(saved=saved.name))
+    _, arrays = load_weights(folder)
+    assert_same(arrays, params)
+    assert step_number(folder) == (None if name == "best" else 0)
+    assert step_path(saved / "0", 0) == saved / "0"
+
+
+def test_another_step_than_that_of_the_folder_is_refused(saved):
+    with pytest.raises(CheckpointError, match="0 is the folder of one step, so there is no step 5"):
+        step_path(saved / "0", 5)
 
 
 # What is no checkpoint

@@ -45,6 +45,12 @@ def test_weights_without_mask_gain_in_their_config_start_a_run(saved, tmp_path):
     np.testing.assert_array_equal(weights(model)[name], saved[1][name])
 
 
+def test_a_run_starts_from_the_folder_of_one_step(saved):
+    config = load_config("configs/tiny.py", (f"train.start_from={saved[0]}/0",))
+    name = "prompt_encoder.mask_conv3.kernel"
+    np.testing.assert_array_equal(weights(initial_model(config))[name], saved[1][name])
+
+
 def test_another_architecture_is_refused_with_its_differences(saved):
     config = load_config(
         "configs/tiny.py", (f"train.start_from={saved[0]}", "model.mask_decoder.num_heads=4")
