@@ -4,6 +4,7 @@
     args = parser.parse_args()
     check_checkpoint(args)      # raises ValueError
     use_device(args)            # before anything imports JAX
+    check_device(args)          # imports JAX; raises ValueError
     read_prompts(args.prompts)  # imports it
 
 A new kind of prompt gets its flag in `PROMPTS`, named after its field in `Prompt`.
@@ -32,7 +33,8 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         "--ckpt",
         "--weights",
         metavar="DIR",
-        help="a checkpoint or a training run (default: the weights that ship)",
+        help="a checkpoint, a training run or the folder of one of its steps "
+        "(default: the weights that ship)",
     )
     parser.add_argument(
         "--step", type=int, metavar="N", help="step of the run (default: the latest)"
@@ -59,6 +61,38 @@ def use_device(args: argparse.Namespace) -> None:
     """Set the device for JAX, which reads it when it is imported."""
     if args.device:
         os.environ["JAX_PLATFORMS"] = args.device.replace("gpu", "cuda")
+
+
+MISSING = {
+    "cuda": "JAX has no CUDA here; pip install 'petsam-jax[cuda]' (Linux with an NVIDIA driver)",
+    "tpu": "JAX finds no TPU; pip install 'jax[tpu]' on a machine with TPUs",
+    "no GPU": "JAX finds no NVIDIA GPU; nvidia-smi lists those that the driver finds",
+}
+
+
+def check_device(args: argparse.Namespace | None = None) -> None:
+    """Start JAX on its device; raise ValueError with one line that names what is missing."""
+    import jax
+
+    try:
+        jax.devices()
+    # JAX raises AssertionError for CUDA that is not installed, and plugins raise what they like.
+    except Exception as error:
+        given = getattr(args, "device", None)
+        platform = (jax.config.jax_platforms or "").split(",")[0].replace("gpu", "cuda")
+        missing = MISSING.get("no GPU" if platform == "cuda" and _has_cuda() else platform)
+        reason = str(error).partition("\n")[0]
+        source = f"--device {given}" if given else f"JAX_PLATFORMS={jax.config.jax_platforms or ''}"
+        faults = [text for text in (missing, reason and f"({reason})") if text]
+        advice = f"; {'omit --device' if given else 'unset it'} to use what there is"
+        raise ValueError(f"{source}: {' '.join(faults)}{advice}") from error
+
+
+def _has_cuda() -> bool:
+    """Whether JAX's plugin for NVIDIA GPUs is installed."""
+    from importlib.util import find_spec
+
+    return any(find_spec(f"jax_cuda{version}_plugin") for version in (12, 13))
 
 
 # Values: text in, a value out, or an error for argparse to report.

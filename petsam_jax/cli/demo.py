@@ -108,6 +108,11 @@ def serve(args: argparse.Namespace) -> int:
     from petsam_jax.ui.video_service import VideoService
 
     try:
+        arguments.check_device(args)
+    except ValueError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    try:
         predictor, info = open_predictor(args.ckpt, args.step, args.dtype)
     except (ValueError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)

@@ -30,6 +30,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     arguments.add_checkpoint(parser)
+    arguments.add_device(parser)
     parser.add_argument("--data", required=True, metavar="DIR|tfds", help="held-out images")
     parser.add_argument("--split", choices=SPLITS, default="test", help="default: test")
     parser.add_argument(
@@ -48,6 +49,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
+    arguments.use_device(args)
     # Imported here and below, since they take seconds to import and wrong flags are reported first.
     from petsam_jax.evaluation.report import summary_lines
 
@@ -64,18 +66,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> dict:
     """Evaluate and write the report; returns the figures."""
-    from petsam_jax.checkpoint import step_path
+    from petsam_jax.checkpoint import step_number, step_path
     from petsam_jax.evaluation.protocol import TimedPredictor
     from petsam_jax.evaluation.report import score_source, write_report
     from petsam_jax.evaluation.summary import summarise
     from petsam_jax.predict.image_predictor import ImagePredictor
 
-    step = int(step_path(args.ckpt, args.step).name) if args.ckpt else None
+    arguments.check_device(args)
+    path = step_path(args.ckpt, args.step) if args.ckpt else None
+    step = step_number(path) if path else None
     source = load_source(args.data, args.split)
     if args.limit is not None and args.limit < len(source):
         spread = np.linspace(0, len(source) - 1, args.limit).round().astype(int)
         source = Subset(source, spread.tolist())
-    opened = ImagePredictor.from_checkpoint(args.ckpt, step=step)
+    opened = ImagePredictor.from_checkpoint(path, dtype=args.dtype)
     predictor = TimedPredictor(opened)
     _log(f"{len(source)} examples of {args.data}, split {args.split}")
     table, scored, left_out = score_source(predictor, source, _mean_mask(args.data), _log)

@@ -33,6 +33,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     arguments.add_checkpoint(parser)
+    arguments.add_device(parser)
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="clips with masks")
     parser.add_argument(
         "--out",
@@ -51,6 +52,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
+    arguments.use_device(args)
     try:
         figures = evaluate(args)
     # ValueError: a fault in the checkpoint or the clips.
@@ -65,15 +67,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate(args: argparse.Namespace) -> dict:
     """Evaluate every clip with every prompt and baseline, write the report, return the figures."""
     # Imported here, since they take seconds to import and wrong flags are reported first.
-    from petsam_jax.checkpoint import step_path
+    from petsam_jax.checkpoint import step_number, step_path
     from petsam_jax.evaluation.video import BASELINES, PROMPTS, find_known_clips, score_clip
     from petsam_jax.files.render import overlay
     from petsam_jax.files.video_writer import VideoWriter
     from petsam_jax.predict.video_predictor import VideoPredictor
 
-    step = int(step_path(args.ckpt, args.step).name) if args.ckpt else None
+    arguments.check_device(args)
+    folder = step_path(args.ckpt, args.step) if args.ckpt else None
+    step = step_number(folder) if folder else None
     clips = find_known_clips(args.data)
-    predictor = VideoPredictor.from_checkpoint(args.ckpt, step=step)
+    predictor = VideoPredictor.from_checkpoint(folder, dtype=args.dtype)
     args.out.mkdir(parents=True, exist_ok=True)
     scores = {}
     for known in clips:

@@ -42,17 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, files: list[ImageFile]) -> int:
     # Imported here, since they take seconds to import and wrong flags are reported first.
-    import jax
-
     from petsam_jax.predict.image_predictor import ImagePredictor
     from petsam_jax.predict.prompt_inputs import Prompt
     from petsam_jax.predict.segment_images import MaskOptions, SegmentRun
 
-    try:
-        jax.devices()
-    except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"--device {args.device or 'not given'}: {reason}") from error
+    arguments.check_device(args)
     prompts = list(arguments.read_prompts(args.prompts).values()) or [Prompt()]
     options = MaskOptions(args.mask_threshold, args.fill_holes, args.remove_islands, args.min_score)
     style = known.Style(args.label, args.tolerance, not args.full_size, args.soft, args.background)

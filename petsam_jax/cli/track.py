@@ -101,6 +101,7 @@ def _run(args: argparse.Namespace) -> int:
     from petsam_jax.runtime import StopSignal
 
     check_name(args.out)
+    arguments.check_device(args)
     clip = open_clip(args.clip)
     predictor = VideoPredictor.from_checkpoint(args.ckpt, step=args.step, dtype=args.dtype)
     session = predictor.open(clip)

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from petsam_jax import runtime
+from petsam_jax.cli.arguments import check_device
 
 # Set by srun and mpirun to the number of processes they started; JAX finds out the rest.
 LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
@@ -83,6 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         join_hosts(*hosts)
     except (RuntimeError, ValueError) as error:
         return failed(f"the other processes were not found: {error}")
+    try:
+        check_device()
+    except ValueError as error:
+        return failed(error)
     runtime.use_compilation_cache()
     # Orbax warns about every step that is saved before its validation.
     logging.getLogger("absl").setLevel(logging.ERROR)
