@@ -2,6 +2,7 @@
 
     petsam demo                        # the weights that ship
     petsam demo --ckpt runs/pets       # a training run, or any checkpoint
+    petsam demo --allow-host pets.example.org --embed-in https://example.org   # behind a proxy
 
 Then open the URL that it prints. Only this machine can reach it, unless you set --host. The page
 refuses what is over a limit, and names the limit. `python demo.py` does the same.
@@ -16,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from petsam_jax.cli import arguments
+from petsam_jax.cli import arguments, site_flags
 from petsam_jax.ui.limits import MEGA, Limits
 
 # Flag -> the field of `Limits`, and its help. The first group is in millions.
@@ -46,6 +47,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines connect")
     parser.add_argument("--port", type=int, default=7860, help="0 picks a free port")
     arguments.add_device(parser)
+    site_flags.add_sites(parser)
     group = parser.add_argument_group("limits for visitors")
     for flag, (name, text) in (MEGAS | NUMBERS).items():
         value, is_mega = getattr(defaults, name), flag in MEGAS
@@ -134,8 +136,9 @@ def serve(args: argparse.Namespace) -> int:
         shown = f"[{shown}]" if ":" in shown else shown
         print(f"{'page:':12}http://{shown}:{port}   (Ctrl-C to stop)", flush=True)
 
+    app = make_app(images, videos, info, args.host, args.hosts, args.sites)
     try:
-        run(make_app(images, videos, info, args.host), args.host, args.port, print_url)
+        run(app, args.host, args.port, print_url)
     except OSError as error:
         print(f"demo: --host {args.host} --port {args.port}: {error}", file=sys.stderr)
         return 1

@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from petsam_jax.ui.api import segment_function
-from petsam_jax.ui.guard import Guard, is_local
+from petsam_jax.ui.guard import Access, Guard, is_local
 from petsam_jax.ui.http import Workers
 from petsam_jax.ui.image_service import ImageService
 from petsam_jax.ui.model_info import ModelInfo
@@ -58,9 +58,14 @@ SANS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sa
 
 
 def make_app(
-    images: ImageService, videos: VideoService, info: ModelInfo, host: str = "127.0.0.1"
+    images: ImageService,
+    videos: VideoService,
+    info: ModelInfo,
+    host: str = "127.0.0.1",
+    allowed_hosts: Sequence[str] = (),
+    sites: Sequence[str] = (),
 ) -> FastAPI:
-    """The whole server."""
+    """The whole server, bound to `host`; see `Guard` for the rest."""
     workers = Workers(images.limits.waiting)
     # A file in base64, and what is around it.
     max_body = int(images.limits.max_upload * 1.4) + 1_000_000
@@ -69,7 +74,9 @@ def make_app(
         openapi_url=None,
         lifespan=lambda _: _sweeping(images, videos),
         routes=[*image_routes(images, workers), *video_routes(videos, workers)],
-        middleware=[Middleware(Guard, host=host, max_body=max_body, larger=larger)],
+        middleware=[
+            Middleware(Guard, Access(host, allowed_hosts, sites), max_body=max_body, larger=larger)
+        ],
     )
     return gr.mount_gradio_app(
         app,
