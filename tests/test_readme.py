@@ -294,7 +294,6 @@ RUNNERS = {
     "pytest": in_ci,
     "ruff ": in_ci,
     "mypy": in_ci,
-    "mypy": in_ci,
     "python train.py .*--summary": prints_summary,
     "python train.py ": trains,
     "python demo.py": parses("petsam_jax.cli.demo"),
