@@ -2,7 +2,7 @@
 
 Tests of parity compare ours with them: they take what is called golden_..., from the folder that
 the environment variable PETSAM_GOLDENS names (the same files and array names with other numbers),
-or else from tests/goldens (README.md there). Tests of behaviour only need some model and picture:
+or else from tests/goldens (README.md there). Tests of behaviour only need some model and image:
 they take what is called shipped_..., from tests/goldens always, since what a model sees and where
 depends on its numbers.
 """

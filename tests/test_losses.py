@@ -210,7 +210,7 @@ def test_absent_objects_train_masks_only_without_a_score(rng):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_ignored_pixels_change_nothing_and_get_no_gradient(rng, kind):
-    """Whatever is predicted there, as if the picture ended before them."""
+    """Whatever is predicted there, as if the image ended before them."""
     logits, iou, score = answer(rng)
     mask = rng.integers(0, 2, (4, 12, 10)).astype(np.uint8)
     mask[:, 8:] = 2
@@ -374,5 +374,5 @@ def test_weights_and_number_of_objects(rng):
 )
 def test_unknown_kind_is_named(rng, option, value):
     mask = edge_masks(rng)
-    with pytest.raises(ValueError, match=f"loss.{option}='{value}': want one of"):
+    with pytest.raises(ValueError, match=f"loss.{option}='{value}': expected one of"):
         prompt_losses(*answer(rng), mask, **{option: value})

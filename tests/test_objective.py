@@ -104,7 +104,7 @@ def split(model):
 
 @pytest.fixture(scope="module")
 def picture_step():
-    """Gradients and losses of a replayed picture step, compiled once for clicks and boxes."""
+    """Gradients and losses of a replayed image step, compiled once for clicks and boxes."""
     file = golden("train_image")
     image = jnp.asarray(frames(file["frame_of_image"][0]))
     mask = jnp.asarray(file["gt_masks"][0])
@@ -197,35 +197,40 @@ USUAL = Objective(
 )
 
 
-def test_only_what_was_neither_clicked_nor_given_a_mask_is_mended():
+def test_only_prompts_without_clicks_and_masks_are_refined():
     definition, arrays = split(shipped_model())
     image, mask = random_pets((6, 64, 64))
-    nothing = empty_prompts(6, 64, 64)
+    none = empty_prompts(6, 64, 64)
     boxed, masked = jnp.array([0, 1, 0, 0, 0, 1], bool), jnp.array([0, 0, 0, 1, 0, 0], bool)
-    prompts = set_box(nothing, jnp.tile(jnp.array([9.0, 12.0, 50.0, 60.0]), (6, 1)), boxed)
+    prompts = set_box(none, jnp.tile(jnp.array([9.0, 12.0, 50.0, 60.0]), (6, 1)), boxed)
     clicked = jnp.array([-1, -1, 1, -1, -1, 1], jnp.int32)
     prompts = add_click(prompts, jnp.full((6, 2), 30.0), clicked)
     prompts = set_mask(prompts, mask_prompt(mask), masked)
-    asked = jnp.array([1, 1, 1, 1, 0, 1], bool)
+    prompted = jnp.array([1, 1, 1, 1, 0, 1], bool)
 
     @jax.jit
-    def answers(image):
+    def outputs(image):
         model: SAM2 = nnx.merge(definition, unflatten(arrays))
         features = model.encode_image(normalise(image))
         pix_feat = model.attend_memory(features.image_embed)
-        told = pix_feat, features.high_res_feats, prompts
-        plain, mended = (
-            decode_prompts(model, *told, dataclasses.replace(USUAL, refinements=n), asked=asked)
+        inputs = pix_feat, features.high_res_feats, prompts
+        plain, refined = (
+            decode_prompts(
+                model,
+                *inputs,
+                dataclasses.replace(USUAL.prompting, refinements=n),
+                prompted=prompted,
+            )
             for n in (0, 2)
         )
-        return plain, mended
+        return plain, refined
 
-    plain, mended = answers(image)
-    moved = jnp.abs(mended.mask_logits - plain.mask_logits).max((1, 2, 3))
-    # No prompt and a box; not the click, the mask, the one not asked, nor the box with a click.
+    plain, refined = outputs(image)
+    moved = jnp.abs(refined.mask_logits - plain.mask_logits).max((1, 2, 3))
+    # No prompt and a box; not the click, the mask, the tracked one, nor the box with a click.
     np.testing.assert_array_equal(moved > 1e-3, [True, True, False, False, False, False])
     np.testing.assert_allclose(moved[2:], 0, atol=1e-4)
-    np.testing.assert_array_equal(mended.all_logits, plain.all_logits)
+    np.testing.assert_array_equal(refined.all_logits, plain.all_logits)
 
 
 def test_a_picture_step_is_finite_and_repeats_with_its_key():
@@ -310,7 +315,10 @@ def test_a_tracked_frame_sees_the_mask_before_it_only_where_masks_are_carried():
         model = nnx.merge(definition, unflatten(arrays))
         features = encode_frames(model, image, None)
         bank = model.empty_bank(2, 64, 64, cond_slots=1, recent_slots=3)
-        how = [dataclasses.replace(USUAL, carried=each) for each in (False, True)]
+        how = [
+            dataclasses.replace(USUAL, prompting=dataclasses.replace(USUAL.prompting, carried=each))
+            for each in (False, True)
+        ]
         never = jnp.zeros(2, bool)
         outcomes = [
             track_frames(model, features, mask, (bank, logits), never, each, None, 16).losses.mask
@@ -379,14 +387,14 @@ def test_frames_prompted_together_are_remembered_as_each_alone():
             box = jnp.tile(jnp.array([10.0, 12.0, 40.0, 50.0]), (len(flat), 1))
             prompts = set_box(empty_prompts(*flat.shape), box, jnp.ones(len(flat), bool))
             chosen = [3 * frame + i for frame in frames for i in range(3)]
-            said = jax.tree.map(lambda x: x[:, np.array(chosen)], clicks)
+            rounds = jax.tree.map(lambda x: x[:, np.array(chosen)], clicks)
             return prompted_frames(
                 model,
                 jax.tree.map(lambda x: x[np.array(frames)], features),
                 mask[np.array(frames)],
                 bank,
                 jnp.array(numbers),
-                (prompts, said, the_recorded_click),
+                (prompts, rounds, the_recorded_click),
                 who[np.array(frames)],
                 USUAL,
                 given[np.array(frames)],

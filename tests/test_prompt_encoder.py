@@ -20,7 +20,7 @@ def encoder(dtype="float32"):
 
 @pytest.fixture
 def prompt(rng):
-    """Two pictures, the second without any point; both with a mask, of which one is switched on."""
+    """Two images, the second without any point; both with a mask, of which one is switched on."""
     points = rng.uniform(0, HEIGHT - 1, (2, 6, 2)).astype(np.float32)
     labels = np.array([[1, 0, 1, -1, 2, 3], [-1] * 6], np.int32)
     mask = rng.normal(size=(2, HEIGHT // 4, WIDTH // 4, 1)).astype(np.float32)
@@ -32,7 +32,7 @@ def embed(model, *prompt):
 
 
 def counting(embed):
-    """The tokens that count, of each picture, in an order that does not depend on theirs."""
+    """The tokens that count, of each image, in an order that does not depend on theirs."""
     tokens, mask = np.asarray(embed.sparse_embed), np.asarray(embed.sparse_mask)
     return [t[m][np.lexsort(t[m].T)] for t, m in zip(tokens, mask, strict=True)]
 
@@ -102,7 +102,7 @@ def test_a_mask_alone_is_as_with_points(found):
 
 
 def test_empty_slots_count_as_the_reference_has_them(prompt):
-    """The appended token always counts; a picture without points has a second one, no more."""
+    """The appended token always counts; a image without points has a second one, no more."""
     mask = np.asarray(embed(encoder(), *prompt).sparse_mask)
     assert mask.tolist() == [
         [True, True, True, False, True, True, True],

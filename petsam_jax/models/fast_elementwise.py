@@ -1,7 +1,7 @@
-"""Norm, activation, pooling, depthwise convolution: what is no matrix product.
+"""Norm, activation, pooling, depthwise convolution: everything that is no matrix product.
 
-All in float32, over one element or a few neighbours. Such work waits for memory, so that each
-backward pass keeps as little as it can of the forward pass and is few sweeps over it.
+All in float32, over one element or a few neighbours. Such work is bound by memory bandwidth, so
+each backward pass stores as little as possible of the forward pass, and sweeps over it few times.
 """
 
 import math
@@ -42,7 +42,7 @@ def _layer_norm_backward(eps, saved, grad):
     x, mean, inverse, scale = saved
     shape, channels = x.shape, x.shape[-1]
     x, mean, inverse, grad = (z.reshape(-1, z.shape[-1]) for z in (x, mean, inverse, grad))
-    # All four sums are products: XLA on a CPU takes longer, and stores more, to reduce the same.
+    # All four sums are products: on a CPU XLA's reductions take longer and store more.
     # The precision keeps them sums of float32 numbers on every platform.
     product = partial(jnp.dot, precision="highest")
     normed = (x - mean) * inverse
@@ -88,8 +88,8 @@ ERFC_A = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 def _normal_cdf_of(x, bell):
     """The normal distribution function, to 1e-7, from `bell`, which is exp(-x^2 / 2).
 
-    The derivative needs that exponential anyway. By `erf` XLA would share the forward pass's with
-    the backward pass: an array of the largest size there is, stored, kept and read again.
+    The derivative needs that exponential anyway. With `erf` XLA would share the forward pass's with
+    the backward pass: one of the largest arrays, stored, kept and read back.
     """
     t = 1 / (1 + ERFC_P * math.sqrt(0.5) * jnp.abs(x))
     tail = 0.0
@@ -119,15 +119,15 @@ def _products(x, kernel):
 def _stored_products(x, kernel):
     """The same, computed once however many passes read it.
 
-    XLA on a CPU would compute the 49 products anew in each pass of the norm that follows, since
-    they look cheap. What a conditional returns it has to store; one whose branches are equal, and
-    whose condition is not known before, stays.
+    XLA on a CPU would recompute the 49 products in each pass of the norm that follows, since they
+    look cheap. It has to store what a conditional returns, and does not remove one with equal
+    branches whose condition is unknown at compile time.
     """
     return lax.cond(x.ravel()[0] < 0, _products, _products, x, kernel)
 
 
 def _shifts(x, size):
-    """The zero-padded picture as each kernel element sees it."""
+    """The zero-padded image shifted for each kernel element."""
     reach = size // 2
     padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
     for dy in range(size):

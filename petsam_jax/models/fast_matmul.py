@@ -1,6 +1,6 @@
-"""Matrix products, and what is best made of them: `dense`, `attention`, `conv`.
+"""Matrix products, and the operations built from them: `dense`, `attention`, `conv`.
 
-XLA's matrix product is as good as anyone's on a CPU; what loses time is layout copies. So attention
+XLA's matrix product is as fast as any on a CPU; time is lost in layout copies. So attention
 keeps heads before tokens, a convolution is one product, and backward passes are written by hand,
 with no cotangent that has to be copied into another layout.
 
@@ -9,7 +9,7 @@ and add up in float32. Of `dtype` float32 they are as precise as JAX makes produ
 float32 on a CPU, but inputs rounded to TF32 on recent NVIDIA GPUs and to bfloat16 on TPUs;
 `jax.config.update("jax_default_matmul_precision", "highest")` makes them float32 there too. Only
 where a product stands for a sum or an interpolation (the gradients of norms, codes of positions,
-resizing) is the highest precision asked for on the spot: rounding would move points and pixels.
+resizing) is the highest precision requested on the spot: rounding would move points and pixels.
 Everything else, parameters, softmax and the activations between layers included, is float32.
 """
 
@@ -93,15 +93,15 @@ def _attention_forward(q, k, v, mask, dtype):
 
 
 def _attention_backward(dtype, saved, grad):
-    """Computes the weights anew, as s x n: gradients of keys and values are then plain products.
+    """Recomputes the weights, as s x n: gradients of keys and values are then plain products.
 
-    To store them for each layer, the largest arrays of the forward pass, and to read them again
-    takes longer than that (as in Dao et al. 2022). As n x s XLA would share the forward pass's.
+    Storing them for each layer, the largest arrays of the forward pass, and reading them back takes
+    longer (as in Dao et al. 2022). As n x s XLA would reuse those of the forward pass.
     """
     q, k, v, mask, out = saved
     weights, inverse = _weights(k, q, mask, -2, dtype)
     inverse = rearrange(inverse, "b k 1 n -> b k n 1")
-    # Columns of `weights` were not divided by their sum, so the gradient is.
+    # The columns of `weights` are not divided by their sums, so the gradient is.
     scaled = (grad * inverse).astype(dtype)
     grad_v = _dot(weights, scaled, (3,), (2,), dtype, batch=2)
     shift = rearrange((grad * out).sum(-1, keepdims=True) * inverse, "b k n 1 -> b k 1 n")
@@ -134,7 +134,7 @@ def _swapped_product(x, y, dtype, *, swap_y):
     """x' y over the last two axes, for x of shape ... n i and y of shape ... n o.
 
     In bfloat16 XLA's product on a CPU is two to four times as fast on rows as on columns: there x,
-    or y if `swap_y`, is transposed first. Which of them is worth it the caller knows.
+    or y if `swap_y`, is transposed first; the caller knows which is cheaper.
     """
     plain = partial(_by_columns, dtype=dtype)
     if dtype == jnp.float32:
@@ -158,9 +158,9 @@ def _by_rows(x, y, dtype, swap_y):
 
 
 def _transposed(x):
-    """The transpose of the last two axes, really made.
+    """The transpose of the last two axes, materialised.
 
-    XLA would undo a plain one; it does not see through one in two steps.
+    XLA would fold a plain one into the product; it does not see through one in two steps.
     """
     chunk = math.gcd(x.shape[-2], TRANSPOSE_CHUNK)
     if chunk == 1:
@@ -182,8 +182,8 @@ def conv(
 ) -> Float32[Array, "b h//{stride} w//{stride} o"]:
     """A convolution of a square kernel, zeros on all sides, as one matrix product.
 
-    Pixels are gathered in cells of stride x stride, and the kernel is filled up with zeros to
-    whole cells: a patch is then a few neighbouring cells, each a contiguous run of memory. Raises
+    Pixels are gathered in cells of stride x stride, and the kernel is zero-padded to whole
+    cells: a patch is then a few neighbouring cells, each a contiguous run of memory. Raises
     ValueError unless stride divides the sides and there is a patch for each cell.
     """
     _check_conv(x.shape[1:3], kernel.shape[:2], stride, padding)

@@ -50,7 +50,7 @@ class ImageEncoder(nnx.Module):
 
 
 class FpnNeck(nnx.Module):
-    """A feature pyramid: 1x1 convolutions to one width, and the coarser map added where asked for.
+    """A feature pyramid: 1x1 convolutions to one width, and the coarser map added at some levels.
 
     `top_down_levels` counts from 0 at stride 4; a level in it gets the level above, enlarged. The
     coarsest level serves only for that, and is dropped.

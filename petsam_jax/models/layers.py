@@ -1,12 +1,12 @@
-"""What two or more components share: layers, and by plain names the operations they are made of.
+"""Layers that several components share, and the operations they are made of, by plain names.
 
-The operations are in `products.py` and `elementwise.py`, which are the home of what makes them
-fast; everybody takes them from here. `python -m benchmarks.layers` shows what each is worth beside
-its plain formulation.
+The operations are implemented in `fast_matmul.py` and `fast_elementwise.py`, the home of every
+speed trick; components import them from here. `python -m benchmarks.layers` times each against its
+plain formulation.
 
-Two tricks are for CPUs only, and elsewhere XLA gets the plain formulation: `depthwise` stores its
-result for the norm that follows, and gradients of products in bfloat16 go by way of transposes that
-are really made. All else is the same on every platform, but was timed on CPUs alone.
+Two tricks are for CPUs only; elsewhere XLA gets the plain formulation: `depthwise` stores its
+result for the norm that follows, and gradients of bfloat16 products materialise their transposes.
+All else is the same on every platform, but was timed on CPUs alone.
 """
 
 import math
@@ -57,8 +57,8 @@ __all__ = [
 # What norms add to the variance, as in the reference: over maps (the trunk, convolutions), and over
 # tokens.
 MAP_EPS, TOKEN_EPS = 1e-6, 1e-5
-# Numbers drawn at once: a large kernel takes some dozens of pieces, and what is drawn in vain for a
-# small one takes no time.
+# Numbers drawn at once: a large kernel takes some dozens of pieces, and the surplus for a small one
+# costs no time.
 PIECE = 1 << 16
 
 
@@ -89,7 +89,7 @@ class LayerNorm(nnx.Module):
 
 
 class Conv(nnx.Module):
-    """A convolution with zeros on all sides, `kernel` h w i o; what sizes it takes `conv` says."""
+    """A zero-padded convolution, `kernel` h w i o; see `conv` for the sizes it accepts."""
 
     def __init__(
         self,
@@ -215,7 +215,7 @@ def fresh_kernel(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> Float[A
     """Normal numbers cut off at two standard deviations, of variance 1 / (3 fan_in).
 
     That is the variance that the reference starts from. With three times as much the trunk, which
-    ends in no norm, hands the decoder maps so large that prompts, added to them, are not heard.
+    has no final norm, passes on maps so large that the prompts added to them have no effect.
 
     Drawn in pieces of one size, since the program that draws is compiled for each size: a model of
     a hundred shapes then starts in two seconds and not in twenty.
@@ -223,7 +223,7 @@ def fresh_kernel(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> Float[A
     key, size = rngs.params(), math.prod(shape)
     pieces = [_draw(jax.random.fold_in(key, i)) for i in range(math.ceil(size / PIECE))]
     numbers = pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces)
-    # 0.8796 is the standard deviation that cutting off leaves of 1.
+    # Truncation reduces a standard deviation of 1 to 0.8796.
     return numbers[:size].reshape(shape) / (0.87962566 * math.sqrt(3 * fan_in))
 
 
@@ -238,7 +238,7 @@ def split_heads(x: Float[Array, "b n c"], num_heads: int) -> Float[Array, "b k n
 
 
 def merge_heads(x: Float[Array, "b k n d"]) -> Float[Array, "b n c"]:
-    """The channels that `split_heads` parted."""
+    """The inverse of `split_heads`."""
     return rearrange(x, "b k n d -> b n (k d)")
 
 
@@ -247,8 +247,8 @@ def drop_path(
 ) -> Float[Array, "b *rest"]:
     """Zero the samples whose chance is below `rate`, scale up the rest; without chances do nothing.
 
-    Stochastic depth (Huang et al. 2016). Chances are even in [0, 1), drawn by the caller for all of
-    its branches at once: for each draw XLA compiles a dozen kernels.
+    Stochastic depth (Huang et al. 2016). Chances are uniform in [0, 1), drawn by the caller for all
+    of its branches at once: for each draw XLA compiles a dozen kernels.
     """
     if chance is None or rate == 0:
         return x

@@ -1,8 +1,8 @@
 """Four mask proposals with their quality from an image embedding and a prompt.
 
 In: image embedding, its position code, prompt tokens and map, high-resolution features. Out: of
-each of the four mask tokens the mask logits at stride 4, a predicted IoU and the token, and how
-sure the model is that there is an object at all. Token 0 is for clear prompts, tokens 1 to 3 for
+each of the four mask tokens the mask logits at stride 4, a predicted IoU and the token, and a logit
+for the presence of an object. Token 0 is for clear prompts, tokens 1 to 3 for
 those that can mean several things; functions choose. SAM 2 (Ravi et al. 2024), appendix D.
 """
 
@@ -21,7 +21,7 @@ from petsam_jax.models.two_way_transformer import TwoWayTransformer
 
 # One for a clear prompt, and three for one that can mean several things.
 MASKS = 4
-# A mask is stable where those of logits above and below 0 by so much have such an IoU.
+# A mask is stable if thresholds of +-STABILITY_DELTA give masks with at least this IoU.
 STABILITY_DELTA, STABILITY_THRESH = 0.05, 0.98
 
 
@@ -39,8 +39,8 @@ class Hypernetworks(nnx.Module):
 
     Of dtype float32 whatever the model's: it is a hundredth of the work, and XLA for CPUs does not
     have every product in bfloat16 with a batch axis. Weights start with a variance of 1 / fan_in,
-    three times the reference's and that of all other layers; it is the one that models were
-    trained from.
+    three times the reference's and that of all other layers; the weights that ship were trained
+    from it.
     """
 
     def __init__(self, tokens: int, features: int, out: int, *, rngs: nnx.Rngs):

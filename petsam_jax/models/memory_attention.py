@@ -66,7 +66,7 @@ class MemoryAttention(nnx.Module):
         num_pointers: int,
         key: PRNGKeyArray | None = None,
     ) -> Float32[Array, "b h w c"]:
-        """`memory` are maps of h x w tokens, then `num_pointers` tokens that have no place.
+        """`memory` are maps of h x w tokens, then `num_pointers` tokens without a position.
 
         `memory_mask` is true for the tokens that count. A key turns dropout on: after each part of
         a layer and inside the feed-forward, not on the attention weights.

@@ -1,7 +1,7 @@
-"""What was seen on other frames, in slots of fixed number: tracking compiles once for all frames.
+"""Memories of other frames in a fixed number of slots, so that tracking compiles once.
 
 In: a memory map and an object pointer for each frame, written under the frame's number. Out: those
-that the frame at hand may read, with how long ago they were. Frames that the user prompted
+that the current frame may read, with their ages. Frames that the user prompted
 (conditioning frames) are kept apart from frames that were tracked, which a ring of slots holds, the
 newest displacing the oldest. With as many slots as frames nothing is ever displaced. Everything is
 a pure function of arrays; frame number, direction and what was written may all be traced. SAM 2
@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int, Int32, Shaped
 
-# Further than any frame is from any other.
+# Farther than any two frames are apart.
 FAR = jnp.iinfo(jnp.int32).max // 2
 
 Scalar = Int[Array, ""] | int
 
 
 class Slots(NamedTuple):
-    """Frames, one a slot, for each of b objects. What an invalid slot holds does not matter."""
+    """Frames, one per slot, for each of b objects. The content of an invalid slot has no effect."""
 
     memory: Float32[Array, "b s h w e"]
     obj_ptr: Float32[Array, "b s c"]
@@ -77,10 +77,10 @@ def write(
     frame: Scalar,
     conditioning: Bool[Array, " b"],
 ) -> MemoryBank:
-    """Remember a frame, among the prompted ones where `conditioning`.
+    """Write a frame, among the prompted ones where `conditioning`.
 
-    A prompted frame takes the place of itself, else a free slot, else that of the frame furthest
-    from it; if it was tracked before, that is forgotten.
+    A prompted frame replaces itself, else takes a free slot, else that of the frame farthest from
+    it; if it was tracked before, that memory is dropped.
     """
     frame = jnp.asarray(frame, jnp.int32)
     new = (memory, obj_ptr, jnp.broadcast_to(frame, obj_ptr.shape[:1]))
@@ -108,7 +108,7 @@ def _put(slots: Slots, new, slot: Int[Array, " b"], where: Bool[Array, " b"]) ->
 
 
 def forget(bank: MemoryBank, where: Bool[Array, " b"]) -> MemoryBank:
-    """The bank without any memory of the objects `where` says so."""
+    """The bank without the memories of the objects selected by `where`."""
 
     def invalid(slots):
         return slots._replace(valid=slots.valid & ~where[:, None])
@@ -130,7 +130,7 @@ def select(
 
     Of each object up to `max_cond_frames` prompted frames, and the `num_memories` - 1 frames
     before; pointers of both, going `max_obj_ptrs` - 1 frames back. With `past_only` (SAM 2: in
-    evaluation, not in training) pointers of prompted frames to come are left out; their memories
+    evaluation, not in training) pointers of later prompted frames are left out; their memories
     stay.
     """
     frame = jnp.asarray(frame, jnp.int32)
@@ -142,8 +142,8 @@ def select(
     pool = [bank.recent] if others is None else [bank.recent, others]
     pool = jax.tree.map(lambda *slots: jnp.concatenate(slots, axis=1), *pool)
     back = jnp.arange(1, max_obj_ptrs, dtype=jnp.int32)[None]
-    wanted = frame - sign * back
-    found = pool.valid[:, None] & (pool.frame[:, None] == wanted[..., None])
+    at = frame - sign * back
+    found = pool.valid[:, None] & (pool.frame[:, None] == at[..., None])
     slot, found = jnp.argmax(found, axis=2), found.any(axis=2)
     back = jnp.broadcast_to(back, found.shape)
 
@@ -156,7 +156,7 @@ def select(
     obj_ptr = jnp.concatenate([prompted.obj_ptr, _take(pool.obj_ptr, slot)], axis=1)
     age = jnp.full_like(ago, num_memories)
     return Selection(
-        # Zeros in place of whatever an invalid slot holds, were it NaN.
+        # Zeros in place of what an invalid slot holds, which may be NaN.
         memory=jnp.where(memory_valid[..., None, None, None], memory, 0.0),
         memory_age=jnp.concatenate([age, back[:, recent]], axis=1),
         memory_valid=memory_valid,
@@ -169,7 +169,7 @@ def select(
 def _nearest_prompted(
     bank: MemoryBank, frame: Int[Array, ""], number: int
 ) -> tuple[Slots, Slots | None]:
-    """The last one before the frame, the first one from it on, then the nearest; and the rest."""
+    """The last before the frame, the first at or after it, then the nearest; and the rest."""
     slots = bank.conditioning
     if slots.frame.shape[1] <= number:
         return slots, None

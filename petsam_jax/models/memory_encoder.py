@@ -1,4 +1,4 @@
-"""What to remember of a frame: its image embedding and the mask found on it, in few channels.
+"""The memory of a frame: its image embedding and its mask, in few channels.
 
 In: the image embedding as the image encoder made it, and mask probabilities at the size of the
 image. Out: a memory map at stride 16. SAM 2 (Ravi et al. 2024), section 4 and appendix D.

@@ -68,7 +68,7 @@ def fourier_map(gaussian: Float[Array, "2 f"], height: int, width: int) -> Float
     """
     along_x = np.stack([np.arange(width) + 0.5, np.full(width, height / 2)], axis=-1)
     along_y = np.stack([np.full(height, width / 2), np.arange(height) + 0.5], axis=-1)
-    # Products spread them, since XLA would take every cell's sine anew inside a broadcast.
+    # Spread by products, since XLA would recompute every cell's sine inside a broadcast.
     x_of_cell = np.tile(np.eye(width, dtype=np.float32), (height, 1))
     y_of_cell = np.repeat(np.eye(height, dtype=np.float32), width, axis=0)
 

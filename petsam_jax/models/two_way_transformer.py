@@ -97,7 +97,7 @@ class TwoWayTransformer(nnx.Module):
         image: Float[Array, "b l c"],
         image_pe: Float[Array, "1 l c"],
     ) -> tuple[Float[Array, "b n c"], Float[Array, "b l c"]]:
-        """`token_mask` is true for the tokens that count; the others are read by nobody."""
+        """`token_mask` is true for the tokens that count; the others are never read."""
         token_pe = tokens
         for layer in self.layers:
             tokens, image = layer(tokens, token_pe, token_mask, image, image_pe)

@@ -1,4 +1,4 @@
-"""What training asks of the model on clips: prompts on the first frame, then tracking by memory.
+"""The training objective on clips: prompts on the first frame, then tracking by memory.
 
 In: a model, clips with masks, and a key. Out: an `Outcome` for each frame and round. The first
 frame is prompted and corrected as a single image is, for some clips the last one too; the frames

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int32, Integer, PRNGKeyArray
 
-# Offsets tried before asking again whether any pixel can still get nearer to an edge.
+# Offsets tried before checking again whether any pixel can still get nearer to an edge.
 OFFSETS_PER_STEP = 8
 
 
 def squared_distance(region: Integer[Array, "b h w"]) -> Int32[Array, "b h w"]:
-    """Squared distance to the nearest pixel of another region or outside the picture.
+    """Squared distance to the nearest pixel of another region or outside the image.
 
-    `region` holds 1 and -1 for the two regions and 0 for the rest, where the answer is 0. The
-    picture is taken to be surrounded by 0, as `scipy.ndimage.distance_transform_edt` of a
+    `region` holds 1 and -1 for the two regions and 0 for the rest, where the result is 0. The
+    image is taken to be surrounded by 0, as `scipy.ndimage.distance_transform_edt` of a
     zero-padded mask. Sides up to 32,768 pixels keep the squares inside int32.
     """
     region = region.astype(jnp.int32)
@@ -55,7 +55,7 @@ def uniform_pixel(
     """One (x, y) of equal chance among the candidates, and whether there are any."""
     upto_row = jnp.cumsum(candidates.sum(axis=2, dtype=jnp.int32), axis=1)
     total = upto_row[:, -1]
-    # One draw a picture: the rank of the chosen pixel in reading order.
+    # One draw per image: the rank of the chosen pixel in reading order.
     rank = jax.random.randint(key, total.shape, 0, jnp.maximum(total, 1))[:, None]
     y = jnp.sum(upto_row <= rank, axis=1, dtype=jnp.int32)
     y = jnp.minimum(y, candidates.shape[1] - 1)[:, None]
@@ -76,7 +76,7 @@ def centre_pixel(
 
 
 def _edge_distance_in_column(region: Int32[Array, "b h w"]) -> Int32[Array, "b h w"]:
-    """Steps up or down, whichever is fewer, to a pixel of another region or out of the picture."""
+    """Steps up or down, whichever is fewer, to a pixel of another region or out of the image."""
     rows = jnp.moveaxis(region, 1, 0)
     both_ways = jnp.stack([rows, rows[::-1]], axis=1)
 

@@ -1,4 +1,4 @@
-"""What training minimises: pixel loss, dice, predicted IoU and object presence, as SAM 2 does.
+"""The training losses: pixel loss, dice, predicted IoU and object presence, as SAM 2 does.
 
 In: mask logits of any resolution, scores, and masks (0 background, 1 pet, 2 ignored). Out: losses
 of each object for one prompt, of static shape, so that prompts with one mask and with three go
@@ -32,7 +32,7 @@ class Losses(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """What a mask says, and how much each pixel counts."""
+    """A mask, and how much each pixel counts."""
 
     pet: Bool[Array, "b h w"]
     weight: Float32[Array, "b h w"]  # 1, or 0 where ignored
@@ -59,12 +59,12 @@ def prompt_losses(
     object_alpha: float = -1.0,
     object_gamma: float = 0.0,
 ) -> Losses:
-    """The losses of each object ("b") for the answer to one prompt.
+    """The losses of each object ("b") for the output of one prompt.
 
     Logits are enlarged to the mask's size. Of the masks that are `valid` (default: all) the one
     with the least `mask_weight` x pixel loss + `dice_weight` x dice is trained; without any, only
     presence is. An object without a pet pixel is absent and has the presence loss alone; a mask
-    that is ignored all over says nothing and has no loss.
+    that is ignored everywhere has no loss.
 
     `mask_kind`: "focal" by `alpha` (negative: no weighting) and `gamma`, plain "cross_entropy", or
     "balanced", cross-entropy in which pet and background weigh the same. `iou_kind` "l1" or "mse";
@@ -141,7 +141,7 @@ def combine(losses: Losses, num_objects: Float[Array, ""] | float) -> Losses:
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"loss.{name}={value!r}: want one of {', '.join(allowed)}")
+        raise ValueError(f"loss.{name}={value!r}: expected one of {', '.join(allowed)}")
 
 
 # Masks as truth
@@ -175,7 +175,7 @@ def pixel_loss(
 def binary_focal(
     logits: Float[Array, "*b"], positive: Bool[Array, "*#b"], alpha: float, gamma: float
 ) -> Float32[Array, "*b"]:
-    """Cross-entropy times (probability of the wrong answer) ** gamma (Lin et al. 2017).
+    """Cross-entropy times (probability of the wrong class) ** gamma (Lin et al. 2017).
 
     `alpha` weighs positives and 1 - `alpha` negatives; a negative one weighs nothing.
     """

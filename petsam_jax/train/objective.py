@@ -1,4 +1,4 @@
-"""What training asks of the model on images: a first prompt, then corrections of its errors.
+"""The training objective on images: a first prompt, then corrections of the model's errors.
 
 In: a model, images with masks, and a key. Out: losses, and the IoU of the masks. An image gets a
 first prompt and then correction clicks, each on the errors of the last mask, which is fed back as
