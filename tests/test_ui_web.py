@@ -215,6 +215,40 @@ def test_segment_by_plain_http(web):
     assert event == "complete" and decode_rle(result["objects"][0]["rle"])[16, 36]
 
 
+def test_segment_takes_a_flat_box_and_points_with_an_axis_of_objects(web):
+    text = base64.b64encode(FILE).decode()
+    _, (flat,) = call(web, picture=text, boxes=[28, 8, 44, 24])
+    _, (nested,) = call(web, picture=text, boxes=[[28, 8, 44, 24]])
+    assert flat == nested and len(flat["objects"]) == 1
+    points, labels = [[[36, 16]], [[37, 17]]], [[1], [1]]
+    _, (several,) = call(web, picture=text, points=points, labels=labels)
+    _, (automatic,) = call(web, picture=text, points=points)
+    _, (one,) = call(web, picture=text, points=points[0], labels=labels[0])
+    assert several == automatic and several["objects"][0] == one["objects"][0]
+    assert [found["labels"] for found in several["objects"]] == labels
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"picture": "***"}, "picture: expected a file, or its bytes in base64"),
+        ({"picture": "aGVsbG8="}, "picture: "),
+        ({"picture": []}, "picture: expected a file"),
+        ({"points": [["a", 2]]}, "points: not an array of numbers"),
+        ({"points": [[1, 2], [3]]}, "points: not an array of numbers"),
+        ({"points": [[999, 2]]}, "points: (999, 2) is outside the image"),
+        ({"points": [[1, 2]], "labels": [7]}, "labels: [7.0]; expected 1 in, 0 out"),
+        ({"points": [[[1, 2]]], "labels": [1]}, "labels: expected 1 lists"),
+        ({"boxes": [1, 2, 3]}, "boxes: shape (3,); expected (4,)"),
+    ],
+)
+def test_segment_names_what_is_wrong(web, given, message, caplog, capfd):
+    given = {"picture": base64.b64encode(FILE).decode()} | given
+    event, told = call(web, **given)
+    assert event == "error" and message in str(told)
+    assert "Traceback" not in caplog.text + "".join(capfd.readouterr())
+
+
 @pytest.mark.parametrize(
     "picture",
     [{"path": "/etc/hostname"}, {"path": "README.md"}, {}, {"path": 3}, "***", "aGVsbG8="],
