@@ -45,7 +45,7 @@ def build(config, replicated):
     step = TrainStep(
         template,
         plan.optimizer,
-        Objective.of(config),
+        Objective.of(config.prompts, config.loss),
         seed=0,
         ema_decay=config.train.ema_decay,
         microbatching=Microbatching(config.train.microbatches, len(jax.devices())),

@@ -256,7 +256,7 @@ for name in ("no_obj_ptr", "prompt_encoder.gaussian", "mask_decoder.hypernetwork
 
 def on_devices(count, *args):
     env = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}",
         "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, "-c", SAVE, str(count), *map(str, args)]

@@ -71,7 +71,7 @@ def direct(model, predictor, pixels):
 
 @pytest.fixture(scope="module")
 def encode_prompts(config):
-    return jax.jit(Prompting.of(config).encode)
+    return jax.jit(Prompting.of(config.prompts).encode)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_prompts_that_are_not_painted_stay_as_they_are(config, model, predictor,
 def test_validation_finds_the_same_masks(config, model, predictor, pixels):
     mask = np.zeros((1, SIZE, SIZE), np.uint8)
     mask[0, 10:50, 20:45] = 1
-    objective = Objective.of(config)
+    objective = Objective.of(config.prompts, config.loss)
     clicks = 3
     run = jax.jit(
         lambda image, mask: predict_all(

@@ -51,7 +51,7 @@ def learn(dtype, steps, lr="2e-3"):
     model = build_model(config, seed=0)
     plan = make_plan(config, trainable(model), examples=8)
     first, template = create_state(model, plan.rules, plan.packing, plan.optimizer)
-    objective = Objective.of(config)
+    objective = Objective.of(config.prompts, config.loss)
     step = TrainStep(template, plan.optimizer, objective, seed=0, ema_decay=0.9)
     # The step takes over what it is given.
     state, losses = jax.tree.map(jnp.copy, first), []

@@ -16,13 +16,14 @@ from petsam_jax.train.metric_log import read_metrics
 # numbers by that of parts, of which a device with one image has only one.
 LEAN = ("train.clip_share=0.0", "train.microbatches=1", "eval.every=100")
 SECONDS = 400
+FLAGS = os.environ["XLA_FLAGS"]
 
 
 def start(directory, workdir, *overrides, devices=1, more=()):
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": directory,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{FLAGS} --xla_force_host_platform_device_count={devices}",
     }
     return train_py(*flags(*LEAN, *overrides), "--workdir", workdir, *more, env=environment)
 

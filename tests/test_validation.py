@@ -51,7 +51,8 @@ class Echo(SAM2):
 
 @pytest.fixture(scope="module")
 def objective():
-    return Objective.of(load_config("configs/tiny.py"))
+    config = load_config("configs/tiny.py")
+    return Objective.of(config.prompts, config.loss)
 
 
 def squares():
@@ -145,7 +146,9 @@ def test_clips_are_tracked_as_by_the_video_predictor():
 
     # Beside a clip whose first frame has nothing to follow.
     both = np.stack([image, image]), np.stack([mask, np.zeros_like(mask)])
-    outcome = jax.jit(lambda *clip: track_clips(model, *clip, Objective.of(config)))(*both)
+    outcome = jax.jit(
+        lambda *clip: track_clips(model, *clip, Objective.of(config.prompts, config.loss))
+    )(*both)
     assert outcome.ious.shape == (2, 2) and outcome.counted.all()
 
     session = VideoPredictor(config, model).open(list(image))

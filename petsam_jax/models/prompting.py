@@ -33,9 +33,8 @@ class Prompting:
     refinements: int = 0
 
     @classmethod
-    def of(cls, config: ConfigDict) -> "Prompting":
-        """From a whole config."""
-        prompts = config.prompts
+    def of(cls, prompts: ConfigDict) -> "Prompting":
+        """From the config's section `prompts`."""
         return cls(
             paint=prompts.paint.to_dict() if prompts.painted else None,
             gated=prompts.gated,

@@ -82,10 +82,11 @@ class ImagePredictor:
 
     def __init__(self, config: ConfigDict, model: "petsam_jax.models.sam2.SAM2"):
         """`config` has the size of the model's input and how its prompts are encoded."""
+        from petsam_jax.models.prompting import Prompting
         from petsam_jax.predict.image_programs import ImagePrograms
 
         self.config, self.size = config, config.data.size
-        self._programs = ImagePrograms(config, model)
+        self._programs = ImagePrograms(model, Prompting.of(config.prompts))
         self._image: EncodedImage | None = None
 
     @classmethod

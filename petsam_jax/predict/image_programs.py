@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, UInt8
-from ml_collections import ConfigDict
 
 from petsam_jax.models.image_encoder import ImageFeatures
 from petsam_jax.models.prompting import Prompting, decode_prompts
@@ -25,9 +24,8 @@ DECODER = ("prompt_encoder", "mask_decoder", "obj_ptr_proj", "no_obj_ptr", "no_m
 class ImagePrograms:
     """A model's steps for single images. Any number of threads may use it."""
 
-    def __init__(self, config: ConfigDict, model: SAM2):
-        """`config` defines how prompts are encoded."""
-        self._prompting = Prompting.of(config)
+    def __init__(self, model: SAM2, prompting: Prompting):
+        self._prompting = prompting
         self.parts = ModelParts(model, {"encode": ENCODER, "decode": DECODER})
         self._encode, self._decode = jax.jit(self._encode_step), jax.jit(self._decode_step)
 

@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 from petsam_jax.checkpoint import load_model
 from petsam_jax.files.clip import Clip
 from petsam_jax.files.video_reader import ClipSource, open_clip
+from petsam_jax.models.prompting import Prompting
 from petsam_jax.models.sam2 import SAM2
 from petsam_jax.predict.image_predictor import SHIPPED, ImagePredictor
 from petsam_jax.predict.video import session_file
@@ -49,7 +50,7 @@ class VideoPredictor:
         only, as in SAM 2.
         """
         self.config, self.images, self._zoom = config, ImagePredictor(config, model), zoom
-        self._tracker = Tracker(config, model, binarise)
+        self._tracker = Tracker(model, config.data.size, Prompting.of(config.prompts), binarise)
 
     @classmethod
     def from_checkpoint(

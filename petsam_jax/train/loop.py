@@ -82,7 +82,7 @@ class _Run:
         self.train_step = TrainStep(
             template,
             plan.optimizer,
-            Objective.of(config),
+            Objective.of(config.prompts, config.loss),
             seed=train.seed,
             ema_decay=train.ema_decay,
             microbatching=self.microbatching,

@@ -53,13 +53,13 @@ class Objective:
     longest_gap: int = 0
 
     @classmethod
-    def of(cls, config: ConfigDict) -> "Objective":
-        """From a whole config; raises TypeError for a field of `prompts` that nothing reads."""
-        prompts = config.prompts.to_dict()
-        prompting = Prompting.of(config)
+    def of(cls, prompts: ConfigDict, loss: ConfigDict) -> "Objective":
+        """From these sections; raises TypeError for a field of `prompts` that nothing reads."""
+        prompting = Prompting.of(prompts)
+        fields = prompts.to_dict()
         for name in ("painted", *(field.name for field in dataclasses.fields(Prompting))):
-            del prompts[name]
-        return cls(**prompts, loss=config.loss.to_dict(), prompting=prompting)
+            del fields[name]
+        return cls(**fields, loss=loss.to_dict(), prompting=prompting)
 
 
 class Outcome(NamedTuple):

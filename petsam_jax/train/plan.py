@@ -156,7 +156,7 @@ def make_validation(
         num_threads=config.data.num_threads,
     )
     return Validation(
-        Objective.of(config),
+        Objective.of(config.prompts, config.loss),
         template,
         sharding,
         images,

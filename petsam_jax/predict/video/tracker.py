@@ -15,7 +15,6 @@ import numpy as np
 from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float32
-from ml_collections import ConfigDict
 
 from petsam_jax.models import memory_bank
 from petsam_jax.models.image_encoder import ImageFeatures
@@ -71,10 +70,12 @@ def to_host(output: FrameOutput) -> HostOutput:
 class Tracker:
     """The steps of a model. Any number of threads may use it."""
 
-    def __init__(self, config: ConfigDict, model: SAM2, binarise: bool):
-        """`binarise` makes memories of prompted frames from masks of 0 and 1, not of logits."""
-        self.side, self._binarise = config.data.size, binarise
-        self._prompting = Prompting.of(config)
+    def __init__(self, model: SAM2, side: int, prompting: Prompting, binarise: bool):
+        """`side` is that of the model's input in pixels.
+
+        `binarise` makes memories of prompted frames from masks of 0 and 1, not of logits.
+        """
+        self.side, self._prompting, self._binarise = side, prompting, binarise
         # Whether the mask of each frame is a prompt on the next.
         self.carried = self._prompting.carried
         programs = {"step": STEP, "use_mask": USE_MASK, "remember_mask": MEMORY}
