@@ -91,6 +91,7 @@ def modules_after(statement: str) -> list[str]:
     return run.stdout.split()
 
 
+@pytest.mark.slow
 def test_predicting_reads_nothing_of_training():
     found = modules_after("import petsam_jax.predict.image_predictor")
     layers = {name.split(".")[1] for name in found if "." in name}

@@ -8,6 +8,8 @@ from benchmarks import steps
 from benchmarks.steps import WHAT, random_model, size_config
 from tests.small_model import small_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tiny():

@@ -9,6 +9,8 @@ from benchmarks import video
 from petsam_jax.predict.video_predictor import VideoPredictor
 from tests.golden_video import shipped_predictor
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _tiny_weights(monkeypatch):

@@ -63,6 +63,7 @@ def test_saved_weights_are_loaded(saved, config, params):
     assert_same(arrays, params)
 
 
+@pytest.mark.slow
 def test_a_model_is_loaded_from_its_path_alone(saved, config, params):
     found, model = load_model(saved)
     assert_same(weights(model), params)
@@ -99,6 +100,7 @@ def test_arrays_of_another_model_are_not_saved(tmp_path, config, params):
 # Training runs
 
 
+@pytest.mark.slow
 def test_averaged_weights_of_the_latest_step_are_opened(tmp_path, config, params):
     """As a training run writes them: several steps, more items, below its workdir."""
     averaged = {name: array + 1 for name, array in params.items() if "gaussian" not in name}
@@ -212,6 +214,7 @@ for directory in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_a_truncated_or_missing_file_is_detected(tmp_path, config, params):
     """In another process, as Orbax leaves reads that it had begun unfinished, with warnings."""
     kinds = {"empty": 0, "half": 0.5, "missing": None}
@@ -265,6 +268,7 @@ def on_devices(count, *args):
     return run.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("saving", "opening"), [(8, 1), (1, 8)])
 def test_the_number_of_devices_does_not_matter(tmp_path, saving, opening):
     written = on_devices(saving, "save", TINY, tmp_path / "c")

@@ -56,6 +56,7 @@ def test_other_devices_keep_what_was_trained(processor, monkeypatch):
     assert fastest_dtype("bfloat16") == "bfloat16"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [ZEN3, ZEN4], ids=["without", "with"])
 def test_a_checkpoint_opens_in_the_fastest_or_the_requested_dtype(processor, checkpoint, text):
     processor(text)
@@ -69,6 +70,7 @@ def test_a_checkpoint_opens_in_the_fastest_or_the_requested_dtype(processor, che
     assert load_weights(checkpoint)[0].model.dtype == "bfloat16"
 
 
+@pytest.mark.slow
 def test_results_differ_by_rounding_only(checkpoint, rng):
     image = rng.integers(0, 256, (50, 70, 3), np.uint8)
     results = {}
@@ -81,6 +83,7 @@ def test_results_differ_by_rounding_only(checkpoint, rng):
     assert np.abs(exact - rounded).max() < 0.05 * np.abs(exact).max()
 
 
+@pytest.mark.slow
 def test_a_session_opens_in_the_other_dtype(checkpoint, tmp_path, rng):
     frames = rng.integers(0, 256, (3, 64, 64, 3), np.uint8)
     session = VideoPredictor.from_checkpoint(checkpoint, dtype="float32").open(frames)

@@ -185,6 +185,7 @@ def test_an_array_that_is_dropped_may_be_absent(tiny_shapes):
     assert from_official(arrays, tiny_shapes).keys() == tiny_shapes.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
 def test_the_program_makes_a_checkpoint(tmp_path, config_file, capsys, suffix):
     source, out = tmp_path / f"weights.{suffix}", tmp_path / "out"

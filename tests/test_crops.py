@@ -231,6 +231,7 @@ def view_on(session, frame, object_id=1):
     return session._state.recent(frame, object_id).view
 
 
+@pytest.mark.slow
 def test_a_tracked_object_is_cropped(predictor, session, monkeypatch):
     shapes = record_shapes(monkeypatch, predictor)
     session.add_mask(0, 1, mask_at(PLACES[0]))
@@ -248,6 +249,7 @@ def test_a_tracked_object_is_cropped(predictor, session, monkeypatch):
     assert len(shapes) == COUNT
 
 
+@pytest.mark.slow
 def test_without_zoom_whole_frames_are_encoded(frames, monkeypatch):
     predictor = VideoPredictor(
         shipped_predictor().config, shipped_model(), binarise=False, zoom=False
@@ -350,6 +352,7 @@ def test_a_prompted_object_is_remembered_in_a_crop(session):
     assert views == {session._inputs.view_around(0, [1, 2])}
 
 
+@pytest.mark.slow
 def test_a_correction_takes_the_view_of_tracking_or_the_whole_frame(session):
     session.add_mask(0, 1, mask_at(PLACES[0]))
     tracked(session, end=3)
@@ -365,6 +368,7 @@ def test_a_correction_takes_the_view_of_tracking_or_the_whole_frame(session):
     assert tracked(session, 3, 5).keys() == {3, 4, 5}
 
 
+@pytest.mark.slow
 def test_an_absent_object_is_searched_for_in_whole_frames(session):
     session.add_mask(0, 1, mask_at(PLACES[0]))
     session.add_mask(4, 1, np.zeros(SIZE, bool))

@@ -14,6 +14,8 @@ from tests.browsing import Visitor
 from tests.live_page import serving
 from tests.red_predictor import RedPredictor, red_image
 
+pytestmark = pytest.mark.slow
+
 # The red box of each image: x0 y0 x1 y1, sides included.
 RED = (300, 100, 420, 220)
 PET, BACKGROUND = (22, 163, 74), (220, 38, 38)

@@ -14,6 +14,8 @@ from tests.browsing import Visitor
 from tests.live_page import serving
 from tests.red_predictor import RedPredictor, RedVideo, red_clip
 
+pytestmark = pytest.mark.slow
+
 CLIP, BOXES = red_clip()
 COUNT = len(BOXES)
 

@@ -83,6 +83,7 @@ def test_every_command_with_the_flag_reports_it(argv, monkeypatch, tmp_path, cap
     assert capsys.readouterr().err == f"{argv[0]}: --device tpu: it is not here\n"
 
 
+@pytest.mark.slow
 def test_cuda_that_is_not_installed(tmp_path):
     if arguments._has_cuda():
         pytest.skip("CUDA is installed")

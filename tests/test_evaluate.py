@@ -37,6 +37,7 @@ def reports(ckpt, official, tmp_path_factory):
     return outs
 
 
+@pytest.mark.slow
 def test_a_report_has_all_its_files(reports):
     assert sorted(path.name for path in reports[0].iterdir()) == FILES
     assert Image.open(reports[0] / "worst.jpg").size == (1200, 2 * 218)
@@ -70,6 +71,7 @@ def test_every_example_has_its_row(reports):
     assert mean == pytest.approx(figures["box_iou"], abs=2e-6)
 
 
+@pytest.mark.slow
 def test_validation_split_with_a_limit(ckpt, official, tmp_path, capsys):
     flags = ["--ckpt", str(ckpt), "--data", str(official), "--out", str(tmp_path)]
     assert evaluate.main([*flags, "--split", "valid", "--limit", "1"]) == 0
@@ -78,6 +80,7 @@ def test_validation_split_with_a_limit(ckpt, official, tmp_path, capsys):
     assert "box_iou" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_own_folder_with_an_example_left_out(ckpt, tmp_path, monkeypatch, capsys, rng):
     for part in ("images", "masks"):
         (tmp_path / "cats" / part).mkdir(parents=True)

@@ -18,6 +18,7 @@ def saved(tmp_path_factory):
     return folder, params
 
 
+@pytest.mark.slow
 def test_exported_weights_are_half_as_large_and_equal_to_eleven_bits(saved, tmp_path, capsys):
     folder, params = saved
     export.main([str(folder), str(tmp_path / "out")])

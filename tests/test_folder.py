@@ -141,6 +141,7 @@ def test_other_folder_layouts_are_refused(root, tmp_path):
         FolderSource(root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["train", "valid"])
 def test_the_real_cats_are_read_one_by_one(part):
     folder = real_data("feral-cats") / part

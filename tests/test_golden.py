@@ -79,6 +79,7 @@ def test_load_part_fills_a_module():
     np.testing.assert_array_equal(weights(norm)["scale"], want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "build, read", [(golden_model, golden_params), (shipped_model, shipped_params)]
 )

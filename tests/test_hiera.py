@@ -85,6 +85,7 @@ def found():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", outputs("hiera", {"square.image", "rect.image"}))
 def test_every_step_equals_the_reference(found, name):
     assert_close("hiera", found[name], golden("hiera")[name], name)
@@ -213,6 +214,7 @@ def test_bad_sizes_are_refused_by_name(changes, message):
         small(**changes)
 
 
+@pytest.mark.slow
 def test_each_picture_of_a_batch_is_alone_on_a_rectangle(model, rng):
     image = normal(rng, 2, 64, 96, 3)
     both, alone = run(model, image), run(model, image[1:])
@@ -242,6 +244,7 @@ def test_drop_path_needs_a_key(rng):
     np.testing.assert_array_equal(one, again)
 
 
+@pytest.mark.slow
 def test_each_branch_of_each_block_has_its_own_draw(rng, monkeypatch):
     drawn = []
     monkeypatch.setattr(hiera, "drop_path", lambda x, rate, chance: drawn.append(chance) or x)

@@ -113,6 +113,7 @@ def test_an_unknown_argument_of_the_trunk_is_refused():
         ImageEncoder({**trunk, "window_spec": (8, 4, 8, 4)}, D_MODEL, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow
 def test_gradient_reaches_every_parameter(model, rng):
     graph, params = nnx.split(model)
     image = normal(rng, 1, 64, 32, 3)

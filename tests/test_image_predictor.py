@@ -101,6 +101,7 @@ def assert_close(a, b):
 # The model's masks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [{}, CLICK, CLICKS, BOX], ids=["none", "click", "3", "box"])
 @pytest.mark.parametrize("fed_back", [False, True])
 def test_masks_are_those_of_the_model(
@@ -136,6 +137,7 @@ def test_prompts_that_are_not_painted_stay_as_they_are(config, model, predictor,
     assert_close(result.low_res_logits, direct(read(CLICKS)).mask_logits[0])
 
 
+@pytest.mark.slow
 def test_validation_finds_the_same_masks(config, model, predictor, pixels):
     mask = np.zeros((1, SIZE, SIZE), np.uint8)
     mask[0, 10:50, 20:45] = 1
@@ -353,6 +355,7 @@ def test_threads_with_images_of_their_own_do_not_interfere(predictor, rng):
     assert wrong == [] and len({x.low_res_logits.tobytes() for x in expected}) == 4
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_over_a_thousand_images(predictor, rng, compiled):
     images = rng.integers(0, 256, (7, 60, 90, 3), np.uint8)
     resident = {}

@@ -89,6 +89,7 @@ def assert_same_gradients(fast, plain, *arrays, limit=2e-5):
         assert worst < limit, f"output {index} differs by {worst:.2e} of its largest value"
 
 
+@pytest.mark.slow
 @LIMITS
 @pytest.mark.parametrize("shape", [(5,), (1,), (2, 3, 5), (128,), (4, 9, 16)])
 def test_dense(rng, shape, dtype, limit):

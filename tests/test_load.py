@@ -160,6 +160,7 @@ def test_nearly_right_folders_get_specific_advice(official, tmp_path):
         load_source(f"tfds:{tmp_path}", "train")
 
 
+@pytest.mark.slow
 def test_the_real_sets_are_split():
     pets, cats = real_data("oxford-iiit-pet"), real_data("feral-cats")
     train, valid = (load_source(str(pets), part) for part in SPLITS[:2])

@@ -24,6 +24,8 @@ from petsam_jax.train.metric_log import read_metrics
 from petsam_jax.train.step import CountedIous, Metrics
 from petsam_jax.train.validation import Validation
 
+pytestmark = pytest.mark.slow
+
 ONE = Metrics(Losses(*map(np.float32, range(1, 6))), CountedIous(np.ones(2), np.ones(2)), 1.0)
 
 

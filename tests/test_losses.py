@@ -85,6 +85,7 @@ def combined(prompts, targets, **options) -> Losses:
     return combine(jax.tree.map(lambda *parts: jnp.stack(parts), *losses), 3.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_combination_equals_reference(arrays, setting):
     run = jax.jit(partial(combined, **SETTINGS[setting]))
@@ -274,6 +275,7 @@ def test_no_valid_mask_leaves_the_presence_loss(rng):
     assert not grads[0][1].any() and grads[0][0].any()
 
 
+@pytest.mark.slow
 def test_prompts_train_the_masks_that_answer_them(rng):
     """Unclear prompts the three, clear ones the first; of one example at a time, the same."""
     logits, iou, score = answer(rng, m=4)

@@ -81,6 +81,7 @@ def found():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", outputs("mask_decoder", INPUTS))
 def test_every_array_equals_the_reference(found, name):
     assert_close("mask_decoder", found[name], golden("mask_decoder")[name], name)
@@ -137,6 +138,7 @@ def stability_alone(g):
 # Tokens and images
 
 
+@pytest.mark.slow
 def test_place_content_and_number_of_masked_tokens_change_nothing(inputs, rng):
     model = decoder()
     image, pe, sparse, mask, *rest = inputs
@@ -229,6 +231,7 @@ def test_enlarging_is_bilinear_resizing(rng, factor):
 # Training and speed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype, rounding", [("float32", 1e-4), ("bfloat16", 0.1)])
 def test_gradient_reaches_every_parameter(inputs, dtype, rounding):
     """All but the key biases: adding the same to every score of a row does not change a softmax."""
@@ -250,6 +253,7 @@ def test_gradient_reaches_every_parameter(inputs, dtype, rounding):
     assert min(names[name] for name in names.keys() - key_biases) > 1e-4
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_to_float32(inputs):
     got, want = decode(decoder("bfloat16"), *inputs), decode(decoder(), *inputs)
     for a, b in zip(got, want, strict=True):

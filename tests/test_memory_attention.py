@@ -195,6 +195,7 @@ def test_rectangle_and_keys_that_make_no_map(rng):
         attend(model, q, k, k, size=(4, 6), num_pointers=4)
 
 
+@pytest.mark.slow
 def test_dropout_by_key(g):
     model = shipped_attention(drop=0.1)
     still = run(model, *inputs(g), num_pointers=8)

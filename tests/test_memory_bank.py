@@ -46,6 +46,7 @@ def pointers(seen, row=0):
     return sorted((int(f), int(t)) for f, t in zip(frame, time, strict=True))
 
 
+@pytest.mark.slow
 def test_reads_the_prompted_frame_and_the_window():
     seen = select(bank_of([0], range(1, 20)), 20)
     assert memories(seen) == [(0, 7)] + [(20 - age, age) for age in range(6, 0, -1)]
@@ -75,6 +76,7 @@ def test_bounds_are_arguments():
     assert pointers(seen) == [(0, 20), (16, 4), (17, 3), (18, 2), (19, 1)]
 
 
+@pytest.mark.slow
 def test_nearest_prompted_frames_and_the_others_as_tracked_ones():
     """The last before, the first from here on, then the nearest; one close by still counts."""
     bank = bank_of([0, 10, 17, 18, 19, 40], [], cond_slots=6)

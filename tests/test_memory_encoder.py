@@ -73,6 +73,7 @@ def new_memories(g):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", outputs("memory_encoder", {"pix_feat", "mask_logits", "object_score_logits"})
 )
@@ -98,6 +99,7 @@ def test_one_image_serves_several_masks_on_a_rectangle(rng):
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_reach_every_parameter(g):
     model = shipped_encoder()
     graph, params = nnx.split(model)

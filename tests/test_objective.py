@@ -37,6 +37,8 @@ from tests.golden import (
     shipped_model,
 )
 
+pytestmark = pytest.mark.slow
+
 OFFICIAL = Objective(first={}, correction={}, loss={}, prompting=Prompting(gated=True))
 PARTS = dict(mask="loss_mask", dice="loss_dice", iou="loss_iou", object="loss_class")
 

@@ -42,6 +42,7 @@ def found():
     return found | bicubic(ops) | bilinear(ops) | windows(ops) | norms(ops)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", outputs("ops", INPUTS))
 def test_every_array_equals_the_reference(found, name):
     want = golden("ops")[name]

@@ -34,6 +34,7 @@ def model_params():
 # Trees
 
 
+@pytest.mark.slow
 def test_names_and_trees_are_inverse(model_params):
     flat = flatten(model_params)
     assert flat["image_encoder.trunk.blocks.0.norm1.scale"].shape == (16,)

@@ -132,6 +132,7 @@ def test_missing_data_is_reported_within_two_seconds_with_advice(tmp_path):
         PetsSource(tmp_path, "train")
 
 
+@pytest.mark.slow
 def test_the_real_folder_is_complete():
     root = real_data("oxford-iiit-pet")
     train, test = OfficialFolder(root, "train"), OfficialFolder(root, "test")

@@ -357,6 +357,7 @@ def test_a_truncated_archive_is_named(official, tmp_path, mode, part):
     assert not left_behind(tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_real_pets_are_prepared_completely_and_pixel_for_pixel(tmp_path):
     src = real_data("oxford-iiit-pet")
     report = prepare.prepare(tmp_path, src=src)

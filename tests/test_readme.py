@@ -315,6 +315,7 @@ RUNNERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_works(command, workspace, capsys, request):
     found = [(re.match(pattern, command), runner) for pattern, runner in RUNNERS.items()]

@@ -128,6 +128,7 @@ def cache_of(environment):
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_compiled_programs_are_cached_where_possible(tmp_path):
     assert cache_of({"HOME": str(tmp_path)}) == str(tmp_path / ".cache" / "petsam_jax")
     (tmp_path / "a file").write_text("")

@@ -195,6 +195,7 @@ def heads_from_mask(reference, s):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", outputs("sam_heads", HEADS_INPUTS))
 def test_heads_equal_reference(heads_found, name):
     assert_close("sam_heads", heads_found[name], golden("sam_heads")[name], name)
@@ -314,6 +315,7 @@ def click(t, name="click", mask_input=None):
     return prompts(t[f"{name}.coords"], t[f"{name}.labels"], mask_input)
 
 
+@pytest.mark.slow
 def test_click_then_track_then_correct(reference, t):
     clip = Clip(reference, t, "seq", 3)
     clip.step(0, click(t), initial=True)
@@ -352,6 +354,7 @@ def test_memory_but_no_pointer_of_a_prompted_frame_to_come(reference, t):
     clip.done()
 
 
+@pytest.mark.slow
 def test_training_reads_pointers_to_come(reference, t):
     clip = Clip(reference, t, "two_cond_train", 8, evaluation=False)
     clip.step(0, click(t), initial=True)
@@ -414,6 +417,7 @@ def test_no_memory_is_a_learned_vector(model, rng):
     np.testing.assert_allclose(empty, np.repeat(alone, OBJECTS, axis=0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_content_of_invalid_slots_changes_nothing(model, rng):
     features, nothing = clip_inputs(rng)
     bank = model("empty_bank", static=BANK)
@@ -432,6 +436,7 @@ def test_content_of_invalid_slots_changes_nothing(model, rng):
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
+@pytest.mark.slow
 def test_rectangle(model, rng):
     features, nothing = clip_inputs(rng, 64, 96)
     size = (("batch", OBJECTS), ("height", 64), ("width", 96), ("recent_slots", 6))
@@ -443,6 +448,7 @@ def test_rectangle(model, rng):
     assert bank.recent.memory.shape == (OBJECTS, 6, 4, 6, 8)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close(model, rng):
     half = Jitted(shipped_model(dtype="bfloat16"))
     features, nothing = clip_inputs(rng)
@@ -490,6 +496,7 @@ def waves(*arrays):
     )
 
 
+@pytest.mark.slow
 def test_gradients_reach_every_parameter_of_a_clip(rng):
     """Clicks and a box with a mask on one frame, nothing on the next.
 
@@ -515,6 +522,7 @@ def test_gradients_reach_every_parameter_of_a_clip(rng):
     assert found == {"mask_downsample.kernel", "mask_downsample.bias"} | KEY_BIASES
 
 
+@pytest.mark.slow
 def test_gradients_reach_the_convolution_of_given_masks(rng):
     """Where the decoder sees an object, that is; elsewhere the pointer is `no_obj_ptr`."""
     model = shipped_model()

@@ -73,6 +73,7 @@ def test_its_weights_open(run):
         np.testing.assert_array_equal(array, arrays[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_its_training_state_is_restored(run):
     config = from_json((run / "config.json").read_text())
     replicated, _ = make_shardings()

@@ -8,6 +8,8 @@ from petsam_jax.config import ConfigError, load_config
 from petsam_jax.models.params import weights
 from petsam_jax.train.plan import initial_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):

@@ -72,12 +72,14 @@ def norms():
     return run(TrainStep.part_norms, optax.sgd(1.0))
 
 
+@pytest.mark.slow
 def test_object_and_iou_losses_have_their_known_gradients(norms):
     # Cross-entropy of a logit of 0.5 with 1, in each round; an L1 error has a slope of one.
     assert norms["object"] == pytest.approx(ROUNDS * (1 - 1 / (1 + np.exp(-0.5))), rel=1e-5)
     assert norms["iou"] == pytest.approx(ROUNDS, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["mask", "dice"])
 def test_a_part_has_the_gradient_of_a_step_with_that_loss_alone(part, norms):
     alone = {f"{name}_weight": float(name == part) for name in PARTS}
@@ -136,6 +138,7 @@ def test_there_are_fewer_microbatches_if_a_share_does_not_divide(microbatching, 
     assert microbatching.count_for(examples) == parts
 
 
+@pytest.mark.slow
 def test_norms_of_loss_parts_agree_with_a_step_in_microbatches():
     """On equal squares, where random numbers do not make parts differ from the whole."""
     norms = run(TrainStep.part_norms, optax.sgd(1.0), Microbatching(2))
@@ -155,6 +158,7 @@ def test_norms_of_loss_parts_agree_with_a_step_in_microbatches():
 # Packed arrays
 
 
+@pytest.mark.slow
 def test_a_packed_state_takes_the_steps_of_an_unpacked_one():
     fast, slow = ParamRule("fast", 0.02, 0.1, 0), ParamRule("slow", 0.01, 0.0, 2)
     rules = {"mask": fast, "iou": slow, "object": slow}

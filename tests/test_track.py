@@ -53,6 +53,7 @@ def expected(clip, *calls):
     return session
 
 
+@pytest.mark.slow
 def test_files_of_every_format(clip, tmp_path, capsys):
     out = tmp_path / "out.mp4"
     flags = [*POINT, "--object", "4", "--box", "60,10,120,50", "--format", "overlay,cutout,masks"]
@@ -163,6 +164,7 @@ def test_ctrl_c_leaves_what_is_done(clip, tmp_path, capsys, monkeypatch, frame, 
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 def test_a_terminated_program_leaves_a_video_that_plays(tmp_path):
     """The command itself, with weights from a file, on a clip that it could not finish in time."""
     config = shipped_predictor().config.copy_and_resolve_references()

@@ -26,6 +26,8 @@ from petsam_jax.train.metric_log import read_metrics
 from petsam_jax.train.plan import initial_state, make_batches, make_plan
 from petsam_jax.train.step import trainable
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SPEC = ROOT / "configs" / "tiny.py"
 GROUPS = ("image_encoder", "prompt_encoder", "mask_decoder", "memory")

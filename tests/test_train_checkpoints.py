@@ -239,14 +239,16 @@ def test_a_disk_that_fills_while_a_step_is_written_is_reported(
         checkpoints.save(*a_state(1), ITERATORS)
         checkpoints.add_scores(1, {"iou_mean": 0.5})
     before = threading.enumerate()
+    # Made here, since what it compiles is stored on the disk, too.
+    second, third = a_state(2, scale=500), a_state(3)
     message = r"written .*File too large.*; the last good one is .*checkpoints/1\. Free up space"
     with pytest.raises(WorkdirError, match=message):  # noqa: SIM117
         with RunCheckpoints(config, tmp_path) as checkpoints, little_room():
-            checkpoints.save(*a_state(2, scale=500), ITERATORS)
+            checkpoints.save(*second, ITERATORS)
             while checkpoints._manager.is_saving_in_progress():
                 time.sleep(0.01)
             if reported_by == "save":
-                checkpoints.save(*a_state(3), ITERATORS)
+                checkpoints.save(*third, ITERATORS)
             elif reported_by == "wait":
                 checkpoints.wait()
             elif reported_by == "add_scores":

@@ -16,6 +16,8 @@ from petsam_jax.train.plan import make_plan
 from petsam_jax.train.step import ModelTemplate, TrainState, create_state, trainable
 from petsam_jax.train.validation import predict_all
 
+pytestmark = pytest.mark.slow
+
 GROUPS = ("image_encoder", "prompt_encoder", "mask_decoder", "memory")
 STEPS = 110
 RECIPE = (

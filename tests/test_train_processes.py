@@ -12,6 +12,8 @@ from test_train import flags, saved_arrays, train_py
 from petsam_jax.checkpoint import load_weights
 from petsam_jax.train.metric_log import read_metrics
 
+pytestmark = pytest.mark.slow
+
 # Pictures alone: one program to compile. Float sums differ by the number of devices, and random
 # numbers by that of parts, of which a device with one image has only one.
 LEAN = ("train.clip_share=0.0", "train.microbatches=1", "eval.every=100")

@@ -99,6 +99,7 @@ def test_quality_comes_from_a_report_or_from_the_training(tmp_path):
     assert measured_quality(shipped) == ""
 
 
+@pytest.mark.slow
 def test_a_process_serves_a_checkpoint_and_ends_at_a_signal(tmp_path):
     config = load_config("configs/tiny.py")
     save_weights(tmp_path / "tiny", weights(build_model(config)), config)

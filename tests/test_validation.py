@@ -25,6 +25,8 @@ from petsam_jax.train.validation import predict_all, track_clips
 from tests.golden import shipped_model
 from tests.golden_video import shipped_frame
 
+pytestmark = pytest.mark.slow
+
 SIZE = 64
 
 

@@ -95,6 +95,7 @@ def test_backwards(predictor):
     clip.done()
 
 
+@pytest.mark.slow
 def test_two_prompted_frames(predictor):
     clip = Replay(predictor, "two_cond", 8)
     clip.click(0)

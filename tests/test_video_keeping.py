@@ -60,6 +60,7 @@ def test_frames_are_encoded_once_for_all_objects_and_a_fourth_compiles_nothing(
     assert predictor._tracker._step._cache_size() == programs
 
 
+@pytest.mark.slow
 def test_a_long_stream_keeps_little(predictor):
     """Run lengths and a pointer a frame: a mask's logits alone would be 4 KB, its frame 48 KB."""
     start, end = 60, 160
@@ -87,6 +88,7 @@ def test_a_long_stream_keeps_little(predictor):
     assert (after - before) / (end - 1 - start) < 2500
 
 
+@pytest.mark.slow
 def test_the_nearest_prompted_frames_are_read_first(session):
     prompted = (0, 2, 4, 8, 10)
     for frame in prompted:

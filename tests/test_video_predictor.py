@@ -151,6 +151,7 @@ def test_overlaps_are_resolved_by_the_reference_rule(rng):
 # Corrections and undoing
 
 
+@pytest.mark.slow
 def test_masks_are_carried_where_the_model_was_trained_with_them(predictor, frames):
     config = predictor.config.copy_and_resolve_references()
     with config.unlocked():
@@ -321,6 +322,7 @@ def test_everything_runs_in_one_program(predictor, session):
     assert programs(predictor) == before
 
 
+@pytest.mark.slow
 def test_a_stream_takes_little_and_is_not_read_ahead(predictor):
     read = itertools.count()
 

@@ -477,6 +477,7 @@ def _png():
 # With a model
 
 
+@pytest.mark.slow
 def test_the_tab_shows_what_the_predictor_finds(tmp_path):
     from petsam_jax.files.video_writer import VideoWriter
 

@@ -12,6 +12,8 @@ import pytest
 from petsam_jax.files.masks import decode_mask
 from petsam_jax.predict.image_predictor import SHIPPED
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PARTS = ("petsam_jax", "configs", "pyproject.toml", "README.md", "LICENSE")
 # Files besides Python that programs open.
